@@ -1,0 +1,65 @@
+"""One kernel, one answer, on every device.
+
+Every public name below is loaded on first use (PEP 562), so ``import elinvar`` costs milliseconds and pulls in
+neither torch nor numba nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Device": "runtime.device",
+    "DeviceProfile": "runtime.device",
+    "Runtime": "runtime.device",
+    "device": "runtime.device",
+    "devices": "runtime.device",
+    "Lease": "runtime.memory",
+    "Pool": "runtime.memory",
+    "PoolStats": "runtime.memory",
+    "keep_pages": "runtime.memory",
+    "Pipeline": "runtime.pipeline",
+    "Stage": "runtime.pipeline",
+    "Plan": "runtime.plan",
+    "Precision": "runtime.plan",
+    "Monitor": "runtime.pressure",
+    "Pressure": "runtime.pressure",
+    "no_transfers": "runtime.transfers",
+    "transfers": "runtime.transfers",
+    "kernel": "runtime.kernels",
+    "kernels": "runtime.kernels",
+    "trace": "runtime.trace",
+}
+_MODULES = ("bench", "errors", "metal", "seismic", "testing")
+
+__all__ = ["__version__", *sorted({*_HOME, *_MODULES})]  # noqa: PLE0604  (names only)
+
+if TYPE_CHECKING:
+    from . import bench, errors, metal, seismic, testing
+    from .runtime.device import Device, DeviceProfile, Runtime, device, devices
+    from .runtime.kernels import kernel, kernels
+    from .runtime.memory import Lease, Pool, PoolStats, keep_pages
+    from .runtime.pipeline import Pipeline, Stage
+    from .runtime.plan import Plan, Precision
+    from .runtime.pressure import Monitor, Pressure
+    from .runtime.trace import trace
+    from .runtime.transfers import no_transfers, transfers
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        module = importlib.import_module(f".{_HOME[name]}", __name__)
+        value = getattr(module, name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'elinvar' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
