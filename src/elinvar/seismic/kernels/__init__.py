@@ -1,0 +1,7 @@
+"""Kernels of the seismic engine; importing a subpackage registers it with :mod:`elinvar.runtime.kernels`."""
+
+from __future__ import annotations
+
+from elinvar.seismic.kernels import migrate
+
+__all__ = ["migrate"]

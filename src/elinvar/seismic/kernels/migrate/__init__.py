@@ -1,0 +1,217 @@
+r"""Kernel ``seismic.migrate``: straight-ray prestack Kirchhoff time migration of a list of traces into pillars.
+
+Every version computes, for each pillar and output time :math:`t_0`, the sum over traces of
+
+.. math:: W\, a\, d\big((T - start)/dt\big), \qquad
+   T = \sqrt{(t_0/2)^2 + d_s^2/V^2} + \sqrt{(t_0/2)^2 + d_r^2/V^2}
+
+(Yilmaz and Claerbout, 1980) with the horizontal distances :math:`d_s, d_r` of source and receiver from the pillar,
+linear interpolation of the trace :math:`d`, the aperture's rim weight :math:`a`, and the stationary-phase weight
+:math:`W = 2 t_0 / (\pi V^2 T^2) \cdot area` (Schneider, 1978) for traces that went through :math:`-d/dt`.
+
+A *contribution* is one (pillar, output sample, trace) for which the midpoint lies inside the aperture
+(``distance <= radius(t0)``) and the travel time on the trace (``0 <= x <= ns - 1`` with ``x = (T - start) / dt``, both
+ends included). The fold counts exactly these, whatever their weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from elinvar.errors import InputError
+from elinvar.runtime.kernels import kernel, register
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+
+__all__ = ["AMPLITUDES", "NAME", "RadiusAperture", "example", "rim_weight", "run"]
+
+NAME = "seismic.migrate"
+AMPLITUDES = ("true", "none")
+_HERE = "elinvar.seismic.kernels.migrate"
+
+
+def run(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    dt: float,
+    start: float,
+    dt_out: float,
+    t0_out: float,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    version: str | None = None,
+    device: Any = "auto",
+) -> torch.Tensor:
+    """Migrate ``traces`` into ``image``, adding in place.
+
+    Parameters
+    ----------
+    image : Tensor[np, nt] float32
+        Pillars by output samples; added to, so that blocks of traces can follow one another.
+    fold : Tensor[np, nt] int32 or None
+        Number of contributions per sample; added to.
+    traces : Tensor[ntr, ns] float32
+        Input samples, ns >= 2, phase filter already applied, finite everywhere.
+    source, receiver : Tensor[ntr, 2] float32
+        Horizontal positions in metres from a local origin near the survey.
+    pillars : Tensor[np, 2] float32
+        Positions of the image's columns in the same frame.
+    vrms : Tensor[1 or np, nt] float32
+        RMS velocity in m/s at every output time, one row for all pillars or one for each.
+    dt, start : float
+        Sampling interval of the traces and time of their sample 0, seconds.
+    dt_out, t0_out : float
+        Output sampling interval and time of output sample 0 (two-way, >= 0), seconds.
+    amplitude : "true" or "none"
+        ``"true"`` multiplies by W above, ``"none"`` by 1.
+    aperture : RadiusAperture or None
+        None lets every trace contribute to every pillar.
+    area : float
+        Surface represented by one trace in m^2; part of W, unused with ``amplitude="none"``.
+    version : str or None
+        Kernel version; None takes the default for the device.
+    device
+        Where all tensors are, as :func:`elinvar.device` accepts it.
+
+    Returns
+    -------
+    Tensor
+        ``image``.
+
+    Raises
+    ------
+    InputError
+        A shape, dtype, device, sampling or option is not one of the above.
+    """
+    _check_tensors(image, fold, traces, source, receiver, pillars, vrms)
+    _check_axes(dt, start, dt_out, t0_out, amplitude, area, vrms)
+    if image.numel() == 0 or len(traces) == 0:
+        return image
+    migrate = kernel(NAME, device, version)
+    migrate(
+        image,
+        fold,
+        traces,
+        source,
+        receiver,
+        pillars,
+        vrms,
+        dt=dt,
+        start=start,
+        dt_out=dt_out,
+        t0_out=t0_out,
+        amplitude=amplitude,
+        aperture=aperture,
+        area=area,
+    )
+    return image
+
+
+def _check_tensors(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+) -> None:
+    floats = {
+        "image": image, "traces": traces, "source": source, "receiver": receiver, "pillars": pillars, "vrms": vrms
+    }  # fmt: skip
+    given = floats if fold is None else {**floats, "fold": fold}
+    for name, x in given.items():
+        dtype = torch.int32 if name == "fold" else torch.float32
+        if not isinstance(x, torch.Tensor) or x.dtype != dtype or x.dim() != 2:
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise InputError(f"{NAME}: {name} is {got}; give a 2-D {dtype} tensor")
+        if x.device != image.device:
+            raise InputError(f"{NAME}: {name} is on {x.device}, image on {image.device}; move them to one device")
+        if not x.is_contiguous():
+            raise InputError(f"{NAME}: {name} of shape {tuple(x.shape)} is not contiguous; call .contiguous() first")
+    (n, nt), (ntr, ns) = image.shape, traces.shape
+    expected = {"fold": (n, nt), "source": (ntr, 2), "receiver": (ntr, 2), "pillars": (n, 2)}
+    for name, shape in expected.items():
+        if name in given and tuple(given[name].shape) != shape:
+            raise InputError(f"{NAME}: {name} has shape {tuple(given[name].shape)}; image and traces ask for {shape}")
+    if vrms.shape[1] != nt or vrms.shape[0] not in (1, n):
+        raise InputError(f"{NAME}: vrms has shape {tuple(vrms.shape)}; give (1, {nt}) or ({n}, {nt})")
+    if ns < 2 and ntr:
+        raise InputError(f"{NAME}: traces have {ns} sample(s); linear interpolation needs at least 2")
+
+
+def _check_axes(
+    dt: float, start: float, dt_out: float, t0_out: float, amplitude: str, area: float, vrms: torch.Tensor
+) -> None:
+    for name, value in {"dt": dt, "dt_out": dt_out, "area": area}.items():
+        if not 0 < value < float("inf"):
+            raise InputError(f"{NAME}: {name} is {value}; give a finite number > 0")
+    if not abs(start) < float("inf"):
+        raise InputError(f"{NAME}: start is {start} s; give the finite time of each trace's first sample")
+    if not 0 <= t0_out < float("inf"):
+        raise InputError(f"{NAME}: t0_out is {t0_out} s; two-way output times start at 0 or later")
+    if amplitude not in AMPLITUDES:
+        raise InputError(f"{NAME}: amplitude is {amplitude!r}; choose one of {', '.join(AMPLITUDES)}")
+    if vrms.numel() and not bool(((vrms > 0) & torch.isfinite(vrms)).all()):
+        raise InputError(f"{NAME}: vrms contains values that are not finite and > 0; give velocities in m/s")
+
+
+def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """One tile that meets every rule: shallow and deep samples, a rising velocity, a rim, both ends of the traces."""
+    make = torch.Generator().manual_seed(seed)
+    pillars, nt, ntr, ns = 3, 150, 37, 140
+    middle = torch.rand(ntr, 2, generator=make) * 500 - 250
+    half = torch.rand(ntr, 2, generator=make) * 300 - 150
+    t0 = 0.02 + 0.004 * torch.arange(nt)
+    args = (
+        torch.zeros(pillars, nt),
+        torch.zeros(pillars, nt, dtype=torch.int32),
+        torch.randn(ntr, ns, generator=make),
+        middle - half,
+        middle + half,
+        torch.rand(pillars, 2, generator=make) * 100 - 50,
+        (1800 + 700 * t0)[None].float().contiguous(),
+    )
+    options = {
+        "dt": 0.004,
+        "start": 0.03,
+        "dt_out": 0.004,
+        "t0_out": 0.02,
+        "amplitude": "true",
+        "aperture": RadiusAperture(tan_dip=0.8, maximum=300.0, minimum=40.0, taper=0.3),
+        "area": 625.0,
+    }
+    return args, options
+
+
+register(
+    NAME,
+    "baseline",
+    reference=f"{_HERE}.reference:migrate",
+    cpu=f"{_HERE}.cpu:migrate",
+    metal=f"{_HERE}.metal:migrate_baseline",
+    source="elinvar/seismic/kernels/migrate/baseline.metal",
+    example=example,
+    tolerance=2e-4,
+    summary="one thread per output sample, exact travel time for every contribution",
+)
+register(
+    NAME,
+    "v2",
+    reference=f"{_HERE}.reference:migrate",
+    cpu=f"{_HERE}.cpu_v2:migrate",
+    metal=f"{_HERE}.metal:migrate_v2",
+    source="elinvar/seismic/kernels/migrate/v2.metal",
+    example=example,
+    tolerance=2e-4,
+    summary="travel time at knots, window permutes on the CPU, simdgroups along time on the GPU",
+    default=True,
+)

@@ -1,0 +1,89 @@
+"""Straight-ray prestack time migration in float64, sample by sample: what every other version is measured against."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+
+__all__ = ["migrate"]
+
+_CHUNK = 1 << 21  # elements of one temporary
+
+
+def migrate(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    dt: float,
+    start: float,
+    dt_out: float,
+    t0_out: float,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    device: Any = None,
+) -> None:
+    """Add the migrated traces to ``image`` (and their count to ``fold``); arguments as ``migrate.run``.
+
+    Runs wherever the tensors are, in float64 whatever their dtype; ``image`` receives one rounded sum per call.
+    """
+    del device  # torch already knows where the tensors are
+    where = image.device
+    nt = image.shape[1]
+    t0 = t0_out + dt_out * torch.arange(nt, dtype=torch.float64, device=where)
+    data, src, rec, pil = (x.to(where, torch.float64) for x in (traces, source, receiver, pillars))
+    velocity = vrms.to(where, torch.float64).expand(len(pil), nt)
+    step = max(1, _CHUNK // nt)
+    for p in range(len(pil)):
+        v = velocity[p]
+        radius = None if aperture is None else aperture.radius(v, t0)
+        total = torch.zeros(nt, dtype=torch.float64, device=where)
+        for k in range(0, len(data), step):
+            part = slice(k, k + step)
+            value, inside = _contributions(data[part], src[part], rec[part], pil[p], v, t0, dt, start, amplitude)
+            if aperture is not None and radius is not None:
+                middle = 0.5 * (src[part] + rec[part]) - pil[p]
+                distance = torch.hypot(middle[:, 0], middle[:, 1])[:, None]
+                inside = inside & (distance <= radius)
+                value = value * rim_weight(distance, radius[None], aperture.taper)
+            total += torch.where(inside, value, torch.zeros_like(value)).sum(0)
+            if fold is not None:
+                fold[p] += inside.sum(0, dtype=fold.dtype)
+        image[p] += (total * area if amplitude == "true" else total).to(image.dtype)
+
+
+def _contributions(
+    data: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillar: torch.Tensor,
+    v: torch.Tensor,
+    t0: torch.Tensor,
+    dt: float,
+    start: float,
+    amplitude: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted interpolated samples ``[traces, nt]`` before area and aperture, and which of them lie on the trace."""
+    ds, dr = ((end - pillar).square().sum(1)[:, None] for end in (source, receiver))
+    legs = (t0 / 2).square()
+    time = torch.sqrt(legs + ds / v**2) + torch.sqrt(legs + dr / v**2)
+    ns = data.shape[1]
+    x = (time - start) / dt
+    inside = (x >= 0) & (x <= ns - 1)
+    left = x.clamp(0, ns - 1).floor().clamp(max=ns - 2).long()
+    f = x - left
+    value = torch.gather(data, 1, left) * (1 - f) + torch.gather(data, 1, left + 1) * f
+    if amplitude == "true":
+        # Schneider (1978) in stationary phase; t0 = 0 carries no energy, also where T = 0.
+        weight = 2 * t0 / (math.pi * v**2 * time.square())
+        value = value * torch.where(t0 > 0, weight, torch.zeros_like(weight))
+    return value, inside
