@@ -1,0 +1,1 @@
+"""The `elinvar` command. One module per engine, thin: parse, call, print."""

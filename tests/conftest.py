@@ -1,0 +1,78 @@
+"""Tests that need g++ or a browser are skipped without them, in one line that says how to get them.
+
+``ELINVAR_REQUIRE=gxx,chromium`` turns such skips into failures: continuous integration sets it, so that a missing
+tool cannot make the suite green by making it smaller.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+
+import pytest
+
+TOOLS = {
+    "gxx": (("g++", "clang++", "c++"), "the Metal emulator", "sudo apt-get install g++", "xcode-select --install"),
+    "chromium": (
+        ("chromium", "chromium-browser", "google-chrome", "chrome"),
+        "the pages in a browser",
+        "sudo apt-get install chromium",
+        "brew install --cask chromium",
+    ),
+}
+"""Marker -> programs any of which will do, what they are for, how Debian and macOS install them."""
+
+_WORDS = {"gxx": ("g++",), "chromium": ("chromium", "browser")}
+_skipped: Counter[str] = Counter()
+
+
+def _required() -> set[str]:
+    named = {word.strip() for word in os.environ.get("ELINVAR_REQUIRE", "").split(",") if word.strip()}
+    unknown = named - TOOLS.keys()
+    if unknown:
+        raise pytest.UsageError(f"ELINVAR_REQUIRE names {sorted(unknown)}; it knows {sorted(TOOLS)}")
+    return named
+
+
+def _present(tool: str) -> bool:
+    return any(shutil.which(program) for program in TOOLS[tool][0])
+
+
+def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001
+    _required()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for tool in TOOLS:
+        if item.get_closest_marker(tool) is not None and not _present(tool):
+            pytest.skip(f"needs {TOOLS[tool][0][0]} ({tool})")
+
+
+def _tool_of(reason: str) -> str | None:
+    for tool, words in _WORDS.items():
+        if any(word in reason.lower() for word in (tool, *words)):
+            return tool
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        tool = _tool_of(str(report.longrepr[2]))
+        if tool is not None and tool in _required():
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: {report.longrepr[2]}, and ELINVAR_REQUIRE={tool} forbids skipping"
+        elif tool is not None:
+            _skipped[tool] += 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for tool, count in sorted(_skipped.items()):
+        programs, purpose, debian, mac = TOOLS[tool]
+        terminalreporter.write_line(
+            f"elinvar: {count} tests of {purpose} were skipped for want of {programs[0]}; "
+            f"enable them with `{debian}` (macOS: `{mac}`)."
+        )
