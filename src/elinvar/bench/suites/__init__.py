@@ -1,0 +1,1 @@
+"""Benchmarks shipped with the package: `elinvar bench copy` works without a checkout."""
