@@ -229,9 +229,9 @@ def install(root: Path, extras: "set[str]") -> None:
     marker.touch()
     command = [*find_pip(root), "install", "--no-user", "--no-warn-script-location", "-c", "constraints.txt"]
     if not sys.stdout.isatty():
-        command += ["--progress-bar", "off"]
+        command += ["--quiet"]  # a log wants no bar and no two hundred "already satisfied"
     command += ["-e", ".[{}]".format(",".join(sorted(extras)))]
-    say("installing into .venv (once; the next run skips this)")
+    say("installing into .venv: a minute plus the downloads, once; the next run skips this")
     done = subprocess.run(command, cwd=str(root), env=pip_environment(root), check=False)
     if done.returncode != 0:
         raise Refused("pip could not install the environment (see above); the same command resumes where it stopped.")
