@@ -16,6 +16,7 @@ previous version and finally to the reference; that is logged once and decided b
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import importlib.util
 import logging
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elinvar.errors import InputError, KernelError, KernelRejected, UnknownKernel
+
 from .kernelinfo import (
     Case,
     CheckReport,
@@ -289,7 +291,7 @@ class Registry:
         outcome = self._outcome(item, backend, device)
         if not outcome.passed:
             if isinstance(outcome.error, KernelError):
-                raise outcome.error
+                raise copy.copy(outcome.error)  # a fresh traceback each time
             raise KernelRejected(
                 f"[kernel] {name!r} version {version!r} ({who}) cannot run on {device}: {outcome.sentence}; "
                 f"choose another version or 'reference'"
@@ -320,9 +322,11 @@ class Registry:
         with self._lock:
             lock = self._locks.setdefault(key, threading.RLock())
         with lock:
+            from . import selfcheck
+
             outcome = self._known(item, backend, device)
             if outcome is None:
-                outcome = _first_use(item, backend, device)
+                outcome = selfcheck.first_use(item, backend, device)
                 with self._lock:
                     self._outcomes[key] = outcome
                 if not outcome.passed:
@@ -355,11 +359,12 @@ class Registry:
         UnknownKernel
             It has no such version, or no implementation for that device.
         """
+        from . import selfcheck
         from .device import device as resolve
 
         place = resolve(device)
         item = self.version(name, version)
-        return _compare(item, item.require_backend(backend, place.kind), place, seed)
+        return selfcheck.compare(item, item.require_backend(backend, place.kind), place, seed)
 
     def prepare(
         self, name: str, version: str, device: Device | str = "cpu", *, backend: str | None = None, seed: int = 0
@@ -476,54 +481,6 @@ class Registry:
             else:
                 self.version(name, version)
         return wanted
-
-
-def _first_use(item: Version, backend: str, device: Device) -> Outcome:
-    """Run the self-check; an implementation that raises has failed it, except for memory and device faults."""
-    if item.example is None:
-        return Outcome(passed=True, sentence="not checked: it is registered without an example")
-    from . import selfcheck
-
-    try:
-        report = _compare(item, backend, device, seed=0)
-    except Exception as error:  # noqa: BLE001  (whatever an implementation raises on our tile is a failed check)
-        fatal = selfcheck.must_propagate(error)
-        if fatal is not None:
-            raise fatal from fatal.__cause__
-        lines = str(error).strip().splitlines() or [""]
-        return Outcome(
-            passed=False,
-            sentence=f"{item.version} could not run ({type(error).__name__}: {lines[0]})",
-            error=error,
-        )
-    if report.ok:
-        return Outcome(passed=True, sentence=f"self-check {report.error:.1e} ≤ {report.tolerance:.1e}")
-    rejected = KernelRejected(str(report))
-    return Outcome(
-        passed=False,
-        sentence=f"{item.version} failed its self-check (relative error {report.error:.1e} > {report.tolerance:.1e})",
-        error=rejected,
-    )
-
-
-def _compare(item: Version, backend: str, device: Device, seed: int) -> CheckReport:
-    from . import selfcheck
-
-    args, kwargs = item.tile(seed)
-    try:
-        wide = selfcheck.as_float64((args, kwargs))
-        want = selfcheck.results(item.implementation("reference")(*wide[0], **wide[1]), wide)
-    except Exception as error:  # (a broken reference is a broken registration: no version can be trusted)
-        raise KernelError(
-            f"[check] the reference of kernel {item.name!r} {item.version} raised on its own example (seed {seed}): "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    placed = selfcheck.as_device((args, kwargs), device.torch)
-    run = item.implementation(backend)
-    extra = {"device": device} if backend == "metal" else {}
-    got = selfcheck.results(run(*placed[0], **placed[1], **extra), placed)
-    relative, peak = selfcheck.difference(got, want)
-    return CheckReport(item.name, item.version, str(device), backend, seed, relative, peak, item.tolerance)
 
 
 def _tuned_version(name: str, device: Device) -> str | None:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from elinvar.errors import DeviceLost, DeviceOutOfMemory, PoolError
+from elinvar.errors import DeviceLost, DeviceOutOfMemory, KernelError, KernelRejected, PoolError
 
-__all__ = ["as_device", "as_float64", "difference", "must_propagate", "results"]
+from .kernelinfo import CheckReport, Outcome, Version
+
+__all__ = ["as_device", "as_float64", "compare", "difference", "first_use", "must_propagate", "results"]
+
+if TYPE_CHECKING:
+    from .device import Device
 
 
 def map_leaves(value: Any, fn: Callable[[Any], Any]) -> Any:
@@ -138,3 +143,48 @@ def must_propagate(error: BaseException) -> BaseException | None:
         lost.__cause__ = error
         return lost
     return None
+
+
+def first_use(item: Version, backend: str, device: Device) -> Outcome:
+    """Run the self-check; an implementation that raises has failed it, except for memory and device faults."""
+    if item.example is None:
+        return Outcome(passed=True, sentence="not checked: it is registered without an example")
+    try:
+        report = compare(item, backend, device, seed=0)
+    except Exception as error:  # noqa: BLE001  (whatever an implementation raises on our tile is a failed check)
+        fatal = must_propagate(error)
+        if fatal is not None:
+            raise fatal from fatal.__cause__
+        lines = str(error).strip().splitlines() or [""]
+        return Outcome(
+            passed=False,
+            sentence=f"{item.version} could not run ({type(error).__name__}: {lines[0]})",
+            error=error.with_traceback(None),  # the outcome is kept for ever; its frames hold the tile
+        )
+    if report.ok:
+        return Outcome(passed=True, sentence=f"self-check {report.error:.1e} ≤ {report.tolerance:.1e}")
+    rejected = KernelRejected(str(report))
+    return Outcome(
+        passed=False,
+        sentence=f"{item.version} failed its self-check (relative error {report.error:.1e} > {report.tolerance:.1e})",
+        error=rejected,
+    )
+
+
+def compare(item: Version, backend: str, device: Device, seed: int) -> CheckReport:
+    """Run one implementation and, in float64 on the CPU, the reference on the same tile, and measure the difference."""
+    args, kwargs = item.tile(seed)
+    try:
+        wide = as_float64((args, kwargs))
+        want = results(item.implementation("reference")(*wide[0], **wide[1]), wide)
+    except Exception as error:  # (a broken reference is a broken registration: no version can be trusted)
+        raise KernelError(
+            f"[check] the reference of kernel {item.name!r} {item.version} raised on its own example (seed {seed}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    placed = as_device((args, kwargs), device.torch)
+    run = item.implementation(backend)
+    extra = {"device": device} if backend == "metal" else {}
+    got = results(run(*placed[0], **placed[1], **extra), placed)
+    relative, peak = difference(got, want)
+    return CheckReport(item.name, item.version, str(device), backend, seed, relative, peak, item.tolerance)
