@@ -1,8 +1,8 @@
 """Tokens of Metal source, and the C preprocessor that produces them.
 
 Metal Shading Language is C++14 with a C preprocessor in front. Real kernels hide whole signatures and explicit
-instantiations behind ``#define``, so whoever wants to *know* a kernel has to preprocess first. Every token keeps the file
-and line the user wrote it on; a token that came out of a macro keeps the line of the macro's use.
+instantiations behind ``#define``, so whoever wants to *know* a kernel has to preprocess first. Every token keeps the
+file and line the user wrote it on; a token that came out of a macro keeps the line of the macro's use.
 """
 
 from __future__ import annotations

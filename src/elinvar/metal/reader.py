@@ -70,6 +70,7 @@ class Declarations:
     aliases: dict[str, tuple[tuple[str, ...], tuple[Token, ...]]] = field(default_factory=dict)
     constants: dict[str, tuple[Token, ...]] = field(default_factory=dict)
     instantiations: list[Instantiation] = field(default_factory=list)
+    program_constants: set[int] = field(default_factory=set)  # tokens ``constant`` that declare a variable
     _busy: set[str] = field(default_factory=set)
 
     def constant(self, name: str, env: Environment) -> int | None:
@@ -487,6 +488,7 @@ class _Reader:
         words = {t.text for t in tokens[index : assigned or stop]}
         if words & {"threadgroup"}:
             raise fail(tokens[index], "a threadgroup variable can only be declared inside a kernel")
+        self.found.program_constants |= {i for i in range(index, assigned or stop) if tokens[i].text == "constant"}
         if assigned is not None and words & {"constant", "constexpr", "const"} and tokens[assigned - 1].kind == "name":
             self.found.constants[tokens[assigned - 1].text] = tuple(tokens[assigned + 1 : stop - 1])
 

@@ -142,7 +142,7 @@ def signatures(known: Declarations) -> dict[str, Signature]:
     found: dict[str, Signature] = {}
     for function in kernels:
         if function.template is None:
-            jobs = [(_host_name(function), function.qualified, {})]
+            jobs: list[tuple[str, str, Environment]] = [(_host_name(function), function.qualified, {})]
         else:
             jobs = [
                 (
