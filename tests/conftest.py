@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 
@@ -39,7 +40,7 @@ def _present(tool: str) -> bool:
     return any(shutil.which(program) for program in TOOLS[tool][0])
 
 
-def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001
+def pytest_configure() -> None:
     _required()
 
 
@@ -56,16 +57,30 @@ def _tool_of(reason: str) -> str | None:
     return None
 
 
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Count a skip for want of a tool, or make it a failure when that tool is required."""
+    if not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
+        return
+    reason = str(report.longrepr[2])
+    tool = _tool_of(reason)
+    if tool is not None and tool in _required():
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: {reason}, and ELINVAR_REQUIRE={tool} forbids skipping"
+    elif tool is not None:
+        _skipped[tool] += 1
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
-        tool = _tool_of(str(report.longrepr[2]))
-        if tool is not None and tool in _required():
-            report.outcome = "failed"
-            report.longrepr = f"{item.nodeid}: {report.longrepr[2]}, and ELINVAR_REQUIRE={tool} forbids skipping"
-        elif tool is not None:
-            _skipped[tool] += 1
+    _judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _judge(report)
     return report
 
 

@@ -11,6 +11,35 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Device",
+    "DeviceProfile",
+    "Lease",
+    "Monitor",
+    "Pipeline",
+    "Plan",
+    "Pool",
+    "PoolStats",
+    "Precision",
+    "Pressure",
+    "Runtime",
+    "Stage",
+    "__version__",
+    "bench",
+    "device",
+    "devices",
+    "errors",
+    "keep_pages",
+    "kernel",
+    "kernels",
+    "metal",
+    "no_transfers",
+    "seismic",
+    "testing",
+    "trace",
+    "transfers",
+]
+
 _HOME = {
     "Device": "runtime.device",
     "DeviceProfile": "runtime.device",
@@ -34,8 +63,6 @@ _HOME = {
     "trace": "runtime.trace",
 }
 _MODULES = ("bench", "errors", "metal", "seismic", "testing")
-
-__all__ = ["__version__", *sorted({*_HOME, *_MODULES})]  # noqa: PLE0604  (names only)
 
 if TYPE_CHECKING:
     from . import bench, errors, metal, seismic, testing
