@@ -1,0 +1,70 @@
+"""Prestack Kirchhoff time migration: SEG-Y in, image, fold and gathers out.
+
+::
+
+    from elinvar import seismic
+
+    survey = seismic.open_segy("line.sgy")
+    image = seismic.migrate(survey, seismic.Velocity.constant(2500), seismic.Grid.from_survey(survey))
+    image.to_zarr("image.zarr")
+
+Metres, seconds, m/s; azimuths in degrees clockwise from north. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "Aperture": "aperture",
+    "Grid": "grid",
+    "Image": "image",
+    "Survey": "survey",
+    "SurveyWarning": "survey",
+    "Velocity": "velocity",
+    "migrate": "migration",
+    "open_segy": "survey",
+    "plan": "migration",
+    "travel_time": "traveltime",
+}
+_MODULES = ("synthetic",)
+
+__all__ = [
+    "Aperture",
+    "Grid",
+    "Image",
+    "Survey",
+    "SurveyWarning",
+    "Velocity",
+    "migrate",
+    "open_segy",
+    "plan",
+    "synthetic",
+    "travel_time",
+]
+
+if TYPE_CHECKING:
+    from . import synthetic
+    from .aperture import Aperture
+    from .grid import Grid
+    from .image import Image
+    from .migration import migrate, plan
+    from .survey import Survey, SurveyWarning, open_segy
+    from .traveltime import travel_time
+    from .velocity import Velocity
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,87 @@
+"""The Kirchhoff phase filter.
+
+Summing along diffraction surfaces integrates: over a surface (3-D) it multiplies the spectrum by ``1/(-j w)``, over a
+line (2-D) by ``1/sqrt(-j w)``, with the Fourier kernel ``exp(+j w t)``. Unfiltered, every reflector would come out
+early and with the wrong shape. The filter is therefore ``-d/dt`` in 3-D and its square root, the half derivative
+``sqrt(-j w)``, in 2-D (with the opposite sign of the Fourier kernel the same filter reads ``sqrt(j w)``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from elinvar.errors import InputError
+
+from ._check import number
+
+__all__ = ["fast_length", "phase_filter"]
+
+_ROLL_OFF = 24  # samples over which a record that ends on a non-zero value is continued to zero
+
+
+def fast_length(n: int) -> int:
+    """Return the smallest even length >= n with no prime factor above 5: quick on every FFT library."""
+    best = 1 << max(1, (n - 1).bit_length())
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            two = three * 2
+            while two < n:
+                two *= 2
+            best = min(best, two)
+            three *= 3
+        five *= 5
+    return best
+
+
+def phase_filter(traces: torch.Tensor, dt: float, *, dimensions: int = 3) -> torch.Tensor:
+    """Filter traces for Kirchhoff summation, on whichever device they are.
+
+    Parameters
+    ----------
+    traces
+        Float tensor of shape (ntr, ns).
+    dt
+        Sample interval in seconds.
+    dimensions
+        3 for ``-d/dt`` (units 1/s), 2 for the half derivative (units s**-0.5).
+
+    Returns
+    -------
+    Tensor
+        Same shape and dtype, a new tensor.
+
+    Notes
+    -----
+    The transform is zero-padded, so nothing wraps round. A record that is cut off while not zero is continued by a
+    short half cosine outside its ends first: the derivative of a cliff would ring through the whole trace. The Nyquist
+    bin is dropped: an odd filter has no real value there.
+    """
+    step = number("phase_filter", "dt", dt, low=0.0, open_low=True)
+    if traces.ndim != 2 or not traces.is_floating_point() or 0 in traces.shape:
+        raise InputError(
+            f"phase_filter: traces are {traces.dtype} of shape {tuple(traces.shape)}; give floats (traces, samples)."
+        )
+    if dimensions not in {2, 3}:
+        raise InputError(f"phase_filter: dimensions is {dimensions!r}; 2 or 3 is accepted.")
+    ns = traces.shape[1]
+    n = fast_length(ns + 4 * _ROLL_OFF)
+    padded = traces.new_zeros((traces.shape[0], n))
+    padded[:, _ROLL_OFF : _ROLL_OFF + ns] = traces
+    place = torch.arange(1, _ROLL_OFF + 1, dtype=traces.dtype, device=traces.device)
+    ramp = 0.5 + 0.5 * torch.cos(place * (math.pi / (_ROLL_OFF + 1)))
+    padded[:, _ROLL_OFF + ns : 2 * _ROLL_OFF + ns] = traces[:, -1:] * ramp
+    padded[:, :_ROLL_OFF] = traces[:, :1] * ramp.flip(0)
+    spectrum = torch.fft.rfft(padded, dim=1)
+    omega = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) * (2.0 * math.pi / (n * step))
+    if dimensions == 3:
+        spectrum *= torch.complex(torch.zeros_like(omega), -omega)
+    else:
+        root = torch.sqrt(0.5 * omega)
+        spectrum *= torch.complex(root, -root)
+    spectrum[:, -1] = 0.0
+    filtered: torch.Tensor = torch.fft.irfft(spectrum, n=n, dim=1)
+    return filtered[:, _ROLL_OFF : _ROLL_OFF + ns].contiguous()

@@ -1,0 +1,192 @@
+"""The result of a migration: labelled volumes that xarray and Zarr users can open, and how the time was spent."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elinvar.runtime.files import atomic_directory
+from elinvar.runtime.trace import trace
+
+from ._check import optional_library
+from .grid import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .job import Job
+
+__all__ = ["Gathers", "Image", "Timing"]
+
+_CHUNK = 64  # bins per side of one Zarr chunk; time is never split
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a migration. Stages overlap, so they may add up to more than `total`.
+
+    Attributes
+    ----------
+    compile
+        Getting the kernel ready: just-in-time compilation and its self-check. Once per process.
+    prepare
+        Reading samples, local coordinates, the phase filter.
+    transfer
+        Host to device.
+    kernel
+        The migration kernel.
+    store
+        Device to host, adding up, and writing (``to_zarr`` adds to it).
+    total
+        Wall clock of ``migrate`` after `compile`.
+    """
+
+    compile: float = 0.0
+    prepare: float = 0.0
+    transfer: float = 0.0
+    kernel: float = 0.0
+    store: float = 0.0
+    total: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Gathers:
+    """Raw common-offset volumes.
+
+    Attributes
+    ----------
+    edges
+        Offset bin edges in metres, (bins + 1,).
+    values, fold
+        float32 and int32 of shape (nx, ny, bins, nt).
+    traces
+        Live traces in each bin.
+    """
+
+    edges: NDArray[np.float64]
+    values: NDArray[np.float32]
+    fold: NDArray[np.int32]
+    traces: tuple[int, ...]
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Middle of each offset bin in metres."""
+        return 0.5 * (self.edges[1:] + self.edges[:-1])
+
+
+@dataclass
+class Image:
+    """A migrated volume.
+
+    Attributes
+    ----------
+    grid
+        Where its samples are.
+    values, counts
+        Stack, float32, and contributions per sample, int32, both (nx, ny, nt); `image` and `fold` label them.
+    common_offset
+        Raw gathers, or None when none were asked for; `gathers` labels them.
+    timing
+        Where the seconds went.
+    job
+        What was run: device, kernel version, sizes.
+    """
+
+    grid: Grid
+    values: NDArray[np.float32]
+    counts: NDArray[np.int32]
+    common_offset: Gathers | None
+    timing: Timing
+    job: Job
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def contributions(self) -> int:
+        """Sum of the fold: how many (trace, sample) pairs were added."""
+        return int(self.counts.sum(dtype=np.int64))
+
+    @cached_property
+    def image(self) -> xr.DataArray:
+        """The stack, dimensions inline, crossline, time (s), with map coordinates."""
+        labels = {"long_name": "migrated amplitude", "units": "1", **self.attributes}
+        return self._labelled("image", self.values, ("inline", "crossline", "time"), labels)
+
+    @cached_property
+    def fold(self) -> xr.DataArray:
+        """Contributions to each sample of the stack."""
+        return self._labelled(
+            "fold", self.counts, ("inline", "crossline", "time"), {"long_name": "contributions", "units": "1"}
+        )
+
+    @cached_property
+    def gathers(self) -> xr.DataArray | None:
+        """Common-offset gathers, dimensions inline, crossline, offset (m), time (s), or None.
+
+        The stack is their sum, plus the traces that fall in no bin.
+        """
+        if self.common_offset is None:
+            return None
+        labels = {"long_name": "migrated amplitude", "units": "1", "traces": list(self.common_offset.traces)}
+        return self._labelled("gathers", self.common_offset.values, ("inline", "crossline", "offset", "time"), labels)
+
+    @cached_property
+    def gather_fold(self) -> xr.DataArray | None:
+        """Contributions to each gather sample, or None."""
+        if self.common_offset is None:
+            return None
+        return self._labelled(
+            "gather_fold", self.common_offset.fold, ("inline", "crossline", "offset", "time"), {"units": "1"}
+        )
+
+    def dataset(self) -> xr.Dataset:
+        """Return all volumes in one xarray Dataset."""
+        xarray = optional_library("xarray", "Image.dataset")
+        volumes = [v for v in (self.image, self.fold, self.gathers, self.gather_fold) if v is not None]
+        merged: xr.Dataset = xarray.Dataset({str(v.name): v for v in volumes})
+        merged.attrs.update(self.attributes)
+        return merged
+
+    def to_zarr(self, path: str | os.PathLike[str]) -> None:
+        """Write all volumes as a Zarr version 3 group, whole or not at all; an existing folder is replaced.
+
+        Open it with ``xarray.open_zarr(path, consolidated=False)``.
+        """
+        optional_library("zarr", "Image.to_zarr")
+        start = time.perf_counter()
+        with trace("seismic.store"):
+            data = self.dataset()
+            encoding = {}
+            for name, variable in data.data_vars.items():
+                sides = (_CHUNK, _CHUNK, 1, self.grid.nt) if variable.ndim == 4 else (_CHUNK, _CHUNK, self.grid.nt)
+                encoding[str(name)] = {"chunks": tuple(min(a, b) for a, b in zip(sides, variable.shape, strict=True))}
+            with atomic_directory(path) as temporary:
+                data.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        self.timing = replace(self.timing, store=self.timing.store + time.perf_counter() - start)
+
+    def _labelled(
+        self, name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: dict[str, Any]
+    ) -> xr.DataArray:
+        xarray = optional_library("xarray", "Image")
+        x, y = self.grid.map
+        metres = {"units": "m"}
+        coordinates: dict[str, Any] = {
+            "inline": ("inline", self.grid.inlines),
+            "crossline": ("crossline", self.grid.crosslines),
+            "time": ("time", self.grid.t, {"units": "s", "long_name": "two-way time"}),
+            "cdp_x": (("inline", "crossline"), x, {**metres, "long_name": "easting"}),
+            "cdp_y": (("inline", "crossline"), y, {**metres, "long_name": "northing"}),
+        }
+        if "offset" in dims and self.common_offset is not None:
+            coordinates["offset"] = ("offset", self.common_offset.centres, {**metres, "long_name": "offset"})
+        labelled: xr.DataArray = xarray.DataArray(values, coordinates, dims, name, attributes)
+        return labelled

@@ -1,0 +1,219 @@
+"""What a migration will do before it does it: trace blocks, image tiles, offset bins, memory and work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elinvar.errors import InputError
+
+from .aperture import Aperture
+from .traveltime import straight_leg
+
+if TYPE_CHECKING:
+    from .grid import Grid
+    from .survey import Survey
+    from .velocity import Velocity
+
+__all__ = ["Job", "Pass", "block_size", "blocks", "describe", "offset_bins", "passes"]
+
+Indices = NDArray[np.int64]
+_BLOCK_BYTES = 16 << 20  # of samples: large enough to hide launches, small enough that loading overlaps
+_SAMPLED = 96  # traces, pillars and times looked at to estimate the work
+IN_FLIGHT = 3
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One stream of trace blocks into one part of the image.
+
+    Attributes
+    ----------
+    pillars
+        Range of pillars whose image is resident.
+    bin
+        Offset bin, or None for traces of no bin.
+    index
+        Positions of the traces, grouped by recording delay, in file order within a group.
+    """
+
+    pillars: slice
+    bin: int | None
+    index: Indices
+
+
+@dataclass(frozen=True)
+class Job:
+    """A printable description of a migration.
+
+    Attributes
+    ----------
+    device, kernel, version, why
+        Where it runs, and which kernel version was chosen for what reason.
+    traces, samples, pillars, times, bins
+        Sizes: live traces inside reach of the grid, image pillars, times, offset bins (0: no gathers).
+    block, blocks, tiles
+        Traces per block, blocks in all, parts of the image that are resident one after the other.
+    device_bytes, host_bytes
+        Estimated peak memory.
+    contributions
+        Estimated from a sample of traces and pillars.
+    """
+
+    device: str
+    kernel: str
+    version: str
+    why: str
+    traces: int
+    samples: int
+    pillars: int
+    times: int
+    bins: int
+    block: int
+    blocks: int
+    tiles: int
+    device_bytes: int
+    host_bytes: int
+    contributions: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.traces:,} traces x {self.samples} into {self.pillars:,} pillars x {self.times} on {self.device} "
+            f"with {self.kernel} {self.version}: about {self.contributions:.2g} contributions, "
+            f"{self.device_bytes / 2**20:,.0f} MiB on the device in {self.tiles} tile(s), {self.blocks} block(s) of "
+            f"{self.block} traces"
+        )
+
+
+def offset_bins(edges: ArrayLike) -> NDArray[np.float64]:
+    """Check offset bin edges (metres, strictly increasing)."""
+    array = np.asarray(edges, dtype=np.float64)
+    if array.ndim != 1 or array.size < 2 or not np.isfinite(array).all() or (np.diff(array) <= 0).any():
+        raise InputError(f"migrate: gathers={np.asarray(edges).tolist()} must be offset bin edges in rising metres.")
+    return array
+
+
+def passes(
+    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, edges: NDArray[np.float64] | None, tile: int
+) -> list[Pass]:
+    """Cut the work into passes: tiles of `tile` pillars, and within each the offset bins. Empty passes are left out."""
+    local = grid.local_pillars
+    reach = _reach(grid, velocity, aperture)
+    live = np.flatnonzero(survey.live)
+    live = live[np.argsort(survey.delay[live], kind="stable")]  # one kernel call has one start time
+    midpoint = grid.local(survey.midpoint[live])
+    # To the centimetre, as SEG-Y holds coordinates: an offset of 399.9999999 m belongs to the bin that starts at 400 m.
+    offset = np.round(survey.offset[live], 2)
+    member = np.full(len(live), -1) if edges is None else _bin_of(offset, edges)
+    result = []
+    for first in range(0, len(local), tile):
+        part = local[first : first + tile]
+        near = ((midpoint >= part.min(axis=0) - reach) & (midpoint <= part.max(axis=0) + reach)).all(axis=1)
+        for number in range(-1, 0 if edges is None else len(edges) - 1):
+            index = live[near & (member == number)]
+            if index.size:
+                span = slice(first, first + len(part))
+                result.append(Pass(span, None if number < 0 else number, index))
+    if not result:
+        low, high = (survey.midpoint[live].min(axis=0), survey.midpoint[live].max(axis=0))
+        corner = grid.pillars
+        raise InputError(
+            f"migrate: no trace lies within {reach:.0f} m of the grid: midpoints span x {low[0]:.0f} to {high[0]:.0f}, "
+            f"y {low[1]:.0f} to {high[1]:.0f} m, the grid x {corner[:, 0].min():.0f} to {corner[:, 0].max():.0f}, "
+            f"y {corner[:, 1].min():.0f} to {corner[:, 1].max():.0f} m; Grid.from_survey(survey) covers it."
+        )
+    return result
+
+
+def _bin_of(offset: NDArray[np.float64], edges: NDArray[np.float64]) -> Indices:
+    """Return the bin of each offset, edge <= offset < next edge, the last bin closed; -1 outside."""
+    number = np.searchsorted(edges, offset, side="right") - 1
+    number[offset == edges[-1]] = len(edges) - 2
+    number[(number < 0) | (number > len(edges) - 2)] = -1
+    return number.astype(np.int64)
+
+
+def _reach(grid: Grid, velocity: Velocity, aperture: Aperture) -> float:
+    """Return the largest aperture radius anywhere in the image, metres."""
+    corners = grid.pillars[:: max(1, grid.size // 256)]
+    fastest = velocity.on_pillars(grid.t, corners).max(axis=0)
+    widest = float(aperture.radius_at(grid.t, fastest).max())
+    # Velocities between the sampled pillars may be higher; culling must never drop a contribution.
+    return widest * (1.5 if velocity.varies_laterally else 1.0)
+
+
+def block_size(samples: int) -> int:
+    """Return how many traces one block holds."""
+    return max(64, _BLOCK_BYTES // (4 * samples) // 64 * 64)
+
+
+def blocks(survey: Survey, plan: Sequence[Pass], size: int) -> Iterator[tuple[Pass, Indices]]:
+    """Yield blocks of at most `size` traces of one recording delay."""
+    for step in plan:
+        for group in np.split(step.index, np.flatnonzero(np.diff(survey.delay[step.index])) + 1):
+            for first in range(0, len(group), size):
+                yield step, np.sort(group[first : first + size])
+
+
+def describe(
+    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, plan: Sequence[Pass], bins: int, kernel: Any
+) -> Job:
+    """Put the plan in numbers."""
+    block = block_size(survey.n_samples)
+    tiles = len({step.pillars.start for step in plan})
+    resident = max(step.pillars.stop - step.pillars.start for step in plan) * grid.nt
+    volume = grid.size * grid.nt
+    # On the way through the filter a block exists as samples, padded samples, spectrum and result.
+    streaming = IN_FLIGHT * 5 * 4 * block * survey.n_samples
+    velocities = 4 * (resident if velocity.varies_laterally else grid.nt)
+    return Job(
+        device=str(kernel.device),
+        kernel=kernel.name,
+        version=kernel.version,
+        why=kernel.why,
+        traces=len(np.unique(np.concatenate([step.index for step in plan]))),
+        samples=survey.n_samples,
+        pillars=grid.size,
+        times=grid.nt,
+        bins=bins,
+        block=block,
+        blocks=sum(1 for _ in blocks(survey, plan, block)),
+        tiles=tiles,
+        device_bytes=8 * resident + velocities + streaming,
+        host_bytes=8 * volume * (1 + bins) + streaming,
+        contributions=estimate_contributions(survey, grid, velocity, aperture, plan),
+    )
+
+
+def estimate_contributions(
+    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, plan: Sequence[Pass]
+) -> float:
+    """Estimate the sum of the fold from an even sample of traces, pillars and times."""
+    total = 0.0
+    for step in plan:
+        pillars = np.arange(step.pillars.start, step.pillars.stop)
+        index, chosen = _even(step.index), _even(pillars)
+        times = _even(np.arange(grid.nt))
+        t = grid.t[times]
+        place = grid.pillars[chosen]
+        v = velocity.on_pillars(t, place)[None]
+        legs = []
+        for end in (survey.source[index], survey.receiver[index]):
+            distance = np.hypot(*np.moveaxis(end[:, None] - place[None], -1, 0))
+            legs.append(straight_leg(distance[..., None], 0.5 * t, v))
+        away = np.hypot(*np.moveaxis(survey.midpoint[index][:, None] - place[None], -1, 0))[..., None]
+        arrival = legs[0] + legs[1] - survey.delay[index][:, None, None]
+        inside = (away <= aperture.radius_at(t, v)) & (arrival >= 0) & (arrival <= (survey.n_samples - 1) * survey.dt)
+        total += float(inside.mean()) * len(step.index) * len(pillars) * grid.nt
+    return total
+
+
+def _even(values: Indices) -> Indices:
+    """Return up to `_SAMPLED` evenly spread values."""
+    step = max(1, math.ceil(len(values) / _SAMPLED))
+    return values[step // 2 :: step]

@@ -1,0 +1,368 @@
+"""A survey: traces that may live on disk, and where each one was shot and recorded.
+
+Geometry always comes from source and receiver coordinates. Samples are read block by block when they are needed; the
+geometry (a few numbers per trace) is in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elinvar.errors import InputError
+
+from ._check import count, number, points
+
+__all__ = ["ArrayTraces", "Survey", "SurveyWarning", "TraceBlock", "Traces", "open_segy"]
+
+Floats = NDArray[np.float64]
+Samples = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+class SurveyWarning(UserWarning):
+    """A survey is usable but something in it does not add up."""
+
+
+class Traces(Protocol):
+    """Where samples come from. Implementations may be called from several threads at once."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(traces, samples)``."""
+
+    def read(self, index: Indices) -> Samples:
+        """Return the traces at ascending positions `index` as a new float32 array (len(index), samples)."""
+
+
+@dataclass(frozen=True)
+class ArrayTraces:
+    """Traces held in memory."""
+
+    data: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(traces, samples)``."""
+        return int(self.data.shape[0]), int(self.data.shape[1])
+
+    def read(self, index: Indices) -> Samples:
+        """Return the traces at `index` as a new float32 array."""
+        return np.ascontiguousarray(self.data[index], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class TraceBlock:
+    """Some traces of a survey with their geometry.
+
+    Attributes
+    ----------
+    index
+        Positions of the traces in the survey, int64 (n,).
+    traces
+        Samples, float32 (n, ns).
+    source, receiver
+        Map coordinates in metres, float64 (n, 2).
+    delay
+        Time of the first sample in seconds, float64 (n,).
+    """
+
+    index: Indices
+    traces: Samples
+    source: Floats
+    receiver: Floats
+    delay: Floats
+
+
+class Survey:
+    """Prestack traces with source and receiver coordinates. See :func:`open_segy` and :meth:`from_arrays`.
+
+    Attributes
+    ----------
+    source, receiver
+        Map coordinates (x east, y north) in metres, float64 (n, 2).
+    dt
+        Sample interval in seconds.
+    delay
+        Recording delay of each trace in seconds, float64 (n,).
+    live
+        False for traces that are dead or not seismic; they are never read, bool (n,).
+    bin_size
+        Midpoint cell (dx, dy) in metres that each trace of one common-offset volume stands for; None when unknown.
+    name, notes
+        For people: where the survey came from and what was done to it on the way in.
+    """
+
+    def __init__(
+        self,
+        traces: Traces,
+        source: ArrayLike,
+        receiver: ArrayLike,
+        dt: float,
+        *,
+        delay: ArrayLike = 0.0,
+        live: ArrayLike | None = None,
+        bin_size: tuple[float, float] | None = None,
+        name: str = "survey",
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        n, ns = traces.shape
+        count("Survey", "number of traces", n)
+        count("Survey", "number of samples", ns)
+        self.traces = traces
+        self.source, self.receiver = (
+            points("Survey", k, v, n) for k, v in (("source", source), ("receiver", receiver))
+        )
+        self.dt = number("Survey", "dt", dt, low=0.0, open_low=True)
+        if self.dt > 1.0:
+            raise InputError(f"Survey: dt is {self.dt:g}; it is given in seconds (2 ms is 0.002).")
+        self.delay: Floats = np.broadcast_to(np.asarray(delay, np.float64), (n,)).copy()
+        if not np.isfinite(self.delay).all():
+            raise InputError("Survey: a recording delay is not a finite number; give seconds.")
+        self.live: NDArray[np.bool_] = np.ones(n, bool) if live is None else np.array(live, bool)
+        if self.live.shape != (n,):
+            raise InputError(f"Survey: live has shape {self.live.shape}; give one flag for each of {n} traces.")
+        if not self.live.any():
+            raise InputError(f"{name}: all {n} traces are marked dead (trace identification code); nothing to image.")
+        self.bin_size = None
+        if bin_size is not None:
+            dx, dy = (number("Survey", "bin_size", s, low=0.0, open_low=True) for s in bin_size)
+            self.bin_size = (dx, dy)
+        self.name = name
+        self.notes = notes
+
+    @classmethod
+    def from_arrays(
+        cls,
+        traces: ArrayLike,
+        source: ArrayLike,
+        receiver: ArrayLike,
+        dt: float,
+        *,
+        delay: ArrayLike = 0.0,
+        live: ArrayLike | None = None,
+        bin_size: tuple[float, float] | None = None,
+        name: str = "survey",
+    ) -> Survey:
+        """Return a survey over samples in memory.
+
+        Parameters
+        ----------
+        traces
+            Real numbers, shape (n, ns); they become float32 when read.
+        source, receiver
+            Map coordinates in metres, shape (n, 2).
+        dt
+            Sample interval in seconds.
+        delay
+            Time of the first sample in seconds, one number or (n,).
+        live
+            Flags (n,); False traces are ignored.
+        bin_size
+            Midpoint cell (dx, dy) in metres of one common-offset volume, when known.
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit, coordinates that are not finite, dt that is not seconds, no live trace.
+        """
+        array = np.asarray(traces)
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"Survey.from_arrays: traces are {array.dtype} of shape {array.shape}; give real (traces, samples)."
+            )
+        return cls(ArrayTraces(array), source, receiver, dt, delay=delay, live=live, bin_size=bin_size, name=name)
+
+    @property
+    def n_traces(self) -> int:
+        """Number of traces, dead ones included."""
+        return len(self.source)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per trace."""
+        return self.traces.shape[1]
+
+    def __len__(self) -> int:
+        return self.n_traces
+
+    def __repr__(self) -> str:
+        return f"<Survey {self.name!r}: {self.n_traces:,} traces x {self.n_samples} samples at {self.dt * 1e3:g} ms>"
+
+    @property
+    def midpoint(self) -> Floats:
+        """Source-receiver midpoints in metres, (n, 2)."""
+        return 0.5 * (self.source + self.receiver)
+
+    @property
+    def offset(self) -> Floats:
+        """Source-receiver distances in metres, (n,): from the coordinates, never from a header."""
+        return np.asarray(np.hypot(*(self.receiver - self.source).T), np.float64)
+
+    @property
+    def azimuth(self) -> Floats:
+        """Source-to-receiver directions in degrees clockwise from north, in [0, 360), (n,)."""
+        east, north = (self.receiver - self.source).T
+        return np.asarray(np.degrees(np.arctan2(east, north)) % 360.0, np.float64)
+
+    def select(self, which: ArrayLike) -> Survey:
+        """Return a survey of some traces, sharing the samples.
+
+        Parameters
+        ----------
+        which
+            Flags (n,) or positions.
+        """
+        chosen = np.asarray(which)
+        if chosen.dtype == bool and chosen.shape != (self.n_traces,):
+            raise InputError(f"Survey.select: {chosen.shape} flags given for {self.n_traces} traces.")
+        index = (np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel()).astype(np.int64)
+        if index.size == 0:
+            raise InputError("Survey.select: no trace is selected; widen the selection.")
+        if index.min() < -self.n_traces or index.max() >= self.n_traces:
+            raise InputError(f"Survey.select: positions reach {index.max()}; the survey has {self.n_traces} traces.")
+        index = index % self.n_traces
+        return Survey(
+            _Chosen(self.traces, index),
+            self.source[index],
+            self.receiver[index],
+            self.dt,
+            delay=self.delay[index],
+            live=self.live[index],
+            bin_size=self.bin_size,
+            name=self.name,
+            notes=self.notes,
+        )
+
+    def read(self, index: ArrayLike | None = None) -> Samples:
+        """Return samples at the given positions (all by default), float32 (n, ns)."""
+        if index is None:
+            return self.traces.read(np.arange(self.n_traces))
+        wanted = np.asarray(index, np.int64).ravel()
+        order = np.argsort(wanted, kind="stable")
+        out = np.empty((wanted.size, self.n_samples), np.float32)
+        out[order] = self.traces.read(wanted[order])
+        return out
+
+    def block(self, index: Indices) -> TraceBlock:
+        """Return the traces at ascending positions `index` with their geometry."""
+        return TraceBlock(index, self.traces.read(index), self.source[index], self.receiver[index], self.delay[index])
+
+    def blocks(self, size: int = 4096) -> Iterator[TraceBlock]:
+        """Yield the live traces in file order, at most `size` at a time."""
+        n = count("Survey.blocks", "size", size)
+        index = np.flatnonzero(self.live)
+        for first in range(0, index.size, n):
+            yield self.block(index[first : first + n])
+
+    def info(self) -> dict[str, Any]:
+        """Return what a person wants to know first, as plain values (metres, seconds, degrees)."""
+        offset, midpoint = self.offset[self.live], self.midpoint[self.live]
+        return {
+            "name": self.name,
+            "traces": self.n_traces,
+            "live_traces": int(self.live.sum()),
+            "samples": self.n_samples,
+            "dt_s": self.dt,
+            "delay_s": [float(self.delay.min()), float(self.delay.max())],
+            "record_end_s": float(self.delay.max()) + (self.n_samples - 1) * self.dt,
+            "source_positions": len(np.unique(self.source[self.live], axis=0)),
+            "receiver_positions": len(np.unique(self.receiver[self.live], axis=0)),
+            "midpoint_x_m": [float(midpoint[:, 0].min()), float(midpoint[:, 0].max())],
+            "midpoint_y_m": [float(midpoint[:, 1].min()), float(midpoint[:, 1].max())],
+            "offset_m": [float(offset.min()), float(offset.max())],
+            "size_bytes": 4 * self.n_traces * self.n_samples,
+            "notes": list(self.notes),
+        }
+
+    def write_segy(self, path: str | os.PathLike[str], *, sample_format: int = 5, endian: str = "big") -> None:
+        """Write the survey as SEG-Y rev 1; see :func:`elinvar.seismic.segy.write_segy`."""
+        from .segy import write_segy
+
+        write_segy(self, path, sample_format=sample_format, endian=endian)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some traces of another source, in any order."""
+
+    traces: Traces
+    index: Indices
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.index), self.traces.shape[1]
+
+    def read(self, index: Indices) -> Samples:
+        wanted = self.index[index]
+        order = np.argsort(wanted, kind="stable")
+        if (order == np.arange(len(order))).all():
+            return self.traces.read(wanted)
+        out = np.empty((len(wanted), self.shape[1]), np.float32)
+        out[order] = self.traces.read(wanted[order])
+        return out
+
+
+def open_segy(
+    path: str | os.PathLike[str],
+    *,
+    endian: str = "auto",
+    dt: float | None = None,
+    bin_size: tuple[float, float] | None = None,
+    **header_bytes: int,
+) -> Survey:
+    """Open a prestack SEG-Y file lazily: headers now, samples when they are needed.
+
+    Parameters
+    ----------
+    path
+        A file of revision 0, 1 or 2; sample formats 1, 2, 3, 5, 6 and 8.
+    endian
+        ``"big"``, ``"little"``, or ``"auto"``, which takes the one that fits.
+    dt
+        Sample interval in seconds, when the file's is missing or contradicts itself.
+    bin_size
+        Midpoint cell (dx, dy) in metres of one common-offset volume, when you know it.
+    **header_bytes
+        Where trace header words are, as 1-based bytes, for a file that differs from the standard: ``sx=73, sy=77,
+        gx=81, gy=85, scalco=71, offset=37, trid=29, delrt=109, dt=117, counit=89``.
+
+    Returns
+    -------
+    Survey
+        Coordinates in metres: ``scalco`` applied (positive multiplies, negative divides, 0 means 1), feet converted.
+        Traces whose identification code (``trid``) says dead, dummy or auxiliary are not ``live``.
+
+    Raises
+    ------
+    InputError
+        Not a SEG-Y file, cut off, without traces, with all coordinates zero, with a sample interval of 0 or one that
+        contradicts itself, or an unknown header name.
+
+    Warns
+    -----
+    SurveyWarning
+        The offset words disagree with the coordinates. The coordinates are used; ``scalco`` does not apply to offset.
+    """
+    from .segy import read_headers
+
+    headers = read_headers(path, endian=endian, dt=dt, header_bytes=header_bytes)
+    for text in headers.warnings:
+        warnings.warn(text, SurveyWarning, stacklevel=2)
+    return Survey(
+        headers.traces,
+        headers.source,
+        headers.receiver,
+        headers.dt,
+        delay=headers.delay,
+        live=headers.live,
+        bin_size=bin_size,
+        name=os.fspath(headers.traces.path.name),
+        notes=headers.notes,
+    )
