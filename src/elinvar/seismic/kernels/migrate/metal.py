@@ -1,0 +1,180 @@
+"""Launches of the ``.metal`` versions: on Apple GPUs, on NVIDIA GPUs and, for verification, on the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elinvar import metal
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
+
+__all__ = ["Tuning", "migrate_baseline", "migrate_v2"]
+
+_HERE = Path(__file__).parent
+_INDEXABLE = 1 << 30  # elements that the kernels' 32-bit indices reach in one launch
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How v2 is specialised; beyond rounding and ``tolerance`` the answer does not depend on it.
+
+    Attributes
+    ----------
+    simdgroups : int
+        Simdgroups per threadgroup, each with a pillar of its own.
+    samples : int
+        Output samples per lane; a polynomial spans 32 times as many.
+    unroll : int
+        Traces in flight per simdgroup.
+    pairs : bool
+        Keep (sum, difference) of neighbouring samples in memory: twice the bytes, one load for two.
+    tolerance : float
+        Largest error of a block's polynomials, in samples for the travel time and relative for the weight; blocks beyond
+        it are evaluated exactly.
+    """
+
+    simdgroups: int = 8
+    samples: int = 2
+    unroll: int = 2
+    pairs: bool = False
+    tolerance: float = 1.5e-4
+
+    def defines(self, amplitude: str) -> dict[str, int]:
+        """Return the preprocessor words of this specialisation."""
+        return {
+            "SIMDGROUPS": self.simdgroups,
+            "SAMPLES": self.samples,
+            "UNROLL": self.unroll,
+            "PAIRS": int(self.pairs),
+            "WEIGHTED": int(amplitude == "true"),
+        }
+
+
+@lru_cache(maxsize=64)
+def _library(file: str, device: Any, defines: tuple[tuple[str, int], ...]) -> Any:
+    return metal.compile(_HERE / file, device, defines=dict(defines) or None)
+
+
+def library(file: str, device: Any, defines: Mapping[str, int] | None = None) -> Any:
+    """Compile one of this package's ``.metal`` files for a device, once."""
+    return _library(file, device, tuple(sorted((defines or {}).items())))
+
+
+def migrate_baseline(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    device: Any,
+    **axes: float,
+) -> None:
+    """Run baseline.metal; arguments as ``migrate.run``."""
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    tables = prepare(vrms, **options, block=1, nodes=(0,))
+    kernel = library("baseline.metal", device).migrate_baseline
+    nt = image.shape[1]
+    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
+    for p, k in _tiles(image, traces, nt):
+        kernel(
+            traces[k],
+            torch.cat([source[k], receiver[k]], 1),
+            pillars[p],
+            *_rows(tables, p, len(vrms))[:2],
+            image[p],
+            counted if fold is None else counted[p],
+            p.stop - p.start,
+            k.stop - k.start,
+            traces.shape[1],
+            nt,
+            nt if len(vrms) > 1 else 0,
+            tables.shift,
+            tables.rim,
+            int(amplitude == "true"),
+            int(fold is not None),
+            threads=(nt, p.stop - p.start),
+        )
+
+
+def migrate_v2(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    device: Any,
+    tuning: Tuning | None = None,
+    **axes: float,
+) -> None:
+    """Run v2.metal; arguments as ``migrate.run``, and ``tuning``."""
+    tuning = tuning or Tuning()
+    block = 32 * tuning.samples
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block))
+    kernel = library("v2.metal", device, tuning.defines(amplitude)).migrate_v2
+    nt, width = image.shape[1], 32 * tuning.simdgroups
+    n_blocks = tables.blocks.shape[1]
+    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
+    for p, k in _tiles(image, traces, n_blocks * block):
+        n = p.stop - p.start
+        kernel(
+            _pairs(traces[k]) if tuning.pairs else traces[k],
+            torch.cat([source[k], receiver[k]], 1),
+            pillars[p],
+            *_rows(tables, p, len(vrms)),
+            tables.centres,
+            image[p],
+            counted if fold is None else counted[p],
+            n,
+            k.stop - k.start,
+            traces.shape[1],
+            nt,
+            n_blocks,
+            int(len(vrms) > 1),
+            tables.shift,
+            tables.rim,
+            tables.stretch,
+            tuning.tolerance,
+            int(fold is not None),
+            threads=(-(-n // tuning.simdgroups) * width, n_blocks),
+            group_size=(width, 1),
+        )
+
+
+def _tiles(image: torch.Tensor, traces: torch.Tensor, padded: int) -> Iterator[tuple[slice, slice]]:
+    """Cut pillars and traces so that every index fits 32 bits."""
+    pillars, ntr = image.shape[0], traces.shape[0]
+    rows, step = max(1, _INDEXABLE // padded), max(1, _INDEXABLE // traces.shape[1])
+    for p in range(0, pillars, rows):
+        for k in range(0, ntr, step):
+            yield slice(p, min(p + rows, pillars)), slice(k, min(k + step, ntr))
+
+
+def _rows(tables: Tables, p: slice, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    part = p if rows > 1 else slice(None)
+    return tables.legs[part], tables.gain[part], tables.blocks[part]
+
+
+def _pairs(traces: torch.Tensor) -> torch.Tensor:
+    pairs = torch.zeros(*traces.shape, 2, dtype=torch.float32, device=traces.device)
+    pairs[:, :-1, 0] = traces[:, :-1] + traces[:, 1:]
+    pairs[:, :-1, 1] = traces[:, 1:] - traces[:, :-1]
+    return pairs

@@ -1,0 +1,122 @@
+"""What depends on the output time alone, prepared once per call for every trace: shared by all compiled versions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+
+__all__ = ["BOUNDLESS", "Tables", "chebyshev_nodes", "prepare"]
+
+BOUNDLESS = 1e30
+"""Radius in metres standing for no limit: finite, so that no compiler's idea of infinity matters."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Per velocity row and output sample, times in input samples; the time axis is padded to whole blocks.
+
+    Attributes
+    ----------
+    legs : Tensor[rows, blocks * block, 4] float32
+        ``t0 / 2 / dt``, ``1 / (V dt)^2``, aperture radius in metres, ``1 / (taper * radius)`` (0 without a rim).
+    gain : Tensor[rows, blocks * block] float32
+        What is left of the weight once ``(t0 / T)^2`` is applied: ``2 area / (pi V^2 t0)``, or 1 for amplitude "none".
+    blocks : Tensor[rows, blocks, 4] float32
+        Largest radius of the block, smallest inner radius of its rim, largest relative distance of ``1 / V^2`` from the
+        polynomial through the block's nodes, and 0.
+    centres : Tensor[blocks, 2] float32
+        Zero-offset time of each block's centre on the input axis: whole samples, and the fraction that remains.
+    stretch : float
+        Input samples from a block's centre to its last sample at zero offset.
+    shift : float
+        Time of input sample 0, in samples.
+    rim : float
+        ``(1 - taper) / taper``, 0 without a rim: the rim's argument is ``distance * legs.w - rim``, clamped to 0..1.
+    """
+
+    legs: torch.Tensor
+    gain: torch.Tensor
+    blocks: torch.Tensor
+    centres: torch.Tensor
+    stretch: float
+    shift: float
+    rim: float
+
+
+def chebyshev_nodes(block: int) -> tuple[int, int, int, int]:
+    """Return the samples of a block nearest to its four Chebyshev nodes, symmetric about the centre."""
+    outer, inner = (int(f * (block - 1) + 0.5) for f in (0.0381, 0.3087))
+    return outer, inner, block - 1 - inner, block - 1 - outer
+
+
+def prepare(
+    vrms: torch.Tensor,
+    *,
+    dt: float,
+    start: float,
+    dt_out: float,
+    t0_out: float,
+    amplitude: str,
+    aperture: RadiusAperture | None,
+    area: float,
+    block: int,
+    nodes: tuple[int, ...],
+) -> Tables:
+    """Build the tables on the device of ``vrms`` ([rows, nt], m/s).
+
+    ``block`` is the number of output samples that share one polynomial through the samples ``nodes`` of the block.
+    """
+    wide = torch.float32 if vrms.device.type == "mps" else torch.float64  # Apple GPUs have no float64
+    nt = vrms.shape[1]
+    n = -(-nt // block)
+    v = vrms.to(wide)
+    v = torch.cat([v, v[:, -1:].expand(-1, n * block - nt)], 1)
+    t0 = t0_out + dt_out * torch.arange(n * block, dtype=wide, device=v.device)
+    slowness = 1 / (v * dt).square()
+    if aperture is None:
+        aperture = RadiusAperture()
+    radius = aperture.radius(v, t0).to(wide).clamp(max=BOUNDLESS)
+    taper = aperture.taper
+    bounded = (radius > 0) & (radius < BOUNDLESS) & (taper > 0)
+    slope = torch.where(bounded, 1 / (taper * radius + (~bounded).to(wide)), torch.zeros_like(radius))
+    half = (t0 / (2 * dt)).expand_as(v)
+    legs = torch.stack([half, slowness, radius, slope], -1).float().contiguous()
+    if amplitude == "true":
+        gain = torch.where(t0 > 0, 2 * area / (math.pi * v.square() * t0.clamp(min=torch.finfo(wide).tiny)), 0.0)
+    else:
+        gain = torch.ones_like(v)
+    outside = legs[..., 2].view(-1, n, block)
+    top, bottom = outside.amax(-1), outside.amin(-1)
+    roughness = _roughness(slowness.view(-1, n, block), nodes)
+    blocks = torch.stack([top, bottom * (1 - taper), roughness.float(), torch.zeros_like(top)], -1).contiguous()
+    half_block = (block - 1) / 2
+    middle = (t0_out + dt_out * (block * torch.arange(n, dtype=torch.float64) + half_block) - start) / dt
+    centres = torch.stack([middle.floor(), middle - middle.floor()], -1).float().to(v.device)
+    return Tables(
+        legs=legs,
+        gain=gain.float().contiguous(),
+        blocks=blocks,
+        centres=centres,
+        stretch=half_block * dt_out / dt,
+        shift=start / dt,
+        rim=(1 - taper) / taper if taper > 0 else 0.0,
+    )
+
+
+def _roughness(values: torch.Tensor, nodes: tuple[int, ...]) -> torch.Tensor:
+    """Largest relative distance, over the last axis, of values from the polynomial through ``nodes``."""
+    q = torch.arange(values.shape[-1], dtype=values.dtype, device=values.device)
+    through = torch.zeros_like(values)
+    for node in nodes:
+        basis = torch.ones_like(q)
+        for other in nodes:
+            if other != node:
+                basis = basis * (q - other) / (node - other)
+        through = through + values[..., node : node + 1] * basis
+    worst = ((through - values).abs() / values).amax(-1)
+    # What float32 cannot resolve is no roughness: it would send every sample of a constant velocity to the exact path.
+    return torch.where(worst < 5e-7, torch.zeros_like(worst), worst)
