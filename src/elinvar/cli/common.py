@@ -68,7 +68,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return str(error), EXIT_WEIGHTS
     if isinstance(error, errors.ElinvarError):
         return str(error) or f"{type(error).__name__}; run again with --debug for the place.", EXIT_ERROR
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("elinvar"):
         return (
             f"the Python package {error.name!r} is not installed; `elinvar doctor` says which extra brings it.",
             EXIT_ERROR,
@@ -227,25 +227,36 @@ def to_json(value: Any) -> Any:
 def table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> object:
     """Return a rich table of `rows`; the first row's keys are the columns."""
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in rows[0] if rows else ():
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*("" if item is None else str(item) for item in row.values()))
+        # Text, not str: rich would read the brackets of elinvar[seismic] as markup.
+        grid.add_row(*(Text("" if item is None else str(item)) for item in row.values()))
     return grid
 
 
 def emit(value: Any, json_: bool, render: Callable[[], object] | None = None) -> None:
-    """Print a result on stdout: as JSON when `json_`, else as `render()` (anything rich can print) or plain text."""
+    """Print a result on stdout.
+
+    Parameters
+    ----------
+    value
+        What a script gets, through `to_json`.
+    json_
+        Whether a script is asking.
+    render
+        What a person gets instead of `value`: text, anything rich can print, or a list of those.
+    """
     if json_:
         typer.echo(json.dumps(to_json(value), indent=2, ensure_ascii=False))
         return
     shown = value if render is None else render()
-    if isinstance(shown, str):
-        typer.echo(shown)
-        return
     from rich.console import Console
 
     # Without a terminal rich assumes 80 columns and folds tables; a pipe has no width.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    for part in shown if isinstance(shown, list) else [shown]:
+        console.print(part, soft_wrap=isinstance(part, str))
