@@ -1,4 +1,4 @@
-"""Kirchhoff migration through the .metal text on an NVIDIA GPU: correctness against float64, then contributions per second.
+"""Kirchhoff migration through the .metal text on an NVIDIA GPU: agreement with float64, then contributions per second.
 
     python benchmarks/seismic_h200.py --out DIR
 
@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -69,7 +69,7 @@ def survey(*, order: bool = True, rows: int = 1, gradient: float = 600.0) -> tup
 class Clock:
     """Samples the SM clock with nvidia-smi while a block runs."""
 
-    def __enter__(self) -> Clock:
+    def __enter__(self) -> Self:
         self.mhz: list[float] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll)
@@ -235,8 +235,8 @@ def main() -> None:
         row = check(label, launch, tensors, options, pick)
         result["checks"].append(row)
         save()
-        print(f"{label:60s} rel L2 {row['relative_l2']:.2e} worst pillar {row['worst_pillar']:.2e} fold off {row['fold_mismatches']}",
-              flush=True)  # fmt: skip
+        said = f"rel L2 {row['relative_l2']:.2e}, worst pillar {row['worst_pillar']:.2e}"
+        print(f"{label:60s} {said}, fold off {row['fold_mismatches']}", flush=True)
 
     right("baseline", baseline, tensors, options)
     for tuning in variants():

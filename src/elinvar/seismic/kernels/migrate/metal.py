@@ -35,8 +35,8 @@ class Tuning:
     pairs : bool
         Keep (sum, difference) of neighbouring samples in memory: twice the bytes, one load for two.
     tolerance : float
-        Largest error of a block's polynomials, in samples for the travel time and relative for the weight; blocks beyond
-        it are evaluated exactly.
+        Largest error of a block's polynomials, in samples for the travel time and relative for the weight; blocks
+        beyond it are evaluated exactly.
     """
 
     simdgroups: int = 8
