@@ -7,15 +7,16 @@ do, and `Result` stores it all with the machine's description. Times of differen
 
 from __future__ import annotations
 
-from .ceilings import Roofline, Yardsticks, roofline
+from .ceilings import Roofline, roofline, roofline_samples
 from .history import History
 from .machines import LoadProbe, machine
 from .registry import Benchmark, Case, benchmark, benchmarks, find_checkout
 from .results import Comparison, Result, compare_results
 from .samples import Load, Samples, Work, Yardstick, median_interval
 from .timers import CudaTimer, HostTimer, Timer
-from .timing import interleave, measure
+from .timing import interleave, measure, observed
 from .verdicts import Verdict, compare, noise
+from .yardsticks import Yardsticks
 
 __all__ = [
     "Benchmark",
@@ -44,5 +45,7 @@ __all__ = [
     "measure",
     "median_interval",
     "noise",
+    "observed",
     "roofline",
+    "roofline_samples",
 ]

@@ -1,23 +1,21 @@
-"""What this machine can do at best, measured in this process: yardsticks and the roofline."""
+"""The roofline: what a device can do at best, measured in this process."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .samples import Yardstick
-from .timers import Timer, timer_for
+from .samples import Samples, Work
+from .timing import measure
+from .yardsticks import random_tensor
 
 if TYPE_CHECKING:
-    import torch
-
     from elinvar.runtime.device import Device
 
-__all__ = ["Roofline", "Yardsticks", "roofline"]
+__all__ = ["Roofline", "from_samples", "roofline", "roofline_samples"]
 
-YARDSTICK_SECONDS = 0.02
+COPY, F32, BF16 = "copy", "gemm fp32", "gemm bf16"
 
 
 @dataclass(frozen=True)
@@ -45,109 +43,77 @@ class Roofline:
         return asdict(self)
 
 
-def _median_rate(timer: Timer, fn: Callable[[], object], amount: float, seconds: float, least: int = 3) -> float:
-    """Repeat `fn` for about `seconds` and return amount per second at the median, in 1e9."""
-    fn()  # first touch: pages, caches, lazily built handles
-    values: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(values) < least or time.perf_counter() < end:
-        values.append(max(timer.time(fn, 1), 1e-9))
-    return amount / sorted(values)[len(values) // 2] / 1e9
-
-
-def _sizes(kind: str) -> tuple[int, int]:
-    """Elements per streaming array (well beyond any cache) and GEMM edge (long enough not to be launch-bound)."""
-    return (8 * 2**20, 512) if kind == "cpu" else (64 * 2**20, 4096)
-
-
-def _random(shape: tuple[int, ...], where: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Random data: GPUs run all-ones and all-zeros products measurably faster because fewer bits toggle."""
+def _gemm(device: Device, dtype: str, runs: int, warmup: int) -> Samples | None:
     import torch
 
-    generator = torch.Generator().manual_seed(1)
-    edge = min(shape[0], 4096)
-    block = torch.randn((edge, *shape[1:]), generator=generator)
-    repeats = (-(-shape[0] // edge), *(1 for _ in shape[1:]))
-    return block.repeat(repeats)[: shape[0]].to(where, dtype).contiguous()
-
-
-class Yardsticks:
-    """STREAM triad ``a = b + s·c`` and a square GEMM, about 20 ms each, with their buffers kept between readings.
-
-    The triad counts three transfers per element (McCalpin, 1995, "Memory bandwidth and machine balance"); traffic for
-    write-allocation is not counted, as in STREAM.
-
-    Parameters
-    ----------
-    device
-        A `Device`, or None for the CPU.
-    timer
-        The clock to use; None means the device's wall clock.
-    dtype
-        "fp32" or "bf16" for the GEMM.
-    """
-
-    def __init__(self, device: Device | None = None, timer: Timer | None = None, dtype: str = "fp32") -> None:
-        import torch
-
-        where = device.torch if device else torch.device("cpu")
-        n, edge = _sizes(where.type)
-        self._timer = timer or timer_for("wall", device)
-        self._dtype = dtype
-        self._b, self._c = (_random((n,), where, torch.float32) for _ in range(2))
-        self._a = torch.empty_like(self._b)
-        storage = torch.float32 if dtype == "fp32" else torch.bfloat16
-        self._x, self._y = (_random((edge, edge), where, storage) for _ in range(2))
-        self._z = torch.empty_like(self._x)
-
-    def read(self, seconds: float = YARDSTICK_SECONDS) -> Yardstick:
-        """Measure both speeds now."""
-        import torch
-
-        def triad() -> None:
-            torch.add(self._b, self._c, alpha=1.5, out=self._a)
-
-        def gemm() -> None:
-            torch.mm(self._x, self._y, out=self._z)
-
-        edge = self._x.shape[0]
-        return Yardstick(
-            triad_gbps=_median_rate(self._timer, triad, 12.0 * self._b.numel(), seconds),
-            gemm_gflops=_median_rate(self._timer, gemm, 2.0 * edge**3, seconds),
-            dtype=self._dtype,
-        )
-
-
-def _gemm_rate(device: Device, timer: Timer, dtype: str, edge: int, seconds: float) -> float | None:
-    import torch
-
+    # Long enough not to be launch-bound: 2 n³ operations are 2 ms on a slow core pair, 1.4 ms on an H200 in bfloat16.
+    edge = 1024 if device.kind == "cpu" else 8192
+    name, kind = (F32, torch.float32) if dtype == "fp32" else (BF16, torch.bfloat16)
+    work = Work(flops=2.0 * edge**3, bytes=3.0 * edge**2 * kind.itemsize, dtype="bf16" if dtype == "bf16" else "fp32")
     try:
-        x, y = (_random((edge, edge), device.torch, getattr(torch, dtype)) for _ in range(2))
+        x, y = (random_tensor((edge, edge), device.torch, kind) for _ in range(2))
         out = torch.empty_like(x)
-        return _median_rate(timer, lambda: torch.mm(x, y, out=out), 2.0 * edge**3, seconds)
+        return measure(
+            lambda: torch.mm(x, y, out=out),
+            name=name,
+            work=work,
+            runs=runs,
+            warmup=warmup,
+            device=device,
+            yardsticks=False,
+        )
     except (RuntimeError, TypeError):
-        if dtype == "float32":  # every device multiplies float32: this failure is real
+        if dtype == "fp32":  # every device multiplies float32: this failure is real
             raise
         return None  # bfloat16 is absent on older Apple systems
 
 
-def roofline(device: str | Device = "auto", *, seconds: float = 0.3) -> Roofline:
-    """Measure the ceilings of `device` in this process.
+def roofline_samples(device: str | Device = "auto", *, runs: int = 9, warmup: int = 3) -> dict[str, Samples]:
+    """Measure what the roofline is made of, keeping every sample: "copy", "gemm fp32" and, where present, "gemm bf16".
 
-    Copy bandwidth over arrays far larger than the caches, and square GEMMs in float32 and bfloat16 (edge 1024 on a
-    CPU, 8192 on a GPU), each repeated for about `seconds`; medians. float32 uses torch's present matmul precision
-    setting.
+    The copy moves arrays far beyond the caches (128 MB on a CPU, 1 GB on a GPU); the products are square (edge 1024 on
+    a CPU, 8192 on a GPU) of random numbers. float32 uses torch's present matmul precision setting.
     """
     import torch
 
     from elinvar.runtime.device import device as find
 
     target = find(device)
-    timer = timer_for("wall", target)
-    n = 4 * _sizes(target.kind)[0]
-    source = _random((n,), target.torch, torch.float32)
+    n = 2**25 if target.kind == "cpu" else 2**28
+    source = random_tensor((n,), target.torch, torch.float32)
     sink = torch.empty_like(source)
-    copy = _median_rate(timer, lambda: sink.copy_(source), 8.0 * n, seconds)
-    edge = 1024 if target.kind == "cpu" else 8192
-    rates = {dtype: _gemm_rate(target, timer, dtype, edge, seconds) for dtype in ("float32", "bfloat16")}
-    return Roofline(copy, rates["float32"] or 0.0, rates["bfloat16"], str(target), target.name)
+    out = {
+        COPY: measure(
+            lambda: sink.copy_(source),
+            name=COPY,
+            work=Work(bytes=8.0 * n),
+            runs=runs,
+            warmup=warmup,
+            device=target,
+            yardsticks=False,
+        )
+    }
+    for dtype in ("fp32", "bf16"):
+        samples = _gemm(target, dtype, runs, warmup)
+        if samples is not None:
+            out[samples.name] = samples
+    return out
+
+
+def from_samples(samples: Mapping[str, Samples], name: str = "") -> Roofline:
+    """Return the ceilings at the medians of `roofline_samples`."""
+
+    def rate(row: str, amount: str) -> float | None:
+        found = samples.get(row)
+        return getattr(found.work, amount) / found.median / 1e9 if found and found.work else None
+
+    copy = samples[COPY]
+    return Roofline(rate(COPY, "bytes") or 0.0, rate(F32, "flops") or 0.0, rate(BF16, "flops"), copy.device, name)
+
+
+def roofline(device: str | Device = "auto", *, runs: int = 9, warmup: int = 3) -> Roofline:
+    """Measure the ceilings of `device` in this process: medians of `roofline_samples`."""
+    from elinvar.runtime.device import device as find
+
+    target = find(device)
+    return from_samples(roofline_samples(target, runs=runs, warmup=warmup), target.name)

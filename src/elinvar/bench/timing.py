@@ -6,24 +6,40 @@ import contextlib
 import gc
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from elinvar.errors import BenchError, InputError
 
-from .ceilings import Yardsticks
 from .machines import LoadProbe, machine
 from .samples import Samples, Work
 from .timers import Timer, flusher, timer_for
+from .yardsticks import Yardsticks
 
 if TYPE_CHECKING:
     from elinvar.runtime.device import Device
 
-__all__ = ["interleave", "measure"]
+__all__ = ["Observer", "interleave", "measure", "observed"]
+
+Observer = Callable[[str, int, int], None]
+"""Called between samples, never inside one: (what is measured, rounds done, rounds in all)."""
+
+_observer: ContextVar[Observer | None] = ContextVar("elinvar_bench_observer", default=None)
 
 _TARGET = 200e-6
 """With inner="auto" a sample lasts at least this long, some thousand times the clock's resolution, seconds."""
 
 _MOST_INNER = 1_000_000
+
+
+@contextlib.contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Within the block, tell `observer` how far every measurement is; there is no thread, so nothing is disturbed."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 def _resolve(device: str | Device | None) -> Device | None:
@@ -82,6 +98,9 @@ def _sample(
     between: Callable[[], object] | None,
 ) -> dict[str, list[float]]:
     names = list(functions)
+    label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    tell = _observer.get() or (lambda _what, _done, _total: None)
+    tell(label, 0, runs)
     calls: dict[str, int] = {}
     for name, fn in functions.items():
         for _ in range(warmup):
@@ -95,6 +114,7 @@ def _sample(
             if between is not None:
                 between()
             values[name].append(timer.time(functions[name], calls[name]))
+        tell(label, index + 1, runs)
     return values
 
 
