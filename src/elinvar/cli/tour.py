@@ -149,14 +149,15 @@ def run(
     from elinvar.runtime.device import device as resolve
     from elinvar.runtime.trace import trace
 
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written fails now, not after the work
     place = resolve(device)
     facts = machine()
     _say(f"elinvar {__version__} on {facts['name']}, computing on {place}")
     page = Page(
         "elinvar: the tour",
         f"One kernel, one answer, on every device. Computed on **{place}** of {facts['name']}.",
-        f"elinvar {__version__}, torch {facts['torch']}, Python {facts['python']}. Baselines run on the subset that is "
-        "stated beside them and are compared per unit of work. Times of a machine that others use are not for comparing.",
+        f"elinvar {__version__}, torch {facts['torch']}, Python {facts['python']}. Baselines run on the subset stated "
+        "beside them and are compared per unit of work. Times of a machine that others use are not for comparing.",
     )
     context = TourContext(place, out, quick)
     runs = []
