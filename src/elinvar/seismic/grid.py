@@ -224,7 +224,7 @@ def suggest_bins(midpoints: ArrayLike) -> Bins:
     """Suggest bins for midpoints of shape (n, 2).
 
     A lattice is found from the vectors between nearest neighbours: their common direction modulo 90 degrees is the
-    azimuth (in -45..45), the steps between distinct coordinates along it the spacing. Without one (irregular land
+    azimuth (in -45..45); a least-squares fit of the whole lattice gives the spacing. Without one (irregular land
     geometry) the suggestion is the standard size next to the square root of area per distinct midpoint.
     """
     place = np.unique(np.round(points("suggest_bins", "midpoints", midpoints), 2), axis=0)
@@ -242,16 +242,57 @@ def suggest_bins(midpoints: ArrayLike) -> Bins:
         area = max(float(np.ptp(place[:, 0]) * np.ptp(place[:, 1])), nearest * nearest)
         size = min(_STANDARD_BINS, key=lambda s: abs(math.log(s / math.sqrt(area / len(place)))))
         return Bins(size, size, 0.0, regular=False)
-    azimuth = round(math.degrees(np.angle(mean)) / 4.0, 3)
-    frame = Grid((float(place[0, 0]), float(place[0, 1])), azimuth, 1, 1, 1.0, 1.0, 1, 1.0)
-    steps = [_step(i, nearest) for i in frame.indices(place[:, 0], place[:, 1])]
+    azimuth = math.degrees(np.angle(mean)) / 4.0
+    frame = Grid((0.0, 0.0), azimuth, 1, 1, 1.0, 1.0, 1, 1.0)
+    middle = place[np.argmin(np.square(place - place.mean(axis=0)).sum(axis=1))]
+    steps = [
+        _step((place - middle) @ axis, (place - middle) @ other, nearest)
+        for axis, other in ((frame.axes[0], frame.axes[1]), (frame.axes[1], frame.axes[0]))
+    ]
     known = [s for s in steps if s is not None] or [nearest]
     dx, dy = (known[0] if s is None else s for s in steps)
-    return Bins(dx, dy, azimuth + 0.0, regular=True)
+    along = np.array([dx * frame.axes[0], dy * frame.axes[1]])
+    along, number_of = _fit_lattice(place - middle, along)
+    longest = int(np.argmax(number_of * np.hypot(*along.T)))
+    # The crossline axis points 90 degrees further.
+    fitted = math.degrees(math.atan2(along[longest, 0], along[longest, 1])) - 90.0 * longest
+    azimuth = (fitted + 180.0) % 360.0 - 180.0
+    sizes = [_tidy(float(np.hypot(*step)), int(n)) for step, n in zip(along, number_of, strict=True)]
+    return Bins(sizes[0], sizes[1], _tidy(azimuth, 10) + 0.0, regular=True)
 
 
-def _step(coordinate: Floats, nearest: float) -> float | None:
-    """Return the usual step between distinct values, to the centimetre; None when there is but one value."""
-    gaps = np.diff(np.sort(coordinate))
-    gaps = gaps[gaps > 0.2 * nearest]
-    return round(float(np.median(gaps)), 2) if gaps.size else None
+def _step(coordinate: Floats, across: Floats, nearest: float) -> float | None:
+    """Return the usual gap between distinct values near the middle; None when there is but one value anywhere."""
+    reach = 10.0 * nearest
+    while True:
+        # Far from the middle, the error of the azimuth would smear values of one line into many.
+        gaps = np.diff(np.sort(coordinate[(np.abs(coordinate) <= reach) & (np.abs(across) <= reach)]))
+        gaps = gaps[gaps > 0.2 * nearest]
+        if gaps.size or reach > max(np.abs(coordinate).max(), np.abs(across).max()):
+            return float(np.median(gaps)) if gaps.size else None
+        reach *= 3.0
+
+
+def _fit_lattice(place: Floats, along: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Refine two lattice vectors by least squares, from the middle outwards, so that no index is ever ambiguous.
+
+    `place` is relative to one of the points. Returns the vectors (2, 2) and how many steps the points span along each.
+    """
+    away = np.hypot(*place.T)
+    reach = 10.0 * float(np.hypot(*along.T).max())
+    while True:
+        near = place[away <= reach]
+        index = np.round(near @ np.linalg.inv(along))
+        spans = np.ptp(index, axis=0)
+        columns = np.concatenate([np.ones((len(near), 1)), index], axis=1)
+        fit, *_ = np.linalg.lstsq(columns, near, rcond=None)
+        along = np.where((spans > 0)[:, None], fit[1:], along)
+        if reach >= away.max():
+            return along, spans.astype(np.int64)
+        reach *= 3.0
+
+
+def _tidy(value: float, n: int) -> float:
+    """Round to the hundredth where that moves nothing by more than a centimetre over `n` steps."""
+    short = round(value, 2)
+    return short if abs(value - short) * max(n, 1) < 0.01 else round(value, 6)

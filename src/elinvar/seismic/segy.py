@@ -98,7 +98,7 @@ def _opened(path: Path, endian: str) -> Any:
         return segyio.open(os.fspath(path), ignore_geometry=True, endian=endian)
     except (RuntimeError, ValueError, IndexError) as error:
         text = str(error)
-        if "no data traces" in text or "no traces" in text:
+        if "no data traces" in text or "trace index out of range" in text:
             raise InputError(f"{path.name}: there are headers but no traces in the file; nothing to open.") from error
         if "trace count inconsistent" in text:
             raise InputError(
@@ -247,8 +247,10 @@ def _offset_warning(
     if wrong.sum() <= 0.01 * live.sum():
         return None
     first = int(np.flatnonzero(wrong)[0])
-    scaled = np.median(np.abs(header * _scalar(scalco) - distance)[wrong]) < 1.0
-    inverse = np.median(np.abs(header / _scalar(scalco) - distance)[wrong]) < 1.0
+    scale = _scalar(scalco)
+    # Offsets written as centimetres, or divided by a hundred and rounded to a whole number.
+    scaled = np.median((np.abs(header * scale - distance) - 0.5 * scale)[wrong]) < 1.0
+    inverse = np.median((np.abs(header / scale - distance) - 0.5 / scale)[wrong]) < 1.0
     hint = " (scalco was applied to them, which the standard does not do)" if scaled or inverse else ""
     return (
         f"{path.name}: the offset words of {int(wrong.sum())} traces disagree with the coordinates{hint}, first at "
