@@ -83,7 +83,7 @@ def test_foreign_cpu_flags_wall_clock_samples_only() -> None:
     assert Samples("s", (1.0,), load=busy).contended
     assert not Samples("s", (1.0,), load=quiet).contended
     assert not Samples("s", (1.0,), clock="process_cpu", load=busy).contended
-    assert Samples("s", (1.0,), load=busy).concerns == ("other processes used 6 % of the CPU",)
+    assert Samples("s", (1.0,), load=busy).concerns == ("others used 6 % of the CPU",)
 
 
 def test_clock_ticks_are_not_mistaken_for_load() -> None:

@@ -90,7 +90,7 @@ def test_contention_spoils_separate_measurements_but_not_interleaved_ones() -> N
     busy = Load(wall_seconds=1.0, cores=2, foreign_cpu=1.0)
     a, b = synthetic(10.0), synthetic(10.6, 0.005, seed=1)
     assert compare(a, replace(b, load=busy)).word == "inconclusive"
-    assert "other processes" in compare(replace(a, load=busy), b).why
+    assert "others used" in compare(replace(a, load=busy), b).why
     pair = replace(a, load=busy, rounds="r"), replace(synthetic(12.0, seed=1), load=busy, rounds="r")
     assert compare(*pair).word == "worse"
 

@@ -117,8 +117,8 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def run(entry: Benchmark, *, runs: int, warmup: int) -> Result:
-    """Run a benchmark and return its result.
+def run(entry: Benchmark, *, runs: int, warmup: int, **more: object) -> Result:
+    """Run a benchmark and return its result; `more` is passed on.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def run(entry: Benchmark, *, runs: int, warmup: int) -> Result:
     function = getattr(load(entry.path), "run", None)
     if not callable(function):
         raise BenchError(f"bench: {entry.path} has no function run(*, runs, warmup); add one that returns a Result.")
-    result = function(runs=runs, warmup=warmup)
+    result = function(runs=runs, warmup=warmup, **more)
     if not isinstance(result, Result):
         raise BenchError(f"bench: {entry.name}.run returned a {type(result).__name__}; return elinvar.bench.Result.")
     return result

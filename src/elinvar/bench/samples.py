@@ -210,11 +210,11 @@ class Samples:
         found = []
         # A CPU clock does not count the time spent descheduled, so foreign work alone does not spoil it.
         if self.clock in ("wall", "cuda_events") and self.load.foreign_share > FOREIGN_LIMIT:
-            found.append(f"other processes used {100 * self.load.foreign_share:.0f} % of the CPU")
+            found.append(f"others used {100 * self.load.foreign_share:.0f} % of the CPU")
         if self.before and self.after:
             drift = self.before.drift(self.after)
             if drift > YARDSTICK_LIMIT:
-                found.append(f"the machine's own speed moved by {100 * drift:.0f} % meanwhile")
+                found.append(f"the machine's speed moved by {100 * drift:.0f} %")
         return tuple(found)
 
     @property

@@ -125,9 +125,9 @@ def _decide(interval: tuple[float, float], error: float, threshold: float) -> tu
     percent = f"{100 * threshold:g} %"
     # A noisy baseline may still confirm a change that exceeds the threshold by more than the noise itself.
     if low > slow and (trusted or low > slow * (1 + error)):
-        return "worse", f"slower by more than {percent}, confirmed"
+        return "worse", f"slower by more than {percent}"
     if high < fast and (trusted or high * (1 + error) < fast):
-        return "better", f"faster by more than {percent}, confirmed"
+        return "better", f"faster by more than {percent}"
     if not trusted:
         return "inconclusive", f"the baseline differs from itself by {100 * error:.1f} %"
     if fast <= low and high <= slow:

@@ -50,6 +50,17 @@ class Row:
             return "inconclusive"
         return self.verdict.word
 
+    @property
+    def why(self) -> str:
+        """The reasons behind `word`."""
+        unconfirmed = self.verdict is not None and self.verdict.word == "worse" and not self.regression
+        parts = (
+            self.verdict.why if self.verdict else "",
+            "not so in fresh processes" if unconfirmed else "",
+            self.note,
+        )
+        return "; ".join(filter(None, parts))
+
 
 @dataclass(frozen=True)
 class Versus:
@@ -160,6 +171,11 @@ def _run(
         found = {row.name: row for row in skipped}
         for number, case in enumerate(cases, 1):
             say(f"{case} ({number} of {len(cases)})")
+            try:
+                base.time(case, 1)
+            except BenchError as error:
+                found[case] = Row(case, None, note=f"new: the base cannot run it ({error})")
+                continue
             pair = contest(base, head, case, budget=0.6 * seconds / len(cases))
             found[case] = Row(case, compare(*pair, threshold), note="; ".join(pair[0].concerns))
     suspects = [name for name, row in found.items() if row.verdict is not None and row.verdict.word == "worse"]

@@ -36,6 +36,7 @@ def bars(
     unit: str = "s",
     title: str | None = None,
     highlight: str | Sequence[str] = (),
+    labels: Sequence[str] | None = None,
     log: bool = False,
 ) -> Any:
     """Draw horizontal bars, one per name from top to bottom, with a whisker per interval.
@@ -52,6 +53,8 @@ def bars(
         Shown above.
     highlight
         Names drawn in colour when others should stand back; default: all.
+    labels
+        Written behind the bars instead of the values.
     log
         Logarithmic axis, for values that span decades; bars then start at a power of ten, so compare the labels.
 
@@ -59,8 +62,8 @@ def bars(
     -------
     plotly.graph_objects.Figure
     """
-    if len(names) != len(values) or (intervals is not None and len(intervals) != len(values)):
-        raise InputError(f"bars: {len(names)} names, {len(values)} values; pass one value (and interval) per name.")
+    if any(given is not None and len(given) != len(names) for given in (values, intervals, labels)):
+        raise InputError(f"bars: {len(names)} names, {len(values)} values; pass one value, interval, label per name.")
     if not names:
         raise InputError("bars: nothing to draw; pass at least one name and value.")
     if log and min(values) <= 0:
@@ -88,11 +91,12 @@ def bars(
         hovertemplate="%{y}: %{x:.4g} " + unit + "<extra></extra>",
     )
     ends = [high for _, high in intervals] if intervals else list(values)
-    labels = go.Scatter(
+    written = labels or [_short(value, unit if len(unit) <= 5 else "") for value in values]
+    text = go.Scatter(
         x=[max(pair) for pair in zip(values, ends, strict=True)],
         y=list(names),
         mode="text",
-        text=[f"  {_short(value, unit if len(unit) <= 5 else '')}" for value in values],
+        text=[f"  {label}" for label in written],
         textposition="middle right",
         cliponaxis=False,
         hoverinfo="skip",
@@ -100,7 +104,11 @@ def bars(
     axis: dict[str, Any] = {"title": {"text": unit}, "showgrid": True}
     if log:
         low = math.floor(math.log10(min(values)) - 0.3)
-        axis |= {"type": "log", "range": [low, math.log10(max(ends)) + 0.25 * (math.log10(max(ends)) - low)]}
+        axis |= {
+            "type": "log",
+            "dtick": 1,
+            "range": [low, math.log10(max(ends)) + 0.25 * (math.log10(max(ends)) - low)],
+        }
     else:
         axis |= {"range": [min(0.0, *values), 1.18 * max(*ends, 0.0) or 1.0], "rangemode": "tozero"}
     layout = {
@@ -112,7 +120,7 @@ def bars(
     }
     if title:
         layout["title"] = {"text": title, "x": 0.01, "font": {"size": 16}}
-    return go.Figure([trace, labels], layout)
+    return go.Figure([trace, text], layout)
 
 
 def roofline_plot(
@@ -176,6 +184,7 @@ def roofline_plot(
         )
     layout = {
         "height": 460,
+        "showlegend": True,
         "xaxis": {"type": "log", "title": {"text": "operations per byte"}, "dtick": 1},
         "yaxis": {"type": "log", "title": {"text": "GFLOP/s"}, "dtick": 1},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},

@@ -11,6 +11,8 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
 _STRONG = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])")
+_BULLET = re.compile(r"[-*] ")
+_NUMBER = re.compile(r"\d+\. ")
 _SAFE = ("https://", "http://", "mailto:", "#", "./", "../")
 
 
@@ -39,13 +41,25 @@ def inline(text: str) -> str:
     return "".join(out)
 
 
+def _list(lines: list[str], marker: re.Pattern[str]) -> str | None:
+    """Render lines as list items when the first has the marker and the others have it or are indented."""
+    items: list[str] = []
+    for line in lines:
+        match = marker.match(line)
+        if match:
+            items.append(line[match.end() :])
+        elif items and line.startswith("  "):
+            items[-1] += " " + line.strip()
+        else:
+            return None
+    return "".join(f"<li>{inline(item)}</li>" for item in items)
+
+
 def _block(lines: list[str]) -> str:
-    if all(line.lstrip().startswith(("- ", "* ")) for line in lines):
-        items = "".join(f"<li>{inline(line.lstrip()[2:])}</li>" for line in lines)
-        return f"<ul>{items}</ul>"
-    if all(re.match(r"\s*\d+\. ", line) for line in lines):
-        items = "".join(f"<li>{inline(line.split('. ', 1)[1])}</li>" for line in lines)
-        return f"<ol>{items}</ol>"
+    for tag, marker in (("ul", _BULLET), ("ol", _NUMBER)):
+        items = _list(lines, marker)
+        if items is not None:
+            return f"<{tag}>{items}</{tag}>"
     if len(lines) == 1 and lines[0].startswith("### "):
         return f"<h3>{inline(lines[0][4:])}</h3>"
     return f"<p>{inline(' '.join(line.strip() for line in lines))}</p>"
