@@ -25,8 +25,8 @@ from elinvar.seismic.kernels.migrate import metal as launches
 from elinvar.seismic.kernels.migrate import reference
 from elinvar.seismic.kernels.migrate.metal import Tuning
 
-SIDE, TRACES, SAMPLES, DT = 64, 8192, 1024, 0.002
-APERTURE = migrate.RadiusAperture(tan_dip=1.0, maximum=3000.0, minimum=0.0, taper=0.2)
+SIDE, TRACES, SAMPLES, DT = 64, 8192, 1500, 0.002
+APERTURE = migrate.RadiusAperture(tan_dip=1.0, maximum=2500.0, minimum=0.0, taper=0.2)
 
 
 def morton(xy: torch.Tensor) -> torch.Tensor:
@@ -176,7 +176,7 @@ def resources(tuning: Tuning | None) -> dict[str, Any] | str:
 def variants() -> list[Tuning]:
     found = [Tuning(g, s, u, p) for s in (1, 2, 4) for u in (1, 2, 4) for p in (False, True) for g in (8,)]
     found += [Tuning(g, 2, u, p) for g in (4, 16) for u in (1, 4) for p in (False, True)]
-    return found + [Tuning(8, s, 1, tolerance=e) for s in (2, 4) for e in (5e-4, 1.5e-3)]
+    return found + [Tuning(8, s, 1, tolerance=e) for s in (2, 4) for e in (1.5e-4, 1.5e-3)]
 
 
 def main() -> None:
@@ -257,7 +257,7 @@ def main() -> None:
         "constant velocity": steady,
         "unordered traces": survey(order=False),
         "amplitude none": (tensors, {**options, "amplitude": "none"}),
-        "hard aperture": (tensors, {**options, "aperture": migrate.RadiusAperture(tan_dip=1.0, maximum=3000.0)}),
+        "hard aperture": (tensors, {**options, "aperture": migrate.RadiusAperture(tan_dip=1.0, maximum=2500.0)}),
         "no aperture": (tensors, {**options, "aperture": None}),
         "no aperture, constant velocity, amplitude none": (
             steady[0],

@@ -44,9 +44,11 @@ kernel void migrate_baseline(
         const float distance = sqrt(fma(mx, mx, my * my));
         const float sx = e.x - pillar.x, sy = e.y - pillar.y, rx = e.z - pillar.x, ry = e.w - pillar.y;
         const float moved = moveout(fma(sx, sx, sy * sy), leg) + moveout(fma(rx, rx, ry * ry), leg);
-        const float x = fma(2.0f, leg.x, -shift) + moved;
-        if (!(distance <= leg.z && x >= 0.0f && x <= last)) continue;
-        const int left = min(int(x), n_samples - 2);
+        // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
+        const float zero = fma(2.0f, leg.x, -shift);
+        if (!(distance <= leg.z && moved >= -zero && moved <= last - zero)) continue;
+        const float x = zero + moved;
+        const int left = clamp(int(x), 0, n_samples - 2);
         device const float* sample = traces + (ulong(k) * ulong(n_samples) + ulong(left));
         const float u = clamp(fma(distance, leg.w, -rim), 0.0f, 1.0f);
         float value = fma(x - float(left), sample[1] - sample[0], sample[0]) * fma(0.5f, fast::cos(u * M_PI_F), 0.5f);

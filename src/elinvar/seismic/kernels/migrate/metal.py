@@ -43,7 +43,7 @@ class Tuning:
     samples: int = 2
     unroll: int = 2
     pairs: bool = False
-    tolerance: float = 1.5e-4
+    tolerance: float = 4e-4
 
     def defines(self, amplitude: str) -> dict[str, int]:
         """Return the preprocessor words of this specialisation."""

@@ -27,7 +27,7 @@ class Tables:
         What is left of the weight once ``(t0 / T)^2`` is applied: ``2 area / (pi V^2 t0)``, or 1 for amplitude "none".
     blocks : Tensor[rows, blocks, 4] float32
         Largest radius of the block, smallest inner radius of its rim, largest relative distance of ``1 / V^2`` from the
-        polynomial through the block's nodes, and 0.
+        polynomial through the block's nodes, smallest ``1 / (V dt)^2``.
     centres : Tensor[blocks, 2] float32
         Zero-offset time of each block's centre on the input axis: whole samples, and the fraction that remains.
     stretch : float
@@ -74,7 +74,7 @@ def prepare(
     nt = vrms.shape[1]
     n = -(-nt // block)
     v = vrms.to(wide)
-    v = torch.cat([v, v[:, -1:].expand(-1, n * block - nt)], 1)
+    v = torch.cat([v, _continued(v, n * block - nt)], 1)
     t0 = t0_out + dt_out * torch.arange(n * block, dtype=wide, device=v.device)
     slowness = 1 / (v * dt).square()
     if aperture is None:
@@ -91,8 +91,9 @@ def prepare(
         gain = torch.ones_like(v)
     outside = legs[..., 2].view(-1, n, block)
     top, bottom = outside.amax(-1), outside.amin(-1)
+    least = legs[..., 1].view(-1, n, block).amin(-1)
     roughness = _roughness(slowness.view(-1, n, block), nodes)
-    blocks = torch.stack([top, bottom * (1 - taper), roughness.float(), torch.zeros_like(top)], -1).contiguous()
+    blocks = torch.stack([top, bottom * (1 - taper), roughness.float(), least], -1).contiguous()
     half_block = (block - 1) / 2
     middle = (t0_out + dt_out * (block * torch.arange(n, dtype=torch.float64) + half_block) - start) / dt
     centres = torch.stack([middle.floor(), middle - middle.floor()], -1).float().to(v.device)
@@ -105,6 +106,14 @@ def prepare(
         shift=start / dt,
         rim=(1 - taper) / taper if taper > 0 else 0.0,
     )
+
+
+def _continued(v: torch.Tensor, n: int) -> torch.Tensor:
+    """Next ``n`` velocities on the line through the last two, so that padding puts no kink into the last block."""
+    last = v[:, -1:]
+    step = last - v[:, -2:-1] if v.shape[1] > 1 else torch.zeros_like(last)
+    ahead = last + step * torch.arange(1, n + 1, dtype=v.dtype, device=v.device)
+    return torch.minimum(torch.maximum(ahead, 0.5 * last), 2 * last)
 
 
 def _roughness(values: torch.Tensor, nodes: tuple[int, ...]) -> torch.Tensor:

@@ -9,7 +9,8 @@
 //   exact    polynomials not good enough (shallow, velocity kink), or the block runs off an end of the trace
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
-// block x = largest radius, y = smallest inner radius of the rim, z = how far 1 / V^2 is from its cubic, relatively.
+// block x = largest radius, y = smallest inner radius of the rim, z = how far 1 / V^2 is from its cubic, relatively, w = its
+// smallest 1 / (V dt)^2.
 #include <metal_stdlib>
 using namespace metal;
 
@@ -134,7 +135,8 @@ kernel void migrate_v2(
     device const float4* knots = legs + (row + block * BLOCK);
     const float4 shape = blocks[p * rows * n_blocks + block];
     const float2 pillar = pillars[p], centre = centres[block];
-    const float last = float(n_samples - 1);
+    const float last = float(n_samples - 1), latest = max(last + shift, 0.0f) + 0.1f;
+    const float earliest = 4.0f * knots[0].x * knots[0].x;
 
     float sum[SAMPLES], q[SAMPLES], outer[SAMPLES], slope[SAMPLES];
     int count[SAMPLES];
@@ -153,10 +155,12 @@ kernel void migrate_v2(
         const float4 e = ends[min(k, n_traces - 1)] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
         const float mx = 0.5f * (e.x + e.z), my = 0.5f * (e.y + e.w);
         const float distance = sqrt(fma(mx, mx, my * my));
-        const bool near = k < n_traces && distance <= shape.x;
+        const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
+        // T^2 >= t0^2 + (ds + dr)^2 / V^2, so these may reach the block before their trace ends.
+        const float spread = square.x + square.y + 2.0f * fast::sqrt(square.x * square.y);
+        const bool near = k < n_traces && distance <= shape.x && fma(shape.w, spread, earliest) <= latest * latest;
         if (!simd_any(near)) continue;
 
-        const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
         const float4 leg0 = knots[OUTER], leg1 = knots[INNER], leg2 = knots[BLOCK - 1 - INNER];
         const float4 leg3 = knots[BLOCK - 1 - OUTER], leg_top = knots[0], leg_mid = knots[BLOCK / 2];
         const float4 moved = float4(moveout(square, leg0), moveout(square, leg1), moveout(square, leg2), moveout(square, leg3));
@@ -226,9 +230,11 @@ kernel void migrate_v2(
             const float reach = reach_slab[i];
             for (int m = 0; m < SAMPLES; m++) {
                 const float4 leg = knots[int(lane) + 32 * m];
-                const float moved_m = moveout(legs2, leg), x_m = fma(2.0f, leg.x, -shift) + moved_m;
-                if (reach <= leg.z && x_m >= 0.0f && x_m <= last) {
-                    const int left = min(int(x_m), n_samples - 2);
+                const float moved_m = moveout(legs2, leg), zero = fma(2.0f, leg.x, -shift);
+                // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
+                if (reach <= leg.z && moved_m >= -zero && moved_m <= last - zero) {
+                    const float x_m = zero + moved_m;
+                    const int left = clamp(int(x_m), 0, n_samples - 2);
                     float value = 0.5f * twice(traces + (offset + left), 2.0f * (x_m - float(left)) - 1.0f);
 #if WEIGHTED
                     value *= obliquity(moved_m, leg);
