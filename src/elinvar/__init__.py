@@ -29,6 +29,7 @@ __all__ = [
     "device",
     "devices",
     "errors",
+    "fuse",
     "keep_pages",
     "kernel",
     "kernels",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "fuse": "metal.fuse",
     "Device": "runtime.device",
     "DeviceProfile": "runtime.device",
     "Runtime": "runtime.device",
@@ -66,6 +68,7 @@ _MODULES = ("bench", "errors", "metal", "seismic", "testing")
 
 if TYPE_CHECKING:
     from . import bench, errors, metal, seismic, testing
+    from .metal.fuse import fuse
     from .runtime.device import Device, DeviceProfile, Runtime, device, devices
     from .runtime.kernels import kernel, kernels
     from .runtime.memory import Lease, Pool, PoolStats, keep_pages

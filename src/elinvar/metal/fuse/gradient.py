@@ -1,0 +1,136 @@
+"""Reverse-mode differentiation of a recorded program: its gradient is another program, fused in its turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from elinvar.metal.fuse.expression import (
+    REDUCTIONS,
+    Node,
+    NotFusable,
+    Program,
+    const,
+    is_row,
+    make,
+    op,
+    topological,
+)
+
+__all__ = ["gradient"]
+
+_Rule = Callable[[Node, Node], tuple[Node | None, ...]]
+
+
+def _select(condition: Node, value: Node) -> Node:
+    return op("where", condition, value, const(0.0))
+
+
+def _tie(a: Node, b: Node, first: str, g: Node) -> tuple[Node, Node]:
+    """Gradient of maximum/minimum: all to the chosen operand, half to each where they are equal (as torch does)."""
+    half = op("mul", g, const(0.5))
+    to_a = op("where", op("eq", a, b), half, _select(op(first, a, b), g))
+    to_b = op("where", op("eq", a, b), half, _select(op(first, b, a), g))
+    return to_a, to_b
+
+
+def _pow(node: Node, g: Node) -> tuple[Node | None, ...]:
+    x, y = node.args
+    if y.op in ("const", "scalar"):
+        return op("mul", g, op("mul", y, op("pow", x, op("sub", y, const(1.0))))), None
+    to_x = op("mul", g, op("mul", y, op("pow", x, op("sub", y, const(1.0)))))
+    # x^y with x = 0 has slope 0 along y; log(0) must not turn it into NaN.
+    to_y = op("where", op("eq", x, const(0.0)), const(0.0), op("mul", g, op("mul", node, op("log", x))))
+    return to_x, to_y
+
+
+_RULES: dict[str, _Rule] = {
+    "add": lambda _n, g: (g, g),
+    "sub": lambda _n, g: (g, op("neg", g)),
+    "mul": lambda n, g: (op("mul", g, n.args[1]), op("mul", g, n.args[0])),
+    "div": lambda n, g: (op("div", g, n.args[1]), op("neg", op("div", op("mul", g, n), n.args[1]))),
+    "pow": _pow,
+    "neg": lambda _n, g: (op("neg", g),),
+    "abs": lambda n, g: (
+        _select(op("ne", n.args[0], const(0.0)), op("where", op("lt", n.args[0], const(0.0)), op("neg", g), g)),
+    ),
+    "relu": lambda n, g: (_select(op("gt", n, const(0.0)), g),),
+    "exp": lambda n, g: (op("mul", g, n),),
+    "log": lambda n, g: (op("div", g, n.args[0]),),
+    "log1p": lambda n, g: (op("div", g, op("add", n.args[0], const(1.0))),),
+    "sqrt": lambda n, g: (op("div", op("mul", g, const(0.5)), n),),
+    "rsqrt": lambda n, g: (op("mul", op("mul", g, const(-0.5)), op("mul", n, op("mul", n, n))),),
+    "reciprocal": lambda n, g: (op("neg", op("mul", g, op("mul", n, n))),),
+    "sin": lambda n, g: (op("mul", g, op("cos", n.args[0])),),
+    "cos": lambda n, g: (op("neg", op("mul", g, op("sin", n.args[0]))),),
+    "tanh": lambda n, g: (op("mul", g, op("sub", const(1.0), op("mul", n, n))),),
+    "sigmoid": lambda n, g: (op("mul", g, op("mul", n, op("sub", const(1.0), n))),),
+    "erf": lambda n, g: (
+        op("mul", g, op("mul", const(2 / math.sqrt(math.pi)), op("exp", op("neg", op("mul", n.args[0], n.args[0]))))),
+    ),
+    "floor": lambda _n, _g: (None,),
+    "ceil": lambda _n, _g: (None,),
+    "maximum": lambda n, g: _tie(n.args[0], n.args[1], "gt", g),
+    "minimum": lambda n, g: _tie(n.args[0], n.args[1], "lt", g),
+    "where": lambda n, g: (
+        None,
+        _select(n.args[0], g),
+        op("where", n.args[0], const(0.0), g),
+    ),
+}
+
+
+def _reduction(node: Node, g: Node) -> Node:
+    """Cotangent of a reduction's operand, given the reduction's own, which has one value per row."""
+    x = node.args[0]
+    if is_row(x):  # a reduction of something already constant along the row
+        return op("mul", g, make("length")) if node.op == "sum" else g
+    if node.op == "sum":
+        return g
+    # Equal extremes share the gradient (as torch.amax does).
+    hit = op("where", op("eq", x, node), const(1.0), const(0.0))
+    return op("div", op("mul", g, hit), make("sum", (hit,)))
+
+
+def gradient(program: Program) -> Program:
+    """Return the program computing the gradient of every tensor input.
+
+    Its inputs are those of ``program`` followed by one incoming gradient per output, broadcast to the outputs' shape;
+    its outputs are the inputs' gradients at the full broadcast shape (the caller sums over broadcast dimensions).
+
+    Raises
+    ------
+    NotFusable
+        An operation has no derivative here.
+    """
+    cotangents: dict[Node, Node] = {}
+
+    def accumulate(node: Node, value: Node | None) -> None:
+        if value is not None and not node.boolean:
+            cotangents[node] = op("add", cotangents[node], value) if node in cotangents else value
+
+    for k, node in enumerate(program.outputs):
+        accumulate(node, make("input", (), program.inputs + k))
+    for node in reversed(topological(program.outputs)):
+        g = cotangents.get(node)
+        if g is None or not node.args:
+            continue
+        if node.op in REDUCTIONS:
+            accumulate(node.args[0], _reduction(node, g))
+            continue
+        if node.op not in _RULES:
+            raise NotFusable(f"the gradient of {node.op}")
+        for argument, value in zip(node.args, _RULES[node.op](node, g), strict=True):
+            # A value per row that was used along the row collects what every element sends back.
+            spread = value is not None and is_row(argument) and not is_row(node)
+            accumulate(argument, make("sum", (value,)) if spread and value is not None else value)
+    outputs = tuple(cotangents.get(make("input", (), k), const(0.0)) for k in range(program.inputs))
+    return Program(
+        outputs,
+        program.inputs + len(program.outputs),
+        program.scalars,
+        program.axis,
+        per_row=False,
+        keepdim=True,
+        single=False,
+    )
