@@ -92,7 +92,8 @@ template <class A, class B, class C, class = void> struct elinvar_triple_impl {}
 template <class A, class B, class C> struct elinvar_triple_impl<A, B, C, void_t<elinvar_pair<A, B>>>
     : enable_if<is_same_v<elinvar_pair<A, B>, elinvar_pair<elinvar_pair<A, B>, C>>, elinvar_pair<A, B>> {};
 template <class A, class B, class C>  // step-like calls: two scalars, then the vector
-struct elinvar_triple_impl<A, B, C, enable_if_t<elinvar_shape<A>::count == 0 && elinvar_shape<B>::count == 0>>
+struct elinvar_triple_impl<
+    A, B, C, enable_if_t<elinvar_shape<A>::count == 0 && elinvar_shape<B>::count == 0 && elinvar_shape<C>::count != 0>>
     : enable_if<true, elinvar_pair<elinvar_pair<A, C>, B>> {};
 template <class A, class B, class C> using elinvar_triple = typename elinvar_triple_impl<A, B, C>::type;
 #define ELINVAR_MAP3(name)                                                                                             \
