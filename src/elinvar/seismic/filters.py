@@ -37,7 +37,9 @@ def fast_length(n: int) -> int:
     return best
 
 
-def phase_filter(traces: torch.Tensor, dt: float, *, dimensions: int = 3) -> torch.Tensor:
+def phase_filter(
+    traces: torch.Tensor, dt: float, *, dimensions: int = 3, interpolation: str | None = None
+) -> torch.Tensor:
     """Filter traces for Kirchhoff summation, on whichever device they are.
 
     Parameters
@@ -48,6 +50,10 @@ def phase_filter(traces: torch.Tensor, dt: float, *, dimensions: int = 3) -> tor
         Sample interval in seconds.
     dimensions
         3 for ``-d/dt`` (units 1/s), 2 for the half derivative (units s**-0.5).
+    interpolation
+        ``"linear"`` when the traces will be interpolated linearly at arbitrary times, as a migration does: the filter
+        then also divides by that interpolation's mean response, ``sinc^2(f dt)`` (its triangle's spectrum). At 2 ms
+        that is 1.3 % at 30 Hz and 5 % at 60 Hz, which true amplitudes would otherwise lose. None leaves it out.
 
     Returns
     -------
@@ -67,6 +73,8 @@ def phase_filter(traces: torch.Tensor, dt: float, *, dimensions: int = 3) -> tor
         )
     if dimensions not in {2, 3}:
         raise InputError(f"phase_filter: dimensions is {dimensions!r}; 2 or 3 is accepted.")
+    if interpolation not in {"linear", None}:
+        raise InputError(f"phase_filter: interpolation is {interpolation!r}; 'linear' or None is accepted.")
     ns = traces.shape[1]
     n = fast_length(ns + 4 * _ROLL_OFF)
     padded = traces.new_zeros((traces.shape[0], n))
@@ -82,6 +90,8 @@ def phase_filter(traces: torch.Tensor, dt: float, *, dimensions: int = 3) -> tor
     else:
         root = torch.sqrt(0.5 * omega)
         spectrum *= torch.complex(root, -root)
+    if interpolation == "linear":
+        spectrum /= torch.sinc(omega * (step / (2.0 * math.pi))).square()
     spectrum[:, -1] = 0.0
     filtered: torch.Tensor = torch.fft.irfft(spectrum, n=n, dim=1)
     return filtered[:, _ROLL_OFF : _ROLL_OFF + ns].contiguous()

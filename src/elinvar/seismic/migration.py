@@ -84,7 +84,8 @@ def migrate(
         (stationary phase; Schneider 1978, Bleistein 1987). The stack adds the volumes: divide by their number for their
         mean. ``"none"``: no weight.
     phase_filter
-        Apply ``-d/dt`` first. Turn it off only for traces that are filtered already.
+        Apply ``-d/dt`` first, and undo the mean loss of the linear interpolation that follows (see
+        :func:`~elinvar.seismic.filters.phase_filter`). Turn it off only for traces that are filtered already.
     interpolation
         ``"linear"``. ``"cubic"`` and ``"sinc8"`` are not built yet and refused.
     gathers
@@ -242,9 +243,9 @@ class _Run:
         self.kernel = choose_kernel(KERNEL, device, version)
         self.compile_seconds = time.perf_counter() - begin
         grid, velocity = options.grid, options.velocity
-        # Image, fold and perhaps velocities are resident; a third of the budget is left to the blocks.
+        # Half of the budget for image, fold and perhaps velocities: the pool rounds up to powers of two.
         per_pillar = (12 if velocity.varies_laterally else 8) * grid.nt
-        self.tile = min(grid.size, max(1, int(device.profile.recommended_budget_bytes * 2 / 3) // per_pillar))
+        self.tile = min(grid.size, max(1, device.profile.recommended_budget_bytes // 2 // per_pillar))
         self.steps = passes(options.survey, grid, velocity, options.aperture, options.edges, self.tile)
         self.job = describe(options.survey, grid, velocity, options.aperture, self.steps, options.bins, self.kernel)
         # One clock per thread that writes it.
@@ -313,7 +314,7 @@ class _Run:
         self._wait()
         copied = time.perf_counter()
         if self.options.phase_filter and len(traces):
-            traces = apply_phase_filter(traces, self.options.survey.dt)
+            traces = apply_phase_filter(traces, self.options.survey.dt, interpolation="linear")
             self._wait()
         self.seconds["transfer"] += copied - begin
         self.seconds["filter"] += time.perf_counter() - copied
