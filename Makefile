@@ -34,7 +34,7 @@ lint: venv-dev
 	$(BIN)/lint-imports
 
 docs: venv-dev
-	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 
 check: lint test docs
 
