@@ -166,7 +166,7 @@ class Frame:
     def close(self) -> None:
         """Release what is still on loan."""
         leases, self._leases = self._leases or {}, None
-        for lease in leases:
+        for lease in list(leases):  # a thread that shares our context may still add one
             with contextlib.suppress(DoubleRelease):  # another thread may be faster
                 lease.release()
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import cache
 from sys import getrefcount
 from typing import Any
 
@@ -34,11 +34,13 @@ SMALLEST = 512
 """Bytes of the smallest size class."""
 
 _LARGEST = 1 << 62
+_SPECIAL = re.compile(r"torch\.(q\w+|bits\w+|u?int[1-7])")  # quantised, opaque, and smaller than a byte
 _MOST_SPECS = 4096
 _MOST_VIEWS = 8
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory")
 
 _storage_count: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", None)  # noqa: SLF001
+_tensor_count: Callable[[torch.Tensor], int] | None = getattr(torch.Tensor, "_use_count", None)
 
 
 class Held(Enum):
@@ -87,8 +89,8 @@ def spec_for(shape: int | Sequence[int], dtype: torch.dtype) -> Spec:
         dims = (0,)
     if any(n < 1 for n in dims):
         raise InputError(f"Pool.acquire: shape {shape!r} is not accepted; every dimension is a whole number from 1.")
-    if not _viewable(dtype):
-        raise InputError(f"Pool.acquire: memory cannot be viewed as {dtype}; use a plain (not quantised) dtype.")
+    if _SPECIAL.fullmatch(str(dtype)):
+        raise InputError(f"Pool.acquire: {dtype} has no arithmetic of its own; use a plain dtype such as torch.uint8.")
     nbytes = math.prod(dims) * dtype.itemsize
     if nbytes > _LARGEST:
         raise InputError(f"Pool.acquire: shape {shape!r} of {dtype} is {nbytes} bytes, more than any device addresses.")
@@ -107,15 +109,6 @@ def _dimension(n: object) -> int:
     return operator.index(n)  # type: ignore[arg-type]  # it raises TypeError for what has no index
 
 
-@cache
-def _viewable(dtype: torch.dtype) -> bool:
-    try:
-        torch.empty(dtype.itemsize, dtype=torch.uint8, device="cpu").view(dtype)
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
-
 def torch_empty(nbytes: int, device: torch.device) -> torch.Tensor:
     """Allocate uninitialised bytes as an ordinary tensor, also inside ``torch.inference_mode()``."""
     with torch.inference_mode(mode=False):
@@ -132,7 +125,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def poison(base: torch.Tensor, dtype: torch.dtype) -> None:
     """Fill a buffer with what stands out: NaN for floats and complex, ``True`` for bool, 0xA5 bytes for integers."""
     if dtype.is_floating_point or dtype.is_complex:
-        base.fill_(0xFF)  # all ones is a NaN in every floating-point format torch has
+        # All ones is a NaN in every format but the "fnuz" ones (whose only NaN is minus zero) and 4-bit floats.
+        base.fill_(0x80 if str(dtype).endswith("fnuz") else 0xFF)
     else:
         base.fill_(1 if dtype == torch.bool else 0xA5)
 
@@ -211,12 +205,12 @@ class Buffer:
         """Say who holds the storage besides this buffer. `lent` must hold the tensor, and the caller no other name."""
         if self.lent is None:  # never lent: its device could not view it as asked
             return Held.NOBODY
-        if _storage_count is None or not holders_visible():
+        if _storage_count is None or _tensor_count is None or not holders_visible():
             return Held.ELSEWHERE
         if (
             _storage_count(self.cdata) != self.owners + 1
             or getrefcount(self.storage) != self.storage_refs
-            or self.lent._use_count() != 1  # type: ignore[operator]  # noqa: SLF001
+            or _tensor_count(self.lent) != 1
             or self.storage.nbytes() != self.nbytes  # resized by its user: no longer what the class says
         ):
             return Held.ELSEWHERE

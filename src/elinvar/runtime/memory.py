@@ -237,8 +237,8 @@ class Pool:
     def frame(self) -> Iterator[Self]:
         """Release, at the end of the block, every lease acquired from this pool inside it in this context.
 
-        Frames nest; the innermost one takes the lease. Threads have contexts of their own: what they acquire belongs
-        to no frame of the thread that started them.
+        Frames nest; the innermost one takes the lease. A thread has a context of its own: what it acquires belongs to
+        no frame of the thread that started it, unless it runs in a copy of that thread's context, as a `Pipeline`'s do.
         """
         frame = Frame(self, current_frame.get())
         token = current_frame.set(frame)
