@@ -72,7 +72,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
             continue
         code = block.code.splitlines()
         lines[block.line : block.line + len(code)] = code  # where it is on the page: a traceback names its line
-    script = tmp_path / f"{page.stem}.py"
+    script = tmp_path / f"page_{page.stem}.py"
     script.write_text("\n".join(lines), encoding="utf-8")
     _run(script, tmp_path)
     if wanting:
