@@ -75,7 +75,12 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists():
             retired = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old.part")
             target.replace(retired)
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if retired is not None:  # put the old content back rather than lose both
+                retired.replace(target)
+            raise
         _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
