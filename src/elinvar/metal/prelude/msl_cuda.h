@@ -24,32 +24,20 @@ namespace elinvar_msl {
 namespace metal {
 
 // ---- barriers -----------------------------------------------------------------------------------------------------
-enum class mem_flags : uint { mem_none = 0, mem_device = 1, mem_threadgroup = 2, mem_texture = 4 };
-ELINVAR_FN constexpr mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint(a) | uint(b)); }
-enum thread_scope { thread_scope_thread, thread_scope_simdgroup, thread_scope_threadgroup, thread_scope_device };
-enum memory_order { memory_order_relaxed, memory_order_acquire, memory_order_release, memory_order_acq_rel,
-                    memory_order_seq_cst };
 ELINVAR_FN void threadgroup_barrier(mem_flags) { __syncthreads(); }
-ELINVAR_FN void threadgroup_barrier(mem_flags, thread_scope) { __syncthreads(); }
 ELINVAR_FN void simdgroup_barrier(mem_flags) { __syncwarp(); }
-ELINVAR_FN void simdgroup_barrier(mem_flags, thread_scope) { __syncwarp(); }
-ELINVAR_FN void atomic_thread_fence(mem_flags, memory_order) { __threadfence(); }
-ELINVAR_FN void atomic_thread_fence(mem_flags, memory_order, thread_scope) { __threadfence(); }
 
 // ---- atomics ------------------------------------------------------------------------------------------------------
-template <class T> struct _atomic { T elinvar_value; };
-template <class T> using atomic = _atomic<T>;
-typedef _atomic<int> atomic_int;
-typedef _atomic<uint> atomic_uint;
-typedef _atomic<bool> atomic_bool;
-typedef _atomic<float> atomic_float;
 }  // namespace metal
 
 template <class T> struct elinvar_undeduced { typedef T type; };  // keeps an argument out of template deduction
 template <class T> using elinvar_value_of = typename elinvar_undeduced<T>::type;
-template <class T> ELINVAR_FN T* elinvar_cell(const volatile metal::_atomic<T>* cell) {
-  static_assert(sizeof(T) == 4, "Metal has 32-bit atomics");
-  return const_cast<T*>(&cell->elinvar_value);
+template <class T> struct elinvar_atomic_cell { typedef T type; };
+template <> struct elinvar_atomic_cell<bool> { typedef uint type; };  // an atomic_bool is a 32-bit word
+template <class T> using elinvar_cell_of = typename elinvar_atomic_cell<T>::type;
+template <class T> ELINVAR_FN elinvar_cell_of<T>* elinvar_cell(const volatile metal::atomic<T>* cell) {
+  static_assert(sizeof(cell->value) == 4, "Metal has 32-bit atomics");
+  return const_cast<elinvar_cell_of<T>*>(&cell->value);
 }
 ELINVAR_FN int elinvar_swap(int* cell, int expected, int desired) { return atomicCAS(cell, expected, desired); }
 ELINVAR_FN uint elinvar_swap(uint* cell, uint expected, uint desired) { return atomicCAS(cell, expected, desired); }
@@ -60,7 +48,7 @@ ELINVAR_FN float elinvar_swap(float* cell, float expected, float desired) {
 namespace metal {
 #define ELINVAR_ATOMIC(name, call)                                                                                     \
   template <class T>                                                                                                   \
-  ELINVAR_FN T atomic_fetch_##name##_explicit(volatile _atomic<T>* cell, elinvar_value_of<T> value, memory_order) {    \
+  ELINVAR_FN T atomic_fetch_##name##_explicit(volatile atomic<T>* cell, elinvar_value_of<T> value, memory_order) {    \
     return call(elinvar_cell(cell), value);                                                                            \
   }
 ELINVAR_ATOMIC(add, atomicAdd)
@@ -70,25 +58,26 @@ ELINVAR_ATOMIC(and, atomicAnd)
 ELINVAR_ATOMIC(or, atomicOr)
 ELINVAR_ATOMIC(xor, atomicXor)
 template <class T>
-ELINVAR_FN T atomic_fetch_sub_explicit(volatile _atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
+ELINVAR_FN T atomic_fetch_sub_explicit(volatile atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
   return atomicAdd(elinvar_cell(cell), T(-value));
 }
 template <class T>
-ELINVAR_FN T atomic_exchange_explicit(volatile _atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
-  return atomicExch(elinvar_cell(cell), value);
+ELINVAR_FN T atomic_exchange_explicit(volatile atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
+  return T(atomicExch(elinvar_cell(cell), elinvar_cell_of<T>(value)));
 }
-template <class T> ELINVAR_FN T atomic_load_explicit(const volatile _atomic<T>* cell, memory_order) {
-  return *const_cast<const volatile T*>(&cell->elinvar_value);
-}
-template <class T>
-ELINVAR_FN void atomic_store_explicit(volatile _atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
-  *const_cast<volatile T*>(&cell->elinvar_value) = value;
+template <class T> ELINVAR_FN T atomic_load_explicit(const volatile atomic<T>* cell, memory_order) {
+  return T(*const_cast<const volatile elinvar_cell_of<T>*>(&cell->value));
 }
 template <class T>
-ELINVAR_FN bool atomic_compare_exchange_weak_explicit(volatile _atomic<T>* cell, T* expected, elinvar_value_of<T> desired,
+ELINVAR_FN void atomic_store_explicit(volatile atomic<T>* cell, elinvar_value_of<T> value, memory_order) {
+  *const_cast<volatile elinvar_cell_of<T>*>(&cell->value) = value;
+}
+template <class T>
+ELINVAR_FN bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* cell, T* expected, elinvar_value_of<T> desired,
                                                       memory_order, memory_order) {
-  const T wanted = *expected, found = elinvar_swap(elinvar_cell(cell), wanted, desired);
-  *expected = found;
+  typedef elinvar_cell_of<T> C;
+  const C wanted = C(*expected), found = elinvar_swap(elinvar_cell(cell), wanted, C(desired));
+  *expected = T(found);
   return elinvar_bits<uint>(found) == elinvar_bits<uint>(wanted);
 }
 }  // namespace metal

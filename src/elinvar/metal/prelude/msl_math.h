@@ -62,11 +62,24 @@
 
 namespace elinvar_msl {
 
+#ifdef ELINVAR_CUDA
+#define ELINVAR_COPY memcpy
+#else
+#define ELINVAR_COPY __builtin_memcpy
+#endif
 template <class D, class S> ELINVAR_FN constexpr D as_type(const S& source) {
-  if constexpr (elinvar_shape<S>::count != 0) {
-    return elinvar_bits<D>(elinvar_vec_t<S>(source));
-  } else {
+  if constexpr (elinvar_shape<S>::count == 0 && elinvar_shape<D>::count == 0) {
     return elinvar_bits<D>(source);
+  } else {  // vectors assign member by member and are therefore not trivially copyable
+    static_assert(sizeof(D) == sizeof(S), "reinterpreting needs two types of the same size");
+    D result{};
+    if constexpr (elinvar_shape<S>::count == 0) {
+      ELINVAR_COPY(&result, &source, sizeof(D));
+    } else {
+      const elinvar_vec_t<S> whole(source);
+      ELINVAR_COPY(&result, &whole, sizeof(D));
+    }
+    return result;
   }
 }
 

@@ -130,6 +130,16 @@ template <class T, class A> ELINVAR_FN constexpr void elinvar_fill(T* out, int& 
   }
 }
 
+// NVRTC makes one wide store of an aligned struct that is copied whole, and N of a loop or of memcpy.
+#ifdef ELINVAR_CUDA
+template <class T, int N, int ALIGN> struct alignas(ALIGN) elinvar_parts { T v[N]; };
+#define ELINVAR_ASSIGN(NAME, N)                                                                                        \
+  typedef elinvar_parts<T, N, alignof(NAME)> parts;                                                                    \
+  *reinterpret_cast<parts*>(this) = *reinterpret_cast<const parts*>(&other);
+#else
+#define ELINVAR_ASSIGN(NAME, N) \
+  for (int i = 0; i < N; i++) v[i] = other.v[i];
+#endif
 #define ELINVAR_VECTOR_MEMBERS(NAME, N)                                                                                \
   NAME() = default;                                                                                                    \
   NAME(const NAME&) = default;                                                                                         \
@@ -148,7 +158,7 @@ template <class T, class A> ELINVAR_FN constexpr void elinvar_fill(T* out, int& 
     for (int i = 0; i < N; i++) v[i] = T(whole.v[i]);                                                                  \
   }                                                                                                                    \
   ELINVAR_FN NAME& operator=(const NAME& other) {                                                                      \
-    for (int i = 0; i < N; i++) v[i] = other.v[i];                                                                     \
+    ELINVAR_ASSIGN(NAME, N)                                                                                            \
     return *this;                                                                                                      \
   }                                                                                                                    \
   template <class I> ELINVAR_FN constexpr T& operator[](I i) { return v[i]; }                                          \
@@ -207,10 +217,6 @@ using elinvar_msl::ulong; using elinvar_msl::ushort; using elinvar_msl::size_t; 
 using elinvar_msl::int8_t; using elinvar_msl::int16_t; using elinvar_msl::int32_t; using elinvar_msl::int64_t;
 using elinvar_msl::uint8_t; using elinvar_msl::uint16_t; using elinvar_msl::uint32_t; using elinvar_msl::uint64_t;
 }  // namespace metal
-
-template <class T, int S, int... I, class Y> struct elinvar_common<elinvar_swizzle<T, S, I...>, Y> {
-  typedef vec<T, sizeof...(I)> type;
-};
 
 // ---- operators ----------------------------------------------------------------------------------------------------
 #define ELINVAR_VECTOR_OP(op)                                                                                          \

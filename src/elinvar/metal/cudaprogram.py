@@ -1,0 +1,234 @@
+"""A parsed Metal source as a CUDA program: the translation, one entry point per kernel, compiled and kept on disk.
+
+Needs NVRTC, but neither a GPU nor torch: `nvidia` loads what this makes, `cubin` reports on it.
+
+Options are the precise ones (no ``--use_fast_math``): IEEE division and square root, subnormals kept. Products and sums
+are contracted to fma (``--fmad=true``) because Metal's compiler does so by default too; code whose result must not depend
+on that says `fma` or keeps its operands exact. ``fast::`` functions are the approximate ones, where a kernel asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from elinvar.errors import MetalError, MetalSyntaxError
+from elinvar.runtime.files import atomic_write, cache_dir
+
+from . import nvrtc
+from .language import Source
+from .signature import Attribute, Buffer, Signature
+from .translate import translate
+
+__all__ = ["OPTIONS", "Entry", "Program", "by_value", "compile_entries", "entry"]
+
+OPTIONS = (
+    "--std=c++17",
+    "--device-as-default-execution-space",
+    "--fmad=true",
+    "--ftz=false",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+    "--disable-warnings",
+    "--ptxas-options=-v",
+)
+_PRELUDE = Path(__file__).with_name("prelude")
+_MOST_WORDS = 64  # values above 512 bytes travel through device memory
+_AXES = {
+    "thread_position_in_grid": "p.at[{}]",
+    "threads_per_grid": "p.grid[{}]",
+    "grid_size": "p.grid[{}]",
+    "grid_origin": "0u",
+    "thread_position_in_threadgroup": "p.inside[{}]",
+    "threadgroup_position_in_grid": "p.group[{}]",
+    "threads_per_threadgroup": "p.size[{}]",
+    "dispatch_threads_per_threadgroup": "p.size[{}]",
+    "threadgroups_per_grid": "elinvar_groups(p, {})",
+}
+_THREADS = "(p.size[0] * p.size[1] * p.size[2])"
+_NUMBERS = {
+    "thread_index_in_threadgroup": "elinvar_index_in_group(p)",
+    "thread_index_in_simdgroup": "elinvar_lane()",
+    "simdgroup_index_in_threadgroup": "elinvar_simdgroup(p)",
+    "simdgroups_per_threadgroup": f"(({_THREADS} + 31u) / 32u)",
+    "dispatch_simdgroups_per_threadgroup": f"(({_THREADS} + 31u) / 32u)",
+    "threads_per_simdgroup": "32u",
+    "thread_execution_width": "32u",
+    "thread_index_in_quadgroup": "(elinvar_lane() & 3u)",
+    "quadgroup_index_in_threadgroup": "(elinvar_index_in_group(p) >> 2)",
+    "quadgroups_per_threadgroup": f"(({_THREADS} + 3u) / 4u)",
+    "dispatch_quadgroups_per_threadgroup": f"(({_THREADS} + 3u) / 4u)",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One ``__global__`` function made for a kernel.
+
+    Attributes
+    ----------
+    signature
+        The kernel.
+    symbol
+        The entry point's name.
+    aliased
+        Some buffer the kernel only reads overlaps one it writes: reads may not go through the read-only cache.
+    pointers
+        Indices of ``constant T&`` arguments that arrive as device addresses instead of values.
+    """
+
+    signature: Signature
+    symbol: str
+    aliased: bool = False
+    pointers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program: machine code, whether it is PTX, the assembler's report, and the entries in it."""
+
+    code: bytes
+    is_ptx: bool
+    log: str
+    entries: tuple[Entry, ...]
+
+
+def by_value(buffer: Buffer) -> int | None:
+    """Return how many 64-bit words carry a ``constant T&`` argument; None when it has to lie in device memory."""
+    if not (buffer.is_reference and buffer.space == "constant") or buffer.type is None:
+        return None
+    words = -(-buffer.type.size // 8)
+    return words if words <= _MOST_WORDS else None
+
+
+def entry(source: Source, name: str, *, aliased: bool = False, pointers: frozenset[int] = frozenset()) -> Entry:
+    """Return the entry point of one kernel of a source."""
+    signature = source.kernels[name]
+    number = list(source.kernels).index(name)
+    needed = {b.index for b in signature.buffers if b.is_reference and b.space == "constant" and by_value(b) is None}
+    return Entry(signature, f"elinvar_{number}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}", aliased, pointers | needed)
+
+
+def _attribute(one: Attribute) -> str:
+    if one.attribute in _NUMBERS:
+        return f"{one.type_name}({_NUMBERS[one.attribute]})"
+    axes = (f"{one.scalar}({_AXES[one.attribute].format(axis)})" for axis in range(one.count))
+    return f"{one.type_name}({', '.join(axes)})"
+
+
+def _wrapper(made: Entry) -> str:
+    signature = made.signature
+    parameters = ["ulong grid_xy", "ulong grid_z", "ulong flat"]
+    given: list[str] = []
+    body: list[str] = []
+    for place, one in enumerate(signature.order):
+        if isinstance(one, Attribute):
+            given.append(_attribute(one))
+            continue
+        kind = f"S::at<{place}>"
+        value = by_value(one) if one.index not in made.pointers else None
+        if value is not None:
+            names = [f"b{one.index}_{word}" for word in range(value)]
+            parameters += [f"ulong {name}" for name in names]
+            body.append(f"  typedef elinvar_holder<metal::remove_reference_t<{kind}>> H{one.index};")
+            body.append(f"  const H{one.index} v{one.index} = elinvar_from_words<H{one.index}>({', '.join(names)});")
+            given.append(f"v{one.index}.value")
+            continue
+        restrict = " __restrict__" if one.is_const and not made.aliased else ""
+        parameters.append(f"{'const ' if one.is_const else ''}void*{restrict} b{one.index}")
+        if one.is_reference:
+            given.append(f"*static_cast<metal::remove_reference_t<{kind}>*>(b{one.index})")
+        else:
+            given.append(f"static_cast<{kind}>(b{one.index})")
+    bounds = "" if signature.needs_group else "  if (elinvar_outside(p)) return;\n"
+    limit = f" __launch_bounds__({signature.max_threads})" if signature.max_threads else ""
+    return (
+        f'extern "C" __global__ void{limit} {made.symbol}({", ".join(parameters)}) {{\n'
+        f"  typedef elinvar_signature<decltype(&{signature.function})> S;\n"
+        f"  const elinvar_place p = elinvar_where(grid_xy, grid_z, flat != 0ul);\n{bounds}"
+        + "".join(f"{line}\n" for line in body)
+        + f"  {signature.function}({', '.join(given)});\n}}\n"
+    )
+
+
+def program_text(source: Source, entries: Sequence[Entry]) -> str:
+    """Return the CUDA C++ text of a source with the given entry points."""
+    wrappers = "".join(_wrapper(made) for made in entries)
+    return (
+        '#include "msl_cuda.h"\nnamespace elinvar_msl {\n'
+        f'{translate(source)}\n#line 1 "elinvar_entries"\n{wrappers}}}  // namespace elinvar_msl\n'
+    )
+
+
+@cache
+def _headers() -> dict[str, str]:
+    return {path.name: path.read_text("ascii") for path in sorted(_PRELUDE.glob("msl_*.h"))}
+
+
+def compile_entries(source: Source, entries: Sequence[Entry], arch: str) -> Program:
+    """Compile a source with the given entry points, or find the result of an earlier compilation on disk.
+
+    Parameters
+    ----------
+    source
+        From `elinvar.metal.language.parse`.
+    entries
+        From `entry`.
+    arch
+        ``"sm_90"``.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    MetalSyntaxError
+        With the user's file and line.
+    MissingDependency
+        NVRTC is not installed.
+    """
+    text, headers = program_text(source, entries), _headers()
+    version = ".".join(map(str, nvrtc.library_version()))
+    parts = [text, *headers, *headers.values(), arch, *OPTIONS, version]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    stored = cache_dir() / "metal" / f"{key}.{arch}.cuda"
+    found = _read(stored)
+    if found is None:
+        try:
+            found = nvrtc.compile_program(text, source.file or "source.metal", arch, OPTIONS, headers)
+        except nvrtc.NvrtcError as error:
+            raise _translated(error) from None
+        _write(stored, found)
+    return Program(found.code, found.is_ptx, found.log, tuple(entries))
+
+
+def _read(path: Path) -> nvrtc.Compiled | None:
+    try:
+        head, _, code = path.read_bytes().partition(b"\0code\0")
+    except OSError:
+        return None
+    kind, _, log = head.decode().partition("\n")
+    return nvrtc.Compiled(code, kind == "ptx", log) if code else None
+
+
+def _write(path: Path, made: nvrtc.Compiled) -> None:
+    head = f"{'ptx' if made.is_ptx else 'cubin'}\n{made.log}".encode()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(head + b"\0code\0" + made.code)
+
+
+def _translated(error: nvrtc.NvrtcError) -> MetalError:
+    """Return NVRTC's complaint as one about the user's Metal line."""
+    found = re.search(
+        r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", error.log, re.MULTILINE
+    )
+    if found is None:
+        return MetalSyntaxError(f"{error}: {error.log.strip()[:500]}") if error.log else error
+    return MetalSyntaxError(
+        f"{found['file']}:{found['line']}: {found['what']} (NVRTC; its log:\n{error.log.strip()[:2000]})"
+    )

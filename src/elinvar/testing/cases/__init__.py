@@ -1,0 +1,1 @@
+"""The tables behind `elinvar.testing.metal_cases`."""
