@@ -2,9 +2,9 @@
 
 Needs NVRTC, but neither a GPU nor torch: `nvidia` loads what this makes, `cubin` reports on it.
 
-Options are the precise ones (no ``--use_fast_math``): IEEE division and square root, subnormals kept. Products and sums
-are contracted to fma (``--fmad=true``) because Metal's compiler does so by default too; code whose result must not depend
-on that says `fma` or keeps its operands exact. ``fast::`` functions are the approximate ones, where a kernel asks.
+Options are the precise ones (no ``--use_fast_math``): IEEE division and square root, subnormals kept. Products and
+sums are contracted to fma (``--fmad=true``) because Metal's compiler does so by default too; code whose result must not
+depend on that says `fma` or keeps its operands exact. ``fast::`` functions are the approximate ones, where asked for.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ OPTIONS = (
     "--ptxas-options=-v",
 )
 _PRELUDE = Path(__file__).with_name("prelude")
+_COMPLAINT = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", re.MULTILINE)
 _MOST_WORDS = 64  # values above 512 bytes travel through device memory
 _AXES = {
     "thread_position_in_grid": "p.at[{}]",
@@ -224,11 +225,8 @@ def _write(path: Path, made: nvrtc.Compiled) -> None:
 
 def _translated(error: nvrtc.NvrtcError) -> MetalError:
     """Return NVRTC's complaint as one about the user's Metal line."""
-    found = re.search(
-        r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", error.log, re.MULTILINE
-    )
+    found = _COMPLAINT.search(error.log)
     if found is None:
         return MetalSyntaxError(f"{error}: {error.log.strip()[:500]}") if error.log else error
-    return MetalSyntaxError(
-        f"{found['file']}:{found['line']}: {found['what']} (NVRTC; its log:\n{error.log.strip()[:2000]})"
-    )
+    log = error.log.strip()[:2000]
+    return MetalSyntaxError(f"{found['file']}:{found['line']}: {found['what']} (NVRTC; its log:\n{log})")

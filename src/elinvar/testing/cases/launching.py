@@ -118,7 +118,10 @@ kernel void tall(device uchar* out [[buffer(0)]], uint2 group [[threadgroup_posi
 }
 """
 _TEMPLATES = """
-template <typename T, int N> struct Pack { T v[N]; T sum() const { T s = 0; for (int i = 0; i < N; i++) { s += v[i]; } return s; } };
+template <typename T, int N> struct Pack {
+    T v[N];
+    T sum() const { T s = 0; for (int i = 0; i < N; i++) { s += v[i]; } return s; }
+};
 namespace detail { template <typename T> inline T square(T v) { return v * v; } }
 template <typename T> kernel void square_all(device const T* x [[buffer(0)]], device T* out [[buffer(1)]],
     uint i [[thread_position_in_grid]])
@@ -148,7 +151,7 @@ kernel void constants(device float* out [[buffer(0)]], uint i [[thread_position_
 """
 
 
-def _weights(arguments: list[Any]) -> dict[int, torch.Tensor]:
+def _weights(_arguments: list[Any]) -> dict[int, torch.Tensor]:
     i = np.arange(32)
     w = np.array([0.5, 1, 2, 4, 8], np.float32)[i % 5]
     return {0: torch.from_numpy(np.where(i & 1, w + 5, w * 3).astype(np.float32))}
@@ -158,7 +161,7 @@ def _sums(arguments: list[Any]) -> dict[int, torch.Tensor]:
     return {1: arguments[0].reshape(-1, 128).sum(1) + torch.arange(4, dtype=torch.float32)}
 
 
-def _tall(arguments: list[Any]) -> dict[int, torch.Tensor]:
+def _tall(_arguments: list[Any]) -> dict[int, torch.Tensor]:
     y, x = np.mgrid[:65_600, :1]
     return {0: torch.from_numpy(((y * 3 + x) % 251).astype(np.uint8).reshape(-1))}
 
@@ -173,7 +176,7 @@ def _partial(arguments: list[Any]) -> dict[int, torch.Tensor]:
     return {0: want}
 
 
-def _ushorts(arguments: list[Any]) -> dict[int, torch.Tensor]:
+def _ushorts(_arguments: list[Any]) -> dict[int, torch.Tensor]:
     y, x = np.mgrid[:5, :13]
     return {0: torch.from_numpy((x | (y << 16)).astype(np.int32).reshape(-1))}
 

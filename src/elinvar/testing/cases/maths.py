@@ -202,7 +202,8 @@ kernel void casts(device const float* x [[buffer(0)]], device int* out [[buffer(
 {
     float v = x[i];
     out[i * 4] = int(v); out[i * 4 + 1] = as_type<int>(v);
-    out[i * 4 + 2] = int(as_type<ushort>(half(v))); out[i * 4 + 3] = int(as_type<float>(as_type<uint>(v) ^ 0x80000000u));
+    out[i * 4 + 2] = int(as_type<ushort>(half(v)));
+    out[i * 4 + 3] = int(as_type<float>(as_type<uint>(v) ^ 0x80000000u));
     float4 colour = clamp(float4(v, -v, v * 0.5f, 255.0f), 0.0f, 255.0f);
     pixels[i] = uchar4(colour + 0.5f);
     pixels[i].w = uchar(as_type<uchar4>(0x04030201u).z);

@@ -1,4 +1,4 @@
-"""Cases about simdgroups: reductions, scans, shuffles, votes; values are integers, so every device must agree exactly."""
+"""Cases about simdgroups: reductions, scans, shuffles, votes; of integers, so that every device must agree."""
 
 from __future__ import annotations
 

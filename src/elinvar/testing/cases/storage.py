@@ -62,7 +62,7 @@ def _settings() -> bytes:
     return struct.pack("<fiii4f6He2x", 0.5, 2, 4, 6, 10.0, 20.0, 30.0, 40.0, 1, 2, 3, 4, 5, 6, 0.25)
 
 
-def _struct_values(arguments: list[Any]) -> dict[int, torch.Tensor]:
+def _struct_values(_arguments: list[Any]) -> dict[int, torch.Tensor]:
     i = np.arange(24)
     value = 0.5 * np.array([2, 4, 6])[i % 3] + np.array([10, 20, 30, 40])[i % 4] + np.arange(1, 7)[i % 6] + 0.25
     return {0: torch.from_numpy(value.astype(np.float32))}
@@ -89,8 +89,8 @@ kernel void swizzles(device const float4* x [[buffer(0)]], device float4* out [[
 
 def _swizzled(arguments: list[Any]) -> dict[int, torch.Tensor]:
     x, small = arguments[0].reshape(-1, 4).numpy(), arguments[2].reshape(-1, 3).numpy()
-    b, g, r = x[:, 2], x[:, 1], x[:, 0]
-    red, green = 2 * r, g  # rgb = (b, g, r); rgb.xz = rgb.zx * 2 -> (2r, g, 2b)
+    r, green = x[:, 0], x[:, 1]
+    red = 2 * r  # rgb = (b, g, r); rgb.xz = rgb.zx * 2 -> (2r, g, 2b)
     joined = np.stack([r + 1, 3 * x[:, 1], red, -green], axis=1).astype(np.float32)
     joined = np.where(joined > 5, -joined, joined)
     joined[:, :3] += red[:, None]
@@ -187,7 +187,8 @@ def _pairs(dtype: torch.dtype) -> list[torch.Tensor]:
 
 _ATOMICS = """
 kernel void atomics(device const int* x [[buffer(0)]], device atomic_int* sums [[buffer(1)]],
-    device atomic_uint* bits [[buffer(2)]], device atomic_float* f [[buffer(3)]], device atomic_uint* more [[buffer(4)]],
+    device atomic_uint* bits [[buffer(2)]], device atomic_float* f [[buffer(3)]],
+    device atomic_uint* more [[buffer(4)]],
     uint i [[thread_position_in_grid]], uint lid [[thread_position_in_threadgroup]])
 {
     threadgroup atomic_uint histogram[8];
@@ -207,8 +208,10 @@ kernel void atomics(device const int* x [[buffer(0)]], device atomic_int* sums [
                                                   memory_order_relaxed)) { }
     atomic_exchange_explicit(&more[1], 7u, memory_order_relaxed);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (lid < 8) { atomic_fetch_add_explicit(&bits[3 + lid], atomic_load_explicit(&histogram[lid], memory_order_relaxed),
-                                             memory_order_relaxed); }
+    if (lid < 8) {
+        uint seen = atomic_load_explicit(&histogram[lid], memory_order_relaxed);
+        atomic_fetch_add_explicit(&bits[3 + lid], seen, memory_order_relaxed);
+    }
 }
 """
 
