@@ -38,6 +38,7 @@ OPTIONS = (
 )
 _PRELUDE = Path(__file__).with_name("prelude")
 _COMPLAINT = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", re.MULTILINE)
+_REPEATED = re.compile(r"\b(?:constexpr |static )*ELINVAR_CONSTANT (?:constexpr |static )*")
 _MOST_WORDS = 64  # values above 512 bytes travel through device memory
 _AXES = {
     "thread_position_in_grid": "p.at[{}]",
@@ -159,9 +160,10 @@ def _wrapper(made: Entry) -> str:
 def program_text(source: Source, entries: Sequence[Entry]) -> str:
     """Return the CUDA C++ text of a source with the given entry points."""
     wrappers = "".join(_wrapper(made) for made in entries)
+    body = _REPEATED.sub("ELINVAR_CONSTANT ", translate(source))
     return (
         '#include "msl_cuda.h"\nnamespace elinvar_msl {\n'
-        f'{translate(source)}\n#line 1 "elinvar_entries"\n{wrappers}}}  // namespace elinvar_msl\n'
+        f'{body}\n#line 1 "elinvar_entries"\n{wrappers}}}  // namespace elinvar_msl\n'
     )
 
 

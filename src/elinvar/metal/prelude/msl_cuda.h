@@ -11,7 +11,7 @@
 #define ELINVAR_CUDA 1
 #define ELINVAR_FN __device__ __forceinline__
 #define ELINVAR_KERNEL static __device__ __forceinline__
-#define ELINVAR_CONSTANT static const
+#define ELINVAR_CONSTANT static constexpr  // Metal asks for constant initialisers; NVRTC has no dynamic ones
 // Raw bytes, because __shared__ variables may have no constructor; the address space is still known to the compiler.
 #define ELINVAR_THREADGROUP(name, dims, ...)                                                                           \
   typedef __VA_ARGS__ name##_elinvar_type dims;                                                                        \
