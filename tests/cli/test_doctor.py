@@ -110,9 +110,12 @@ def test_commands_survive_a_path_with_spaces(monkeypatch: pytest.MonkeyPatch) ->
     assert doctor.install_command("cuda").endswith("-m pip install 'elinvar[cuda]'")
 
 
-def test_tuning_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    from elinvar.runtime.device import Device, DeviceProfile
+def test_tuning_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from elinvar.runtime.device import device
+    from elinvar.runtime.tuning import save_tuned
 
-    for copy, status in ((None, "missing"), (90.0, "ok")):
-        monkeypatch.setattr(Device, "profile", DeviceProfile.fake(copy_gbps=copy))
-        assert doctor._tuning().status == status
+    monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
+    assert doctor._tuning().fix == "elinvar tune"
+    save_tuned(device("auto").profile, "copy_gbps", 90.0)
+    assert "90 GB/s" in doctor._tuning().detail
+    assert doctor._devices()[0]["copy_gbps"] == 90.0

@@ -46,6 +46,7 @@ Report = Callable[[int, "int | None"], None]
 """What `progress` yields: call it with how much is done, and how much there is in all (None: unknown)."""
 
 _PLAIN_INTERVAL = 5.0  # seconds between progress lines when stderr is not a terminal
+_REDRAW = 0.1  # seconds between redraws of a bar when it is one
 
 
 def _explain_os(error: OSError) -> str:
@@ -192,13 +193,21 @@ def progress(label: str, *, total: int | None = None, unit: str = "items") -> It
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    # Redrawn by reports alone: a thread that redraws would be measured with whatever is being measured.
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task(label, total=total, rate="")
+        bar.refresh()
+        drawn = 0.0
 
         def report(done: int, whole: int | None) -> None:
-            spent = bar.tasks[task].elapsed or 0.0
+            nonlocal drawn
+            whole = total if whole is None else whole
+            now, spent = time.monotonic(), bar.tasks[task].elapsed or 0.0
             rate = f"{si(done / spent)}{unit}/s" if spent > 0 else ""
-            bar.update(task, completed=done, total=total if whole is None else whole, rate=rate)
+            bar.update(task, completed=done, total=whole, rate=rate)
+            if now - drawn >= _REDRAW or done == whole:
+                drawn = now
+                bar.refresh()
 
         yield report
 

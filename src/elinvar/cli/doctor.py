@@ -163,11 +163,13 @@ def _cache() -> Finding:
 
 def _tuning() -> Finding:
     from elinvar.runtime.device import device
+    from elinvar.runtime.tuning import tuned
 
     best = device("auto")
-    if best.profile.copy_gbps is None:
+    known = tuned(best.profile)
+    if "copy_gbps" not in known.measured:
         return Finding("tuning", MISSING, f"{best} is planned for with documented defaults", "elinvar tune")
-    return Finding("tuning", OK, f"{best}: copies {best.profile.copy_gbps:.0f} GB/s")
+    return Finding("tuning", OK, f"{best}: copies {known.copy_gbps:.0f} GB/s")
 
 
 def _extras() -> list[Finding]:
@@ -241,9 +243,15 @@ def _reinstall(error: Exception) -> str | None:
 def _devices() -> list[dict[str, Any]]:
     try:
         from elinvar.runtime.device import devices
+        from elinvar.runtime.tuning import tuned
     except ImportError:
         return []  # torch is missing: a finding says so
-    return [{"device": str(item), **json.loads(item.profile.to_json())} for item in devices()]
+    found = []
+    for item in devices():
+        known = tuned(item.profile)
+        measured = {"copy_gbps": known.copy_gbps, "matmul_gflops": known.matmul_gflops}
+        found.append({"device": str(item), **json.loads(item.profile.to_json()), **measured})
+    return found
 
 
 def _device_rows(devices: list[dict[str, Any]]) -> list[dict[str, object]]:
