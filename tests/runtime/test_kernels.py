@@ -24,6 +24,7 @@ from elinvar.runtime import selfcheck
 from elinvar.runtime.device import device
 from elinvar.runtime.kernelinfo import version_order
 from elinvar.runtime.kernels import CATALOGUE, Registry, kernels
+from elinvar.runtime.tuning import save_tuned
 
 Calls = list[str]
 
@@ -119,8 +120,11 @@ def test_use_does_not_leak_into_other_threads(registry: Registry) -> None:
     assert seen == ["v2"]
 
 
-def test_the_tuned_version_comes_before_the_default(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elinvar.runtime.kernels._tuned_version", lambda name, place: "baseline")
+def test_the_tuned_version_comes_before_the_default(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
+    save_tuned(device("cpu").profile, "kernel.demo.double", "baseline")
     chosen = registry.kernel("demo.double", "cpu")
     assert chosen.version == "baseline"
     assert "fastest on this device when tuned" in chosen.why

@@ -485,13 +485,9 @@ class Registry:
 
 def _tuned_version(name: str, device: Device) -> str | None:
     """Return the version that ``elinvar tune`` found fastest on this device, if it was tuned."""
-    if importlib.util.find_spec(f"{__package__}.plan") is None:
-        return None
-    from .plan import tuned
+    from .tuning import tuned
 
-    versions = getattr(tuned(device.profile), "kernels", None) or {}
-    chosen = versions.get(name)
-    return None if chosen is None else str(chosen)
+    return tuned(device.profile).kernels.get(name)
 
 
 def _import_package(module: str) -> None:
