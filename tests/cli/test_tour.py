@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -142,3 +143,44 @@ def test_the_page_opens_in_a_browser(engines: Callable[..., None], tmp_path: Pat
     report = open_page(tmp_path / "index.html")
     assert report.problems == ()
     assert report.images == 1
+
+
+def test_the_first_line_comes_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'numpy', 'numba', 'plotly', 'xarray'): sys.modules[name] = None\n"
+        f"sys.argv = ['elinvar', 'tour', '--out', {str(tmp_path)!r}]\n"
+        "from elinvar.cli.main import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "elinvar: looking at the machine"
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_busy_machine_is_named_on_the_page(tmp_path: Path) -> None:
+    from elinvar.report import Page
+    from elinvar.runtime.device import device
+
+    context = tour.TourContext(device("cpu"), tmp_path, seconds={"x: work": 1.0})
+    for foreign, said in ((0.4, True), (0.0, False)):
+        page = Page("x")
+        tour._where_the_time_went(page, context, foreign)
+        assert ("not for quoting" in page.html_text()) == said
+
+
+@pytest.mark.chromium
+def test_the_real_tour_runs_and_its_page_opens_from_disk(tmp_path: Path) -> None:
+    from elinvar.testing.browser import open_page
+
+    file = tmp_path / "t.json"
+    command = [sys.executable, "-m", "elinvar", "tour", "--quick", "--json", "--device", "cpu"]
+    command += ["--out", str(tmp_path / "tour"), "--trace", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [item["status"] for item in json.loads(done.stdout)["engines"]] == ["done"] * len(tour._engines())
+    report = open_page(tmp_path / "tour" / "index.html")
+    assert report.problems == ()
+    assert report.images + report.figures >= 4
+    names = {event["name"] for event in json.loads(file.read_text(encoding="utf-8"))["traceEvents"]}
+    assert {"tour.seismic", "seismic.migrate", "seismic.compiling the migration kernel"} <= names

@@ -116,6 +116,19 @@ def _run_engine(name: str, page: Any, context: TourContext, debug: bool) -> Engi
     return EngineRun(name, status, time.perf_counter() - start, message)
 
 
+def _where_the_time_went(page: Any, context: TourContext, foreign: float) -> None:
+    from elinvar.bench.samples import FOREIGN_LIMIT
+
+    if not context.seconds:
+        return
+    page.section("Where the time went", "Compilation happens once per machine and is never part of a result.")
+    if foreign > FOREIGN_LIMIT:
+        page.note(
+            f"Others used **{100 * foreign:.0f} %** of this machine's CPU meanwhile: these times are not for quoting."
+        )
+    page.table([{"stage": name, "seconds": f"{spent:.2f}"} for name, spent in context.seconds.items()])
+
+
 def run(
     out: Path,
     *,
@@ -144,7 +157,7 @@ def run(
     tuple
         The page's path, and how each engine went.
     """
-    from elinvar.bench import machine
+    from elinvar.bench import LoadProbe, machine
     from elinvar.report import Page
     from elinvar.runtime.device import device as resolve
     from elinvar.runtime.trace import trace
@@ -160,13 +173,12 @@ def run(
         "beside them and are compared per unit of work. Times of a machine that others use are not for comparing.",
     )
     context = TourContext(place, out, quick)
+    probe = LoadProbe()
     runs = []
     for name in _engines() if engines is None else engines:
         with trace(f"tour.{name}"):
             runs.append(_run_engine(name, page, context, debug))
-    if context.seconds:
-        page.section("Where the time went", "Compilation happens once per machine and is never part of a result.")
-        page.table([{"stage": name, "seconds": f"{spent:.2f}"} for name, spent in context.seconds.items()])
+    _where_the_time_went(page, context, probe.read().foreign_share)
     path = out / "index.html"
     page.write(path)
     return path, runs
