@@ -40,7 +40,8 @@ def test_separate_measurements(centre: float, spread: float, word: str, seed: in
 
 
 @pytest.mark.parametrize(
-    ("centre", "word"), [(10.4, "same"), (10.6, "worse"), (9.4, "better"), (9.6, "same"), (10.5, "inconclusive")]
+    ("centre", "word"),
+    [(10.4, "same"), (10.6, "worse"), (9.4, "better"), (9.6, "same"), (10.5, "inconclusive"), (9.524, "inconclusive")],
 )
 def test_interleaving_cancels_drift(centre: float, word: str) -> None:
     """The machine slows down by 40 % during the run; round by round nothing changes."""
@@ -60,6 +61,12 @@ def test_a_noisy_baseline_still_confirms_a_large_change() -> None:
     assert noise(a) > 0.02
     assert compare(a, b).word == "worse"
     assert compare(b, a).word == "better"
+    # A baseline that moved by 4 %: 7.7 % beyond the threshold of 5 % may be that move, 12 % may not.
+    moved = Samples("a", (10.0,) * 15 + (10.4,) * 16)
+    assert compare(moved, Samples("b", (11.2,) * 31)).word == "inconclusive"
+    assert compare(moved, Samples("b", (11.8,) * 31)).word == "worse"
+    assert compare(moved, Samples("b", (9.2,) * 31)).word == "inconclusive"
+    assert compare(moved, Samples("b", (8.9,) * 31)).word == "better"
 
 
 def test_noise_of_two_halves() -> None:

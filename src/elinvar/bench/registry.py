@@ -109,11 +109,7 @@ def load(path: Path) -> ModuleType:
         raise BenchError(f"bench: {path} is not a Python file; a benchmark is a script with run(*, runs, warmup).")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look the module up by name
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
+    spec.loader.exec_module(module)
     return module
 
 
