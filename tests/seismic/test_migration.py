@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
 import pytest
 
 from elinvar.errors import InputError, UnknownKernel
-from elinvar.runtime.device import DeviceProfile, Runtime
+from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
-from elinvar.seismic import Aperture, Grid, Survey, Velocity, migrate, migration, plan, synthetic
+from elinvar.runtime.plan import plan as runtime_plan
+from elinvar.seismic import Grid, Survey, Velocity, migrate, migration, plan, synthetic
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -71,42 +73,44 @@ def test_threads_and_blocks_do_not_matter(survey, image, relative, monkeypatch):
         assert np.array_equal(migrate(survey, V, GRID, device="cpu").values, image.values)
     finally:
         set_threads(old)
-    monkeypatch.setattr("elinvar.seismic.job._BLOCK_BYTES", 64 * 1600)
+    monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
     again = migrate(survey, V, GRID, device="cpu")
     assert again.job.blocks > 1
     assert relative(again.values, image.values) < 1e-5
     assert np.array_equal(again.counts, image.counts)
 
 
-def small_device(nbytes):
+def memory(monkeypatch, rows, grid, ns):
+    """Leave room for so many pillars beside three blocks of 64 traces."""
+    monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
+    room = 3 * 5 * 64 * 4 * ns + 4 * grid.nt + (1 << (rows * 8 * grid.nt - 1).bit_length())
+    monkeypatch.setattr("elinvar.seismic.job.runtime_plan", functools.partial(runtime_plan, budget_bytes=room))
+
+
+def test_an_image_larger_than_the_budget_is_made_in_tiles(survey, image, relative, monkeypatch):
+    memory(monkeypatch, 4, GRID, 400)
     device = Runtime().device("cpu")
-    device._profile = DeviceProfile.fake(recommended_budget_bytes=nbytes)
-    return device
-
-
-def test_an_image_larger_than_the_budget_is_made_in_tiles(survey, image, relative):
-    device = small_device(5 * 8 * GRID.nt * 2)
     tiled = migrate(survey, V, GRID, device=device)
     assert tiled.job.tiles == 3
+    assert tiled.job.plan.in_flight == 3
     assert relative(tiled.values, image.values) < 1e-5
     assert np.array_equal(tiled.counts, image.counts)
     assert device.pool.stats().bytes_live == 0
+    gathered = migrate(survey, V, GRID, device=device, gathers=[0, 200, 400])
+    assert relative(gathered.values, image.values) < 1e-5
+    assert gathered.common_offset.traces == (survey.n_traces // 2 + survey.n_traces % 2, survey.n_traces // 2)
 
 
-def test_tiles_leave_out_traces_that_cannot_reach_them():
+def test_tiles_leave_out_traces_that_cannot_reach_them(monkeypatch):
     base = synthetic.diffractors([(500, 500, 300)], extent=1000, offsets=(100,), nt=250)
     grid = Grid((0, 0), 0, 40, 1, 25, 25, 60, 0.004)
     whole = migrate(base, V, grid, device="cpu")
-    tiled = migrate(base, V, grid, device=small_device(10 * 8 * grid.nt * 2))
-    assert tiled.job.tiles == 4
+    memory(monkeypatch, 10, grid, 250)
+    calls = []
+    tiled = migrate(base, V, grid, device="cpu", progress=lambda done, total: calls.append((done, total)))
+    assert tiled.job.tiles >= 3
     assert np.array_equal(tiled.counts, whole.counts)
-    assert sum(len(s.index) for s in _steps(base, grid, 10)) < 4 * base.n_traces
-
-
-def _steps(survey, grid, tile):
-    from elinvar.seismic.job import passes
-
-    return passes(survey, grid, V, Aperture(), None, tile)
+    assert calls[-1][0] == calls[-1][1] < tiled.job.tiles * base.n_traces
 
 
 def test_gathers_are_common_offset_images(survey, image, relative):
@@ -197,7 +201,8 @@ def test_the_result_remembers_and_the_progress_adds_up(survey, image):
     assert result.contributions == int(result.fold.sum())
     assert result.image.attrs["physics"] == "straight"
     assert result.image.attrs["area_m2"] == 625.0
-    assert (result.job.device, result.job.kernel) == ("cpu", KERNEL)
+    assert result.job.plan.device.startswith("cpu")
+    assert set(result.job.plan.kernels) == {KERNEL}
     assert result.timing.kernel > 0
     assert result.timing.total >= result.timing.kernel
     assert image.image.cdp_x.values == pytest.approx(GRID.map[0])
@@ -220,7 +225,7 @@ def test_velocities_go_to_the_device_once_and_traces_once(survey, monkeypatch):
         return tensor
 
     monkeypatch.setattr(migration, "to_device", spy)
-    monkeypatch.setattr("elinvar.seismic.job._BLOCK_BYTES", 64 * 1600)
+    monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
     migrate(survey, V, GRID, gathers=[0, 200, 400], device="cpu")
     assert sent.count((12, 2)) == 1
     assert sent.count((1, 120)) == 1

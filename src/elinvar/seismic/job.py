@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
+from elinvar.runtime.plan import Job as RuntimeJob
+from elinvar.runtime.plan import Plan, preset
+from elinvar.runtime.plan import plan as runtime_plan
 
 from .aperture import Aperture
 from .traveltime import straight_leg
 
 if TYPE_CHECKING:
+    from elinvar.runtime.device import DeviceProfile
+    from elinvar.runtime.kernels import Kernel
+
     from .grid import Grid
     from .survey import Survey
     from .velocity import Velocity
@@ -23,9 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Pass", "block_size", "blocks", "describe", "offset_bins", "passes"]
 
 Indices = NDArray[np.int64]
-_BLOCK_BYTES = 16 << 20  # of samples: large enough to hide launches, small enough that loading overlaps
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
-IN_FLIGHT = 3
 
 
 @dataclass(frozen=True)
@@ -53,21 +57,21 @@ class Job:
 
     Attributes
     ----------
-    device, kernel, version, why
-        Where it runs, and which kernel version was chosen for what reason.
+    plan
+        Device, kernel version, tiles, blocks in flight, memory, time: fixed for the run.
+    why
+        Why that kernel version was chosen.
     traces, samples, pillars, times, bins
         Sizes: live traces inside reach of the grid, image pillars, times, offset bins (0: no gathers).
-    block, blocks, tiles
-        Traces per block, blocks in all, parts of the image that are resident one after the other.
-    device_bytes, host_bytes
-        Estimated peak memory.
+    block, blocks
+        Traces per block, and blocks per tile.
+    host_bytes
+        Estimated memory for the result and the blocks on their way.
     contributions
         Estimated from a sample of traces and pillars.
     """
 
-    device: str
-    kernel: str
-    version: str
+    plan: Plan
     why: str
     traces: int
     samples: int
@@ -76,17 +80,26 @@ class Job:
     bins: int
     block: int
     blocks: int
-    tiles: int
-    device_bytes: int
     host_bytes: int
     contributions: float
 
+    @property
+    def version(self) -> str:
+        """The kernel version that runs."""
+        return next(iter(self.plan.kernels.values()))
+
+    @property
+    def tiles(self) -> int:
+        """Parts of the image that are resident one after the other."""
+        return self.plan.tiles
+
     def __str__(self) -> str:
         return (
-            f"{self.traces:,} traces x {self.samples} into {self.pillars:,} pillars x {self.times} on {self.device} "
-            f"with {self.kernel} {self.version}: about {self.contributions:.2g} contributions, "
-            f"{self.device_bytes / 2**20:,.0f} MiB on the device in {self.tiles} tile(s), {self.blocks} block(s) of "
-            f"{self.block} traces"
+            f"{self.plan}\n"
+            f"  {'traces':<10}{self.traces:,} x {self.samples} samples in {self.blocks} blocks of {self.block}\n"
+            f"  {'image':<10}{self.pillars:,} pillars x {self.times} times"
+            f"{f', {self.bins} offset bins' if self.bins else ''}, {self.host_bytes / 2**20:,.0f} MiB on the host\n"
+            f"  {'chosen':<10}{self.why}"
         )
 
 
@@ -147,9 +160,11 @@ def _reach(grid: Grid, velocity: Velocity, aperture: Aperture) -> float:
     return widest * (1.5 if velocity.varies_laterally else 1.0)
 
 
-def block_size(samples: int) -> int:
-    """Return how many traces one block holds."""
-    return max(64, _BLOCK_BYTES // (4 * samples) // 64 * 64)
+def block_size(samples: int, traces: int, profile: DeviceProfile) -> int:
+    """Return how many traces one block holds, a multiple of 64 unless there are fewer."""
+    # A block also exists padded, as a spectrum and filtered: its samples get a quarter of what a block may take.
+    wanted = preset(profile).block_bytes // 4 // (4 * samples)
+    return min(max(64, wanted // 64 * 64), max(traces, 1))
 
 
 def blocks(survey: Survey, plan: Sequence[Pass], size: int) -> Iterator[tuple[Pass, Indices]]:
@@ -161,33 +176,53 @@ def blocks(survey: Survey, plan: Sequence[Pass], size: int) -> Iterator[tuple[Pa
 
 
 def describe(
-    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, plan: Sequence[Pass], bins: int, kernel: Any
-) -> Job:
-    """Put the plan in numbers."""
-    block = block_size(survey.n_samples)
-    tiles = len({step.pillars.start for step in plan})
-    resident = max(step.pillars.stop - step.pillars.start for step in plan) * grid.nt
-    volume = grid.size * grid.nt
-    # On the way through the filter a block exists as samples, padded samples, spectrum and result.
-    streaming = IN_FLIGHT * 5 * 4 * block * survey.n_samples
-    velocities = 4 * (resident if velocity.varies_laterally else grid.nt)
-    return Job(
-        device=str(kernel.device),
-        kernel=kernel.name,
-        version=kernel.version,
+    survey: Survey,
+    grid: Grid,
+    velocity: Velocity,
+    aperture: Aperture,
+    edges: NDArray[np.float64] | None,
+    kernel: Kernel,
+) -> tuple[Job, list[Pass]]:
+    """Plan a migration: what happens on the device, and the passes that make it up."""
+    whole = passes(survey, grid, velocity, aperture, edges, grid.size)
+    traces = sum(len(step.index) for step in whole)
+    block = block_size(survey.n_samples, traces, kernel.device.profile)
+    count = sum(1 for _ in blocks(survey, whole, block))
+    work = estimate_contributions(survey, grid, velocity, aperture, whole)
+    trace_bytes = 4 * survey.n_samples
+    fixed = runtime_plan(
+        kernel.device,
+        RuntimeJob(
+            kernel.name,
+            work,
+            "contributions",
+            rows=grid.size,
+            row_bytes=(12 if velocity.varies_laterally else 8) * grid.nt,  # image, fold, velocity
+            block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
+            blocks=count,
+            fixed_bytes=4 * grid.nt,
+            bytes_in=traces * (trace_bytes + 16),
+            bytes_out=8 * grid.size * grid.nt,
+            kernels={kernel.name: kernel.version},
+        ),
+    )
+    bins = 0 if edges is None else len(edges) - 1
+    job = Job(
+        plan=fixed,
         why=kernel.why,
-        traces=len(np.unique(np.concatenate([step.index for step in plan]))),
+        traces=traces,
         samples=survey.n_samples,
         pillars=grid.size,
         times=grid.nt,
         bins=bins,
         block=block,
-        blocks=sum(1 for _ in blocks(survey, plan, block)),
-        tiles=tiles,
-        device_bytes=8 * resident + velocities + streaming,
-        host_bytes=8 * volume * (1 + bins) + streaming,
-        contributions=estimate_contributions(survey, grid, velocity, aperture, plan),
+        blocks=count,
+        host_bytes=8 * grid.size * grid.nt * (1 + bins) + fixed.in_flight * 2 * block * trace_bytes,
+        contributions=work,
     )
+    if fixed.tiles == 1:
+        return job, whole
+    return job, passes(survey, grid, velocity, aperture, edges, fixed.tile_rows)
 
 
 def estimate_contributions(

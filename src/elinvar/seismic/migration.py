@@ -23,7 +23,7 @@ from ._check import choice, number
 from .aperture import Aperture
 from .filters import phase_filter as apply_phase_filter
 from .image import Gathers, Image, Timing
-from .job import IN_FLIGHT, Job, Pass, blocks, describe, offset_bins, passes
+from .job import Job, Pass, blocks, describe, offset_bins
 from .traveltime import PHYSICS
 
 if TYPE_CHECKING:
@@ -242,12 +242,9 @@ class _Run:
         begin = time.perf_counter()
         self.kernel = choose_kernel(KERNEL, device, version)
         self.compile_seconds = time.perf_counter() - begin
-        grid, velocity = options.grid, options.velocity
-        # Half of the budget for image, fold and perhaps velocities: the pool rounds up to powers of two.
-        per_pillar = (12 if velocity.varies_laterally else 8) * grid.nt
-        self.tile = min(grid.size, max(1, device.profile.recommended_budget_bytes // 2 // per_pillar))
-        self.steps = passes(options.survey, grid, velocity, options.aperture, options.edges, self.tile)
-        self.job = describe(options.survey, grid, velocity, options.aperture, self.steps, options.bins, self.kernel)
+        self.job, self.steps = describe(
+            options.survey, options.grid, options.velocity, options.aperture, options.edges, self.kernel
+        )
         # One clock per thread that writes it.
         self.seconds = dict.fromkeys(("load", "filter", "transfer", "kernel", "store"), 0.0)
 
@@ -263,9 +260,9 @@ class _Run:
         ]
         pool = self.device.pool
         with (
-            pool.acquire((self.tile, grid.nt), torch.float32) as image,
-            pool.acquire((self.tile, grid.nt), torch.int32) as fold,
-            Pipeline(stages, in_flight=IN_FLIGHT) as pipeline,
+            pool.acquire((self.job.plan.tile_rows, grid.nt), torch.float32) as image,
+            pool.acquire((self.job.plan.tile_rows, grid.nt), torch.int32) as fold,
+            Pipeline(stages, in_flight=self.job.plan.in_flight) as pipeline,
         ):
             resident = _Resident(image.tensor, fold.tensor)
             for block in pipeline.run(blocks(self.options.survey, self.steps, self.job.block)):
@@ -286,8 +283,13 @@ class _Run:
             store=clock["store"],
             total=time.perf_counter() - begin,
         )
-        members = [sum(len(step.index) for step in self.steps if step.bin == b) for b in range(self.options.bins)]
+        members = [self._traces_in(number) for number in range(self.options.bins)]
         return volumes.image(grid, self.options.edges, members, timing, self.job, self.options.attributes())
+
+    def _traces_in(self, number: int) -> int:
+        """Count the traces of an offset bin; tiles may share some."""
+        parts = [step.index for step in self.steps if step.bin == number]
+        return len(np.unique(np.concatenate(parts))) if parts else 0
 
     def _load(self, item: tuple[Pass, NDArray[np.int64]]) -> _Block:
         """Read samples, drop silent traces, refuse broken ones, and move coordinates to the local frame."""
@@ -426,7 +428,6 @@ class _Volumes:
         common = None
         if edges is not None:
             shape = (grid.nx, grid.ny, len(edges) - 1, grid.nt)
-            # A pass visits each pillar range once per bin; traces are counted per tile there, once here.
             common = Gathers(edges, self.panels.reshape(shape), self.panel_fold.reshape(shape), tuple(members))
         stack, fold = self.stack.reshape(grid.shape), self.fold.reshape(grid.shape)
         return Image(grid, stack, fold, common, timing, job, attributes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +259,13 @@ def _offset_warning(
 
 
 def write_segy(
-    survey: Survey, path: str | os.PathLike[str], *, sample_format: int = 5, endian: str = "big", block: int = 2048
+    survey: Survey,
+    path: str | os.PathLike[str],
+    *,
+    sample_format: int = 5,
+    endian: str = "big",
+    block: int = 2048,
+    progress: Callable[[int, int | None], object] | None = None,
 ) -> None:
     """Write a survey as SEG-Y revision 1: whole, or not at all.
 
@@ -277,6 +283,8 @@ def write_segy(
         ``"big"`` (the standard) or ``"little"``.
     block
         Traces held in memory at a time.
+    progress
+        Called with (traces written, traces in all).
 
     Raises
     ------
@@ -311,6 +319,8 @@ def write_segy(
                 file.trace.raw[first : first + len(index)] = survey.read(index)
                 for i in index:
                     file.header[int(i)] = {byte: int(values[i]) for byte, values in headers.items()}
+                if progress is not None:
+                    progress(first + len(index), survey.n_traces)
 
 
 def _text(survey: Survey) -> dict[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -281,11 +281,18 @@ class Survey:
             "notes": list(self.notes),
         }
 
-    def write_segy(self, path: str | os.PathLike[str], *, sample_format: int = 5, endian: str = "big") -> None:
+    def write_segy(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sample_format: int = 5,
+        endian: str = "big",
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> None:
         """Write the survey as SEG-Y rev 1; see :func:`elinvar.seismic.segy.write_segy`."""
         from .segy import write_segy
 
-        write_segy(self, path, sample_format=sample_format, endian=endian)
+        write_segy(self, path, sample_format=sample_format, endian=endian, progress=progress)
 
 
 @dataclass(frozen=True)

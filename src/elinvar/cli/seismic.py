@@ -1,0 +1,216 @@
+"""``elinvar seismic``: make a survey, look at one, migrate one. Times are milliseconds here, as in files."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elinvar.cli.common import emit, progress, si, table
+from elinvar.errors import InputError
+
+if TYPE_CHECKING:
+    from elinvar.seismic import Survey, Velocity
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prestack time migration: SEG-Y in, image out.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+File = Annotated[Path, typer.Argument(help="Prestack SEG-Y file.")]
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", help="Where a trace header word is, e.g. sx=73 (may be repeated).", metavar="NAME=BYTE"),
+]
+Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
+Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Show warnings as one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for item in caught:
+                typer.echo(f"elinvar: warning: {item.message}", err=True)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    """Read ``a,b,c`` or ``first:last:step``."""
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            count = round((last - first) / step) + 1
+            return [first + i * step for i in range(count)] if count > 1 else [first]
+        return [float(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{option} {text!r} is neither numbers (0,400,800) nor first:last:step (0:800:200).") from None
+
+
+def _velocity(text: str, gradient: float, kind: str) -> Velocity:
+    """Read ``2500`` or ``ms:velocity,ms:velocity``."""
+    from elinvar.seismic import Velocity
+
+    try:
+        pairs = [tuple(float(part) for part in pick.split(":")) for pick in text.split(",")]
+    except ValueError:
+        pairs = []
+    if len(pairs) == 1 and len(pairs[0]) == 1:
+        return Velocity.linear(pairs[0][0], gradient)
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise InputError(f"--velocity {text!r} is neither a number (2500) nor picks in ms:m/s (0:1800,1000:2400).")
+    if gradient:
+        raise InputError("--gradient goes with one surface velocity, not with a table of picks; leave one out.")
+    return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind)  # type: ignore[arg-type]
+
+
+def _open(path: Path, header: list[str] | None, endian: str, dt: float | None) -> Survey:
+    from elinvar.seismic import open_segy
+
+    moved: dict[str, int] = {}
+    for entry in header or []:
+        name, _, byte = entry.partition("=")
+        if not byte.strip().isdecimal():
+            raise InputError(f"--header {entry!r} is not NAME=BYTE; write for example --header sx=73.")
+        moved[name.strip()] = int(byte)
+    with _sentences():
+        return open_segy(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
+
+
+@app.command()
+def synth(
+    path: Annotated[Path, typer.Argument(help="SEG-Y file to write.")],
+    dataset: Annotated[str, typer.Option(help="tiny, small, medium or large: 4 MB to 6.6 GB.")] = "small",
+    noise: Annotated[float, typer.Option(help="Noise relative to the signal's peak.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    sample_format: Annotated[int, typer.Option("--format", help="1 (IBM float) or 5 (IEEE float).")] = 5,
+    json_: Json = False,
+) -> None:
+    """Write a survey with a known answer: a diffractor 800 m below the centre, in 2500 m/s."""
+    from elinvar.seismic import synthetic
+
+    survey = synthetic.dataset(dataset, noise=noise, seed=seed)
+    with progress(f"writing {path.name}", total=survey.n_traces, unit="traces") as report:
+        survey.write_segy(path, sample_format=sample_format, progress=report)
+    x, y, t0 = survey.truth["points"][0]
+    result = {
+        "path": path,
+        "traces": survey.n_traces,
+        "samples": survey.n_samples,
+        "bytes": path.stat().st_size,
+        "diffractor": {"x_m": x, "y_m": y, "two_way_ms": 1e3 * t0},
+        "velocity_m_s": survey.truth["velocity"],
+    }
+    line = f"{path}: {survey.n_traces:,} traces; the diffractor is at x {x:g} m, y {y:g} m, {1e3 * t0:g} ms"
+    emit(result, json_, lambda: line)
+
+
+@app.command()
+def info(path: File, header: Header = None, endian: Endian = "auto", dt: Interval = None, json_: Json = False) -> None:
+    """Say what is in a file, what does not add up, and which grid would cover it."""
+    from elinvar.seismic import Grid
+
+    survey = _open(path, header, endian, dt)
+    grid = Grid.from_survey(survey)
+    found: dict[str, Any] = {
+        **survey.info(),
+        "suggested_grid": {
+            "origin_m": grid.origin, "azimuth_deg": grid.azimuth, "nx": grid.nx, "ny": grid.ny,
+            "dx_m": grid.dx, "dy_m": grid.dy, "nt": grid.nt, "dt_s": grid.dt,
+        },
+    }  # fmt: skip
+
+    def render() -> object:
+        flat = {**found, **{f"grid {k}": v for k, v in found.pop("suggested_grid").items()}}
+        flat.pop("suggested_grid", None)
+        return table([{"": name.replace("_", " "), "value": _plain(value)} for name, value in flat.items()])
+
+    emit(found, json_, render)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        between = "; " if any(isinstance(item, str) for item in value) else " to "
+        return between.join(_plain(item) for item in value) or "-"
+    return f"{value:,.10g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command()
+def migrate(  # one option per knob of the library: a long signature is the interface
+    path: File,
+    out: Annotated[Path, typer.Argument(help="Zarr folder to write; replaced when it exists.")],
+    velocity: Annotated[
+        str, typer.Option("--velocity", "-v", help="m/s: 2500, or picks in ms:m/s such as 0:1800,1000:2400.")
+    ],
+    kind: Annotated[str, typer.Option(help="What the picks are: rms, interval or average.")] = "rms",
+    gradient: Annotated[float, typer.Option(help="k of V = V0 + k z, in 1/s, with one velocity.")] = 0.0,
+    bin_size: Annotated[str | None, typer.Option("--bin", help="Bin size in m: 25 or 25,12.5.")] = None,
+    azimuth: Annotated[float | None, typer.Option(help="Of the +inline axis, degrees clockwise from north.")] = None,
+    t_max: Annotated[float | None, typer.Option("--t-max", help="Last output time in ms.")] = None,
+    dt_out: Annotated[float | None, typer.Option("--dt-out", help="Output sample interval in ms.")] = None,
+    dip: Annotated[float, typer.Option(help="Largest dip to image, degrees.")] = 45.0,
+    radius: Annotated[float | None, typer.Option(help="Largest midpoint distance, m.")] = None,
+    taper: Annotated[float, typer.Option(help="Part of the aperture that is tapered.")] = 0.2,
+    amplitude: Annotated[str, typer.Option(help="true or none.")] = "true",
+    phase_filter: Annotated[bool, typer.Option(help="Apply the -d/dt filter.")] = True,
+    gathers: Annotated[str | None, typer.Option(help="Offset bin edges in m: 0,400,800 or 0:800:200.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="Kernel version; see `elinvar kernels`.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
+    header: Header = None,
+    endian: Endian = "auto",
+    dt: Interval = None,
+    json_: Json = False,
+) -> None:
+    """Migrate a survey and write image, fold and gathers as Zarr."""
+    from elinvar import seismic
+
+    survey = _open(path, header, endian, dt)
+    step = survey.dt if dt_out is None else 1e-3 * dt_out
+    sides = None if bin_size is None else _numbers(bin_size, "--bin")
+    if sides is not None and len(sides) > 2:
+        raise InputError(f"--bin {bin_size!r} has {len(sides)} numbers; give one, or two with a comma.")
+    grid = seismic.Grid.from_survey(
+        survey,
+        bin_size=None if sides is None else (sides[0], sides[-1]),
+        azimuth=azimuth,
+        nt=None if t_max is None else round(1e-3 * t_max / step) + 1,
+        dt=step,
+    )
+    field = _velocity(velocity, gradient, kind)
+    aperture = seismic.Aperture(dip=dip, radius=radius, taper=taper)
+    edges = None if gathers is None else _numbers(gathers, "--gathers")
+    job = seismic.plan(survey, field, grid, aperture=aperture, gathers=edges, kernel=kernel, device=device)
+    if plan_only:
+        emit(job, json_, lambda: str(job))
+        return
+    typer.echo(f"elinvar: {job}", err=True)
+    begin = time.perf_counter()
+    with progress("migrating", total=job.traces, unit="traces") as report:
+        image = seismic.migrate(
+            survey, field, grid, aperture=aperture, amplitude=amplitude, phase_filter=phase_filter, gathers=edges,
+            kernel=kernel, device=device, progress=report,
+        )  # fmt: skip
+    image.to_zarr(out)
+    spent = time.perf_counter() - begin
+    result = {
+        "path": out,
+        "shape": grid.shape,
+        "contributions": image.contributions,
+        "contributions_per_second": image.contributions / max(image.timing.kernel, 1e-9),
+        "timing_s": image.timing,
+        "job": job,
+    }
+    rate = si(image.contributions / max(image.timing.kernel, 1e-9))
+    line = (
+        f"{out}: {' x '.join(map(str, grid.shape))}, {image.contributions:.3g} contributions at {rate}/s, {spent:.1f} s"
+    )
+    emit(result, json_, lambda: line)
