@@ -83,3 +83,17 @@ def test_shipped_ci_cases_are_callable(entry: registry_module.Benchmark) -> None
     for name, case in registry_module.load(entry.path).ci_cases().items():
         assert name
         case.fn()
+
+
+def test_a_roofline_says_when_it_was_measured_on_a_busy_machine() -> None:
+    from elinvar.bench import Load, Samples, Work
+    from elinvar.bench.ceilings import from_samples
+
+    rows = {
+        "copy": Samples("copy", (0.1,), work=Work(bytes=8e9)),
+        "gemm fp32": Samples("gemm fp32", (0.1,), work=Work(flops=2e10)),
+    }
+    roof = from_samples(rows, "box")
+    assert (roof.copy_gbps, roof.f32_gflops, roof.bf16_gflops, roof.contended) == (80.0, 200.0, None, False)
+    busy = Samples("copy", (0.1,), work=Work(bytes=8e9), load=Load(1.0, 2, 1.0))
+    assert from_samples(rows | {"copy": busy}).contended

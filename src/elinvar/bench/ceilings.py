@@ -30,6 +30,8 @@ class Roofline:
         Square matrix product in 1e9 operations per second; None where the device lacks the type.
     device, name
         Which device, and its name for humans.
+    contended
+        Whether something else used the machine meanwhile: the ceilings are then too low.
     """
 
     copy_gbps: float
@@ -37,6 +39,7 @@ class Roofline:
     bf16_gflops: float | None
     device: str = "cpu"
     name: str = ""
+    contended: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -108,7 +111,8 @@ def from_samples(samples: Mapping[str, Samples], name: str = "") -> Roofline:
         return getattr(found.work, amount) / found.median / 1e9 if found and found.work else None
 
     copy = samples[COPY]
-    return Roofline(rate(COPY, "bytes") or 0.0, rate(F32, "flops") or 0.0, rate(BF16, "flops"), copy.device, name)
+    busy = any(row.contended for row in samples.values())
+    return Roofline(rate(COPY, "bytes") or 0.0, rate(F32, "flops") or 0.0, rate(BF16, "flops"), copy.device, name, busy)
 
 
 def roofline(device: str | Device = "auto", *, runs: int = 9, warmup: int = 3) -> Roofline:
