@@ -38,7 +38,7 @@ def test_the_tour_shows_everything_and_cleans_up(tmp_path):
     html = page.html_text()
     for words in (
         "focus error on the map", "Recorded: offset", "Migrated: inline 11", "Migrated: crossline 11",
-        "Time slice at 640 ms", "Fold at 640 ms", "Offset gather", "contributions/s", "recorded time (ms)", "(km)",
+        "Time slice at 640 ms", "Fold of inline 11", "Offset gather", "contributions/s", "recorded time (ms)", "(km)",
     ):  # fmt: skip
         assert words in html, words
     assert html.count('class="plot"') == 7

@@ -280,19 +280,23 @@ def _slice(page: Page, image: Image, found: Focus) -> None:
 
 
 def _fold(page: Page, image: Image, found: Focus) -> None:
-    """Show how many traces contributed at the time of the peak."""
-    grid, k = image.grid, found.index[2]
-    cut = image.counts[:, :, k]
+    """Show how many traces contributed to each sample of the inline through the peak."""
+    grid, (i, _, _) = image.grid, found.index
+    cut = image.counts[i].T
     figure = image_figure(
         cut,
         x=(0.0, (grid.ny - 1) * grid.dy / 1e3),
-        y=(0.0, (grid.nx - 1) * grid.dx / 1e3),
-        xlabel="crossline axis (km)",
-        ylabel="inline axis (km)",
+        y=(1e3 * grid.t[0], 1e3 * grid.t[-1]),
+        xlabel="distance along crossline axis (km)",
+        ylabel="two-way time (ms)",
         colours="viridis",
         limits=(0.0, float(cut.max())),
     )
-    page.figure(figure, f"Fold at {1e3 * grid.t[k]:.0f} ms: 0 (dark) to {int(cut.max()):,} traces (bright) per sample.")
+    page.figure(
+        figure,
+        f"Fold of inline {grid.inlines[i]}: 0 (dark) to {int(cut.max()):,} traces (bright) per sample. The aperture "
+        "opens with depth; at the end, travel times leave the record.",
+    )
 
 
 def _gather(page: Page, image: Image, found: Focus) -> None:
