@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -141,7 +142,9 @@ def test_tensor_is_the_same_object_while_on_loan_and_refused_afterwards(pool: Po
         _ = lease.tensor
 
 
-def test_a_lease_works_in_inference_mode_and_out_of_it(pool: Pool) -> None:
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_lease_works_in_inference_mode_and_out_of_it(*, debug: bool) -> None:
+    pool = Pool("cpu", debug=debug)
     with torch.inference_mode(), nbytes(pool, 8) as lease:
         lease.tensor.fill_(1)
         assert not lease.tensor.is_inference()
@@ -214,6 +217,13 @@ def test_bytes_add_up(pool: Pool) -> None:
     now = pool.stats()
     assert (now.total_memory, now.bytes_peak, now.bytes_waste, now.bytes_cached) == (0, 1536, 0, 0)
     assert pool.live == 0
+
+
+def test_the_peak_stays(pool: Pool) -> None:
+    nbytes(pool, 4096).release()
+    pool.clear()
+    nbytes(pool, 512).release()
+    assert pool.stats().bytes_peak == 4096
 
 
 def consistent(pool: Pool, live: int) -> None:
@@ -358,6 +368,16 @@ def test_per_class_caps_waiting_buffers() -> None:
     assert (now.dropped, now.total_pooled, now.total_memory) == (4, 2, 512 + 1024)
 
 
+def test_a_lower_cap_keeps_the_most_recently_used(pool: Pool) -> None:
+    old, new = nbytes(pool, 512), nbytes(pool, 512)
+    address = storage(new)
+    old.release()
+    new.release()
+    pool.set_per_class(1)
+    with nbytes(pool, 512) as lease:
+        assert storage(lease) == address
+
+
 def test_ten_per_class_by_default(pool: Pool) -> None:
     assert pool.per_class == 10
     for lease in [nbytes(pool, 512) for _ in range(12)]:
@@ -396,6 +416,7 @@ def test_clear_size_clears_the_class_that_serves_it(pool: Pool) -> None:
     assert pool.clear_size(1000) == 2048  # not "the class called 1000"
     now = pool.stats()
     assert before - now.bytes_cached == 2048
+    assert now.evictions == 2
     assert pool.clear_size(1000) == 0
     assert now.size_classes == 2
     assert pool.clear_size(0) == 512
@@ -597,6 +618,25 @@ def test_a_frame_is_of_its_context(pool: Pool) -> None:
     found[0].release()
 
 
+def test_a_closed_frame_passes_leases_on_to_the_one_around_it(pool: Pool) -> None:
+    with pool.frame():
+        with pool.frame():
+            context = contextvars.copy_context()
+        lease = context.run(nbytes, pool, 8)
+        assert not lease.released
+    assert lease.released
+
+
+def test_a_long_frame_forgets_what_was_released_early(pool: Pool) -> None:
+    with pool.frame():
+        lease = nbytes(pool, 8)
+        watch = weakref.ref(lease)
+        lease.release()
+        del lease
+        gc.collect()
+        assert watch() is None
+
+
 def test_a_frame_keeps_leases_whose_names_are_gone(pool: Pool) -> None:
     with pool.frame():
         total = nbytes(pool, 8).tensor.fill_(3)
@@ -626,6 +666,14 @@ def test_frozen_raises_on_a_miss_and_only_on_a_miss(pool: Pool) -> None:
             nbytes(pool, 4096)  # leaving the inner block does not thaw the outer one
         nbytes(Pool("cpu"), 4096)  # other pools are not frozen
     nbytes(pool, 4096).release()
+
+
+def test_several_pools_can_be_frozen(pool: Pool) -> None:
+    other = Pool("cpu")
+    with pool.frozen(), other.frozen():
+        for frozen in (pool, other):
+            with pytest.raises(FrozenPool):
+                nbytes(frozen, 8)
 
 
 def test_frozen_is_of_its_context(pool: Pool) -> None:
@@ -886,8 +934,6 @@ def test_this_torch_shows_holders() -> None:
 
 
 def test_weakref_callback_on_release_may_use_the_pool(pool: Pool) -> None:
-    import weakref
-
     seen: list[int] = []
     lease = nbytes(pool, 8)
     watch = weakref.finalize(lease.tensor, lambda: seen.append(nbytes(pool, 8).tensor.numel()))
@@ -914,6 +960,8 @@ def test_debug_poisons_integers_on_acquire(dtype: torch.dtype, value: int) -> No
     for _ in range(2):
         with pool.acquire((30,), dtype) as lease:
             assert bool((lease.tensor == value).all())
+            if dtype == torch.bool:  # other bytes than 0 and 1 are no booleans at all
+                assert lease.tensor.view(torch.uint8).tolist() == [1] * 30
             lease.tensor.zero_()
 
 
@@ -1072,6 +1120,24 @@ def test_released_on_another_stream_than_acquired(streamed: Pool, streams: FakeS
         assert streams.diary[:3] == [("wait", "third", 1), ("wait", "third", 2), ("keep", 512, "third")]
 
 
+def test_a_stream_awaits_others_only(streamed: Pool, streams: FakeStreams) -> None:
+    lease = nbytes(streamed, 8)
+    with streams.use("side"):
+        lease.release()
+        streams.diary.clear()
+        nbytes(streamed, 8)
+    assert [entry for entry in streams.diary if entry[0] == "wait"] == [("wait", "side", 1)]
+
+
+def test_each_buffer_knows_the_stream_of_its_present_lease(streamed: Pool, streams: FakeStreams) -> None:
+    nbytes(streamed, 8).release()
+    with streams.use("side"):
+        lease = nbytes(streamed, 8)
+    streams.diary.clear()
+    lease.release()  # on main, although the work went to side
+    assert streams.diary == [("record", "side", 2), ("record", "main", 3)]
+
+
 def test_poison_awaits_the_work_it_would_overwrite(streams: FakeStreams) -> None:
     pool = Pool("cpu", streams=streams, debug=True)
     lease = nbytes(pool, 8)
@@ -1186,6 +1252,27 @@ def test_named_tensors_in_threads_never_share_memory(restless: None) -> None:
     consistent(pool, 0)
 
 
+def test_books_are_only_touched_under_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races between a few bytecodes hardly ever show: check the lock itself."""
+    entered: list[str] = []
+    for name in ("_find", "_take_back", "_settle", "_evict"):
+        real = getattr(Pool, name)
+
+        def checked(self: Pool, *args: object, real: Callable[..., object] = real, name: str = name) -> object:
+            assert self._lock._is_owned(), name  # type: ignore[attr-defined]
+            entered.append(name)
+            return real(self, *args)
+
+        monkeypatch.setattr(Pool, name, checked)
+    pool = Pool("cpu", budget_bytes=4096)
+    with nbytes(pool, 8):
+        pool.stats()
+    for trim in (pool.clear, lambda: pool.shrink_to_fit(0), lambda: pool.clear_size(1), lambda: pool.set_budget(1)):
+        trim()
+    assert pool.live == 0
+    assert set(entered) == {"_find", "_take_back", "_settle", "_evict"}
+
+
 def test_only_one_of_many_threads_releases_a_lease(pool: Pool, restless: None) -> None:
     for _ in range(50):
         lease = nbytes(pool, 8)
@@ -1217,8 +1304,6 @@ def test_live_leases_counts_all_pools(pool: Pool) -> None:
 
 
 def test_a_pool_dies_with_its_last_name() -> None:
-    import weakref
-
     pool = Pool("cpu")
     nbytes(pool, 8).release()
     watch = weakref.ref(pool)

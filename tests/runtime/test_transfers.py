@@ -62,6 +62,14 @@ def test_a_counter_is_live_and_stops_with_its_block() -> None:
     assert "h2d_calls=3" in repr(outer)
 
 
+def test_a_counter_can_be_stopped_early() -> None:
+    with transfers.count() as counter:
+        to_device(torch.ones(1), META)
+        counter.stop()
+        to_device(torch.ones(1), META)
+    assert counter.h2d_calls == 1
+
+
 def test_a_counter_sees_all_threads() -> None:
     def work() -> None:
         for _ in range(200):

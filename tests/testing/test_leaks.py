@@ -56,9 +56,9 @@ def test_threads_are_named(stop: threading.Event) -> None:
 
 def test_a_thread_that_ends_soon_is_no_leak() -> None:
     def work() -> None:
-        threading.Thread(target=time.sleep, args=(0.1,)).start()
+        threading.Thread(target=time.sleep, args=(0.5,)).start()
 
-    assert_no_leak(work, repeats=3)
+    assert_no_leak(work, repeats=3, warmup=1)
 
 
 def test_descriptors_are_named() -> None:

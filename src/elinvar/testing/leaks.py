@@ -87,14 +87,15 @@ def _without(now: tuple[str, ...], before: tuple[str, ...]) -> str:
     return shown + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
 
 
-def _settled(before: _Census) -> _Census:
-    """Take a census, allowing threads a moment to end."""
+def _settled(threads: int) -> _Census:
+    """Take a census, allowing threads beyond `threads` a moment to end."""
+    import psutil
+
+    process = psutil.Process()
     end = time.monotonic() + _GRACE
-    now = _census()
-    while now.threads > before.threads and time.monotonic() < end:
+    while process.num_threads() > threads and time.monotonic() < end:
         time.sleep(0.01)
-        now = _census()
-    return now
+    return _census()
 
 
 def _complaints(before: _Census, now: _Census, repeats: int) -> list[str]:
@@ -141,12 +142,13 @@ def assert_no_leak(
         raise InputError(
             f"assert_no_leak: repeats={repeats}, warmup={warmup}, max_rss_bytes={max_rss_bytes}; pass at least 2, 1, 0."
         )
+    threads = _census().threads
     for _ in range(warmup):
         fn()
-    before = _census()
+    before = _settled(threads)  # a thread of the last warm-up run that is about to end must not count as normal
     for _ in range(repeats):
         fn()
-    now = _settled(before)
+    now = _settled(before.threads)
     complaints = _complaints(before, now, repeats)
     growth = now.rss - before.rss
     if growth > max_rss_bytes:
