@@ -19,11 +19,13 @@ attributes, unsuffixed floating literals are single precision, ``1.5h`` and ``1.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from elinvar.errors import MetalSyntaxError
 
 from .language import Source
 from .lexer import Token
-from .reader import Function, match
+from .reader import CLOSING, Function, match, match_angle
 from .words import ADDRESS_SPACES
 
 __all__ = ["translate"]
@@ -33,6 +35,7 @@ _COMPONENTS = re.compile(r"[xyzw]{1,4}|[rgba]{1,4}")
 _WRITES = frozenset(
     {"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=", "++", "--", "(", "[", ".", "->"}
 )
+_SMALL = re.compile(r"(packed_)?(half|bfloat)([234](x[234])?)?$")
 _FLOATING = re.compile(
     r"((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?|0[xX][0-9a-fA-F.]+[pP][+-]?\d+)([fFhH]|bf|BF)?"
 )
@@ -43,13 +46,17 @@ _UNROLL_COUNT = re.compile(r"(?:clang loop unroll_count|unroll)(?: \()? ?(\d+)(?
 class _Writer:
     """Puts tokens out so that every one stays on its own line, with ``#line`` marks where lines jump."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, flat: bool = False) -> None:
         self.parts: list[str] = []
         self.line = 0
         self.file: str | None = None
         self.default = file or "source.metal"
+        self.flat = flat
 
     def put(self, text: str, where: Token) -> None:
+        if self.flat:
+            self.parts.append(f"{text} ")
+            return
         file = where.file or self.default
         ahead = where.line - self.line
         if file != self.file or not 0 <= ahead <= 8:
@@ -110,6 +117,7 @@ class _Translator:
         self.shared = {s.statement[0]: s for f in known.functions for s in f.shared}
         self.dropped = {one.span[0]: one.span[1] for one in known.instantiations}
         self.program_constants = known.program_constants
+        self.small = any(t.kind == "name" and _SMALL.match(t.text) for t in self.tokens)
 
     def run(self) -> str:
         index, end = 0, len(self.tokens)
@@ -136,6 +144,8 @@ class _Translator:
             return match(tokens, index) + 1
         if token.kind == "name":
             return self.name(index)
+        if token.text == "?" and self.small and token.kind == "mark":
+            return self.conditional(index)
         self.out.put(_number(token.text) if token.kind == "number" else token.text, token)
         return index + 1
 
@@ -177,6 +187,81 @@ class _Translator:
         if len(picked) > 1 and tokens[after].text not in _WRITES:
             self.out.put("->* elinvar_read", tokens[index])
         return after
+
+    # ---- a ? b : c where a half may meet a float (see elinvar_arm in msl_base.h) ----
+    def conditional(self, index: int) -> int:
+        arms, end = self.arms(index)
+        kinds = ", ".join(f"decltype({self.flat(low, high)})" for low, high in arms)
+        opens, closes = {low for low, _ in arms}, {high for _, high in arms}
+        at = index
+        while at < end:
+            if at in opens:
+                self.out.put(f"elinvar_arm<{kinds}>(", self.tokens[at])
+            at = self.plain(at)
+            if at in closes:
+                self.out.put(")", self.tokens[at - 1])
+        return end
+
+    def plain(self, index: int) -> int:
+        """Translate one token, or one bracketed range, without wrapping this level's ``?`` again."""
+        if self.tokens[index].text in {"?", ":"} and self.tokens[index].kind == "mark":
+            self.out.put(self.tokens[index].text, self.tokens[index])
+            return index + 1
+        if self.tokens[index].text not in CLOSING:
+            return self.step(index)
+        close = match(self.tokens, index)
+        while index <= close:
+            index = self.step(index)
+        return index
+
+    def flat(self, low: int, high: int) -> str:
+        out, self.out = self.out, _Writer("", flat=True)
+        try:
+            while low < high:
+                low = self.step(low)
+            return "".join(self.out.parts)
+        finally:
+            self.out = out
+
+    def arms(self, question: int) -> tuple[list[tuple[int, int]], int]:
+        """Return the ranges of a conditional's values, nested conditionals flattened, and where it ends."""
+        middle = self.past(question + 1)
+        found: list[tuple[int, int]] = []
+        end = self.past(middle + 1)
+        for low, high in ((question + 1, middle), (middle + 1, end)):
+            inner = next((i for i in self.top_level(low, high) if self.tokens[i].text == "?"), None)
+            found += [(low, high)] if inner is None else self.arms(inner)[0]
+        return found, end
+
+    def top_level(self, low: int, high: int) -> Iterator[int]:
+        while low < high:
+            yield low
+            low = self.skip(low)
+
+    def skip(self, index: int) -> int:
+        """Return the index past a token, a bracketed range, or ``name<arguments>``."""
+        tokens = self.tokens
+        if tokens[index].text in CLOSING and tokens[index].kind == "mark":
+            return match(tokens, index) + 1
+        if tokens[index].text == "<" and tokens[index - 1].kind == "name":
+            try:
+                close = match_angle(tokens, index)
+            except MetalSyntaxError:
+                return index + 1
+            if tokens[close + 1].text in {"(", "{", "::"}:
+                return close + 1
+        return index + 1
+
+    def past(self, index: int) -> int:
+        """Return where one arm that starts at `index` ends."""
+        depth = 0
+        while index < len(self.tokens):
+            text = self.tokens[index].text
+            if depth == 0 and text in {",", ";", ")", "]", "}", ":"}:
+                break
+            depth += {"?": 1, ":": -1}.get(text, 0)
+            index = self.skip(index)
+        return index
 
     def threadgroup(self, index: int) -> int:
         tokens = self.tokens

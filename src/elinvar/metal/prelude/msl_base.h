@@ -270,15 +270,21 @@ ELINVAR_SMALL_COMPARE(==)
 ELINVAR_SMALL_COMPARE(!=)
 
 // `condition ? a : b` with a half on one side and a float on the other is a float in Metal; C++ cannot choose between two
-// classes' conversions, so the translation wraps both arms where half or bfloat occur.
+// classes' conversions, so where half or bfloat occur the translation writes each arm as elinvar_arm<types of all>(arm).
 template <class X, class Y> struct elinvar_common { typedef X type; };
 template <class F> struct elinvar_common<elinvar_small<F>, float> { typedef float type; };
-template <class F, class T> struct elinvar_common<T, elinvar_small<F>> {
+template <class T, class F> struct elinvar_common<T, elinvar_small<F>> {
   typedef metal::conditional_t<elinvar_integral<T>, elinvar_small<F>, T> type;
 };
-template <class Y, class X>
-ELINVAR_FN constexpr typename elinvar_common<metal::decay_t<X>, metal::decay_t<Y>>::type elinvar_arm(X&& x) {
-  return static_cast<typename elinvar_common<metal::decay_t<X>, metal::decay_t<Y>>::type>(x);
+template <class T> struct elinvar_common<T, float> {
+  typedef metal::conditional_t<elinvar_integral<T>, float, T> type;
+};
+template <class F, class G> struct elinvar_common<elinvar_small<F>, elinvar_small<G>> { typedef elinvar_small<F> type; };
+template <class X, class... Y> struct elinvar_common_all { typedef X type; };
+template <class X, class Y, class... Z> struct elinvar_common_all<X, Y, Z...>
+    : elinvar_common_all<typename elinvar_common<X, metal::decay_t<Y>>::type, Z...> {};
+template <class... Y, class X> ELINVAR_FN constexpr typename elinvar_common_all<metal::decay_t<X>, Y...>::type elinvar_arm(X&& x) {
+  return static_cast<typename elinvar_common_all<metal::decay_t<X>, Y...>::type>(x);
 }
 
 }  // namespace elinvar_msl

@@ -140,14 +140,18 @@ template <class T, int N, int ALIGN> struct alignas(ALIGN) elinvar_parts { T v[N
 #define ELINVAR_ASSIGN(NAME, N) \
   for (int i = 0; i < N; i++) v[i] = other.v[i];
 #endif
+#define ELINVAR_LAID_OUT(NAME) \
+  static_assert(sizeof(NAME) == elinvar_size && alignof(NAME) == elinvar_align, "this is not Metal's layout")
 #define ELINVAR_VECTOR_MEMBERS(NAME, N)                                                                                \
   NAME() = default;                                                                                                    \
   NAME(const NAME&) = default;                                                                                         \
   template <class A, class = metal::enable_if_t<elinvar_kind_v<A> != 0>> ELINVAR_FN constexpr NAME(A splat) : v{} {    \
+    ELINVAR_LAID_OUT(NAME);                                                                                            \
     for (int i = 0; i < N; i++) v[i] = T(splat);                                                                       \
   }                                                                                                                    \
   template <class... A, class = metal::enable_if_t<(sizeof...(A) > 1) && (elinvar_gives<T, A>::value + ...) == N>>     \
   ELINVAR_FN constexpr NAME(const A&... parts) : v{} {                                                                 \
+    ELINVAR_LAID_OUT(NAME);                                                                                            \
     int at = 0;                                                                                                        \
     (elinvar_fill(v, at, parts), ...);                                                                                 \
   }                                                                                                                    \
@@ -158,6 +162,7 @@ template <class T, int N, int ALIGN> struct alignas(ALIGN) elinvar_parts { T v[N
     for (int i = 0; i < N; i++) v[i] = T(whole.v[i]);                                                                  \
   }                                                                                                                    \
   ELINVAR_FN NAME& operator=(const NAME& other) {                                                                      \
+    ELINVAR_LAID_OUT(NAME);                                                                                            \
     ELINVAR_ASSIGN(NAME, N)                                                                                            \
     return *this;                                                                                                      \
   }                                                                                                                    \
@@ -168,6 +173,7 @@ namespace metal {
 #define ELINVAR_VECTOR(N, ALIGN, FIRST, SECOND, SWIZZLE_FIRST, SWIZZLE_SECOND)                                         \
   template <class T> struct alignas(ALIGN * sizeof(T)) vec<T, N> {                                                     \
     typedef T value_type;                                                                                              \
+    static constexpr size_t elinvar_size = ALIGN * sizeof(T), elinvar_align = ALIGN * sizeof(T);                       \
     union {                                                                                                            \
       T v[N];                                                                                                          \
       struct { T FIRST; };                                                                                             \
@@ -179,6 +185,7 @@ namespace metal {
   };                                                                                                                   \
   template <class T> struct packed_vec<T, N> {                                                                         \
     typedef T value_type;                                                                                              \
+    static constexpr size_t elinvar_size = N * sizeof(T), elinvar_align = alignof(T);                                  \
     union {                                                                                                            \
       T v[N];                                                                                                          \
       struct { T FIRST; };                                                                                             \

@@ -1,0 +1,274 @@
+"""Compiling translated Metal with the machine's own C++ compiler, and keeping what came out.
+
+Three kinds of build: ``plain`` runs in this process; ``races`` has every access to shared memory announced to the race
+detector (``-fsanitize=thread`` code generation, elinvar's own runtime behind it); ``sanitize`` is a program of its own
+under AddressSanitizer. What is built is kept in the user's cache folder under a hash of everything that went into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Literal
+
+from elinvar.errors import MetalError, MetalSyntaxError
+from elinvar.runtime.files import atomic_write, cache_dir
+
+from .language import Source
+from .signature import Attribute, Buffer, Signature
+from .translate import translate
+
+__all__ = ["Build", "Mode", "compiler", "cpp_text", "make"]
+
+Mode = Literal["plain", "races", "sanitize"]
+_PRELUDE = Path(__file__).with_name("prelude")
+# Signed overflow wraps and casts between pointers alias, as on a GPU; nothing reorders or contracts floating point.
+_LANGUAGE: tuple[str, ...] = (
+    "-std=c++17",
+    "-w",
+    "-fPIC",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fwrapv",
+    "-fno-strict-aliasing",
+    "-fsigned-char",
+)
+_LANGUAGE += ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_MODE: dict[Mode, tuple[str, ...]] = {
+    "plain": ("-O1", "-g1", "-gdwarf-4"),
+    "races": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=thread"),
+    "sanitize": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=address", "-fno-omit-frame-pointer"),
+}
+_ERROR = re.compile(r"^(?P<file>[^\n:]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
+_PLACE = {
+    "thread_position_in_grid": "position_in_grid",
+    "threads_per_grid": "grid",
+    "grid_size": "grid",
+    "grid_origin": "origin",
+    "thread_position_in_threadgroup": "position_in_group",
+    "threadgroup_position_in_grid": "group_position",
+    "threads_per_threadgroup": "group",
+    "dispatch_threads_per_threadgroup": "group",
+    "threadgroups_per_grid": "groups",
+}
+_NUMBER = {
+    "thread_index_in_threadgroup": "t->index",
+    "thread_index_in_simdgroup": "t->index % 32u",
+    "simdgroup_index_in_threadgroup": "t->index / 32u",
+    "simdgroups_per_threadgroup": "(t->count + 31u) / 32u",
+    "dispatch_simdgroups_per_threadgroup": "(t->count + 31u) / 32u",
+    "threads_per_simdgroup": "32u",
+    "thread_execution_width": "32u",
+    "thread_index_in_quadgroup": "t->index % 4u",
+    "quadgroup_index_in_threadgroup": "t->index / 4u",
+    "quadgroups_per_threadgroup": "(t->count + 3u) / 4u",
+    "dispatch_quadgroups_per_threadgroup": "(t->count + 3u) / 4u",
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One compiled source: a shared library, or for ``sanitize`` a program."""
+
+    path: Path
+    mode: Mode
+    kernels: tuple[str, ...]
+
+
+@cache
+def compiler() -> tuple[str, str]:
+    """Return the C++ compiler's path and version.
+
+    Raises
+    ------
+    MetalError
+        Without one, saying what to install.
+    """
+    named = os.environ.get("ELINVAR_CXX")
+    for name in (named,) if named else ("g++", "clang++", "c++"):
+        path = shutil.which(name)
+        if path:
+            found = _run([path, "--version"])
+            return path, found.stdout.splitlines()[0] if found.stdout else name
+    how = "xcode-select --install" if platform.system() == "Darwin" else "sudo apt-get install g++"
+    missing = f"ELINVAR_CXX={named} was not found" if named else "none was found"
+    raise MetalError(f"[metal] running Metal on the CPU needs a C++17 compiler, and {missing}: {how}")
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    except OSError as error:
+        raise MetalError(f"[metal] cannot start {command[0]}: {error}") from error
+
+
+# ---- the C++ text ---------------------------------------------------------------------------------------------------
+def _argument(one: Buffer | Attribute) -> str:
+    if isinstance(one, Buffer):
+        kind = "elinvar_reference" if one.is_reference else "elinvar_pointer"
+        return f"elinvar_msl::{kind}{{b[{one.index}]}}"
+    place = _PLACE.get(one.attribute)
+    if place is None:
+        return f"elinvar_msl::{one.scalar}({_NUMBER[one.attribute]})"
+    return f"elinvar_msl::elinvar_position<elinvar_msl::{one.type_name}>(t->{place})"
+
+
+def _wrapper(number: int, signature: Signature) -> str:
+    arguments = ", ".join(_argument(one) for one in signature.order)
+    call = f"elinvar_msl::{signature.function}({arguments});"
+    return f"static void elinvar_body_{number}(void** b, const elinvar_thread* t) {{ (void)b, (void)t; {call} }}\n"
+
+
+def cpp_text(source: Source) -> str:
+    """Return the C++ that is compiled: the prelude, the translated source, one entry for each kernel."""
+    kernels = list(source.kernels.values())
+    entries = "".join(f'  {{"{k.name}", elinvar_body_{n}}},\n' for n, k in enumerate(kernels))
+    return (
+        '#include "emulator.h"\n'
+        "namespace metal = elinvar_msl::metal;\n"
+        "namespace elinvar_msl {\n"
+        f"{translate(source)}\n"
+        "}  // namespace elinvar_msl\n"
+        '#line 1 "elinvar-entries"\n'
+        + "".join(_wrapper(n, k) for n, k in enumerate(kernels))
+        + f'extern "C" {{\nextern const elinvar_entry elinvar_kernels[] = {{\n{entries}  {{nullptr, nullptr}}}};\n}}\n'
+    )
+
+
+# ---- building -------------------------------------------------------------------------------------------------------
+def _digest(*parts: str | bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()[:24]
+
+
+@cache
+def _prelude_digest() -> str:
+    files = [path for path in sorted(_PRELUDE.iterdir()) if path.name.startswith(("emulator", "msl_"))]
+    return _digest(*(part for path in files for part in (path.name, path.read_bytes())))
+
+
+@lru_cache(maxsize=8)
+def _flags(mode: Mode) -> tuple[str, ...]:
+    path, version = compiler()
+    extra = [flag for flag in ("-ftrivial-auto-var-init=pattern",) if _accepts(path, version, flag)]
+    return (*_LANGUAGE, *_MODE[mode], *extra)
+
+
+@cache
+def _accepts(path: str, _version: str, flag: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.cpp"
+        probe.write_text("int x;\n")
+        return _run([path, flag, "-c", str(probe), "-o", str(probe.with_suffix(".o"))]).returncode == 0
+
+
+def _key(mode: Mode, *parts: str) -> str:
+    return _digest(compiler()[1], platform.machine(), _prelude_digest(), *_flags(mode), *parts)
+
+
+def _folder() -> Path:
+    folder = cache_dir() / "emulator"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _runtime(mode: Mode) -> Path:
+    """Return the runtime: a shared library that kernels are linked to, or an object for ``sanitize``."""
+    suffix = ".o" if mode == "sanitize" else ".so"
+    target = _folder() / f"libelinvar-{_key(mode, 'runtime')}{suffix}"
+    if not target.exists():
+        # The runtime itself is never instrumented for races: it is what the instrumentation calls.
+        flags = [flag for flag in _flags(mode) if flag not in {"-fsanitize=thread", "-O1"}] + ["-O2"]
+        sources = [str(_PRELUDE / "emulator_runtime.cpp")]
+        if mode == "races":
+            sources.append(str(_PRELUDE / "emulator_races.cpp"))
+            flags.append("-DELINVAR_RACES")
+        with atomic_write(target) as new:
+            how = ["-c"] if mode == "sanitize" else ["-shared", f"-Wl,{_install_name()},{target.name}"]
+            libraries = [] if mode == "sanitize" else ["-lpthread", "-ldl"]
+            _compile([*flags, f"-I{_PRELUDE}", *how, *sources, "-o", str(new), *libraries], "the emulator's runtime")
+    return target
+
+
+def _install_name() -> str:
+    return "-install_name" if platform.system() == "Darwin" else "-soname"
+
+
+def _compile(arguments: Sequence[str], what: str) -> None:
+    done = _run([compiler()[0], *arguments])
+    if done.returncode:
+        raise MetalError(f"[metal] {compiler()[0]} cannot compile {what}: {done.stderr.strip()[:2000]}")
+
+
+def make(source: Source, mode: Mode) -> Build:
+    """Compile a source for the emulator, or return what an earlier run left in the cache.
+
+    Raises
+    ------
+    MetalSyntaxError
+        With the user's own file and line, for what the compiler does not understand.
+    MetalError
+        Without a compiler.
+    """
+    text = cpp_text(source)
+    suffix = "" if mode == "sanitize" else ".so"
+    target = _folder() / f"metal-{_key(mode, text)}{suffix}"
+    if not target.exists():
+        runtime = _runtime(mode)
+        with tempfile.TemporaryDirectory(prefix="elinvar-") as folder, atomic_write(target) as new:
+            file = Path(folder) / "kernels.cpp"
+            file.write_text(text)
+            if mode == "sanitize":
+                link = [str(_PRELUDE / "emulator_main.cpp"), str(runtime), "-lpthread", "-ldl", "-lm"]
+            else:
+                link = [
+                    "-shared",
+                    f"-L{runtime.parent}",
+                    "-Wl,--no-as-needed",
+                    f"-l:{runtime.name}",
+                    "-Wl,-rpath,$ORIGIN",
+                    "-lm",
+                ]
+                if platform.system() == "Darwin":
+                    link = ["-shared", str(runtime), "-Wl,-rpath,@loader_path", "-lm"]
+            flags = [*_flags(mode), f"-I{_PRELUDE}"]
+            if mode == "races":  # the instrumentation, but not its library
+                _compile_user([*flags, "-c", str(file), "-o", f"{file}.o"], source)
+                plain = [flag for flag in flags if flag != "-fsanitize=thread"]
+                _compile([*plain, f"{file}.o", *link, "-o", str(new)], "the kernels")
+            else:
+                _compile_user([*flags, str(file), *link, "-o", str(new)], source)
+            new.chmod(0o755)
+    return Build(target, mode, tuple(source.kernels))
+
+
+def _compile_user(arguments: Sequence[str], source: Source) -> None:
+    done = _run([compiler()[0], *arguments])
+    if done.returncode:
+        raise _translated(done.stderr, source)
+
+
+def _translated(log: str, source: Source) -> MetalError:
+    """Turn a compiler's log into an error about the user's file."""
+    file = source.file or "source.metal"
+    known = {token.file for token in source.tokens} | {file}
+    found = [m for m in _ERROR.finditer(log) if m["file"] in known]
+    if not found:
+        return MetalError(f"[metal] {compiler()[0]} failed: {log.strip()[:2000]}")
+    what = found[0]["what"].replace("elinvar_msl::metal::", "").replace("elinvar_msl::", "")
+    what = re.sub(r"elinvar_small<(?:elinvar_)?(half|bfloat)_format>", r"\1", what)
+    message = f"{found[0]['file'] if source.file else '<source>'}:{found[0]['line']}: {what}"
+    more = len({m["line"] for m in found}) - 1
+    return MetalSyntaxError(message + (f" (and {more} more lines with errors)" if more > 0 else ""))
