@@ -1,0 +1,88 @@
+"""The Metal text of fused functions, run in the emulator (and on the GPUs present) against float64 torch."""
+
+import pytest
+import torch
+
+from elinvar.metal.fuse import _arrange, gpu
+from elinvar.metal.fuse.expression import record
+from elinvar.metal.fuse.gradient import gradient
+
+
+def _affine_relu(x, scale, bias):
+    return torch.relu(x * scale + bias)
+
+
+def _layer_norm(x, weight):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + 1e-5) * weight
+
+
+def _mathematics(x, mask):
+    choice = torch.where(mask & (x > -1.0), torch.tanh(x) + torch.erf(x), torch.log1p(torch.exp(x)))
+    return choice * mask + torch.sigmoid(x) + torch.maximum(x, x * x) ** 3.0
+
+
+def _run(program, args):
+    views, outputs, layout = _arrange(program, args, "test", None)
+    gpu.launch(program, views, outputs, [2.0][: program.scalars], layout)
+    if program.per_row and not program.keepdim:
+        return [o.squeeze(program.axis) for o in outputs]
+    return outputs
+
+
+def _check(function, args, tolerance=2e-6):
+    program = record(function, tuple("tensor" for _ in args))
+    exact = function(*(a.double() if a.is_floating_point() else a for a in args))
+    for result in _run(program, args):
+        error = (result.double() - exact).abs().max() / exact.abs().max()
+        assert error <= tolerance, float(error)
+
+
+@pytest.mark.gxx
+class TestInTheEmulator:
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+    )
+    def test_vectors_of_neighbours(self, dtype, tolerance):
+        args = [torch.randn(6, 16).to(dtype), torch.randn(16).to(dtype), torch.randn(6, 1).to(dtype)]
+        _check(_affine_relu, args, tolerance)
+
+    def test_odd_sizes_and_strides(self):
+        x = torch.randn(7, 3, 5).permute(2, 0, 1)
+        _check(_affine_relu, [x, torch.randn(7, 1), torch.randn(5, 1, 3)])
+
+    def test_rows(self):
+        _check(_layer_norm, [torch.randn(3, 300), torch.randn(300)])
+        _check(lambda x: x.amax(0), [torch.randn(40, 2)])
+
+    def test_mathematics(self):
+        _check(_mathematics, [torch.linspace(-4, 4, 333), torch.arange(333) % 3 > 0])
+
+    def test_gradients(self):
+        x, w = torch.randn(3, 40, dtype=torch.float64), torch.randn(40, dtype=torch.float64)
+        incoming = torch.randn(3, 40)
+        program = gradient(record(_layer_norm, ("tensor", "tensor")))
+        to_x, to_w = _run(program, [x.float(), w.float(), incoming])
+        x.requires_grad_()
+        w.requires_grad_()
+        _layer_norm(x, w).backward(incoming.double())
+        torch.testing.assert_close(to_x.double(), x.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(to_w.sum(0).double(), w.grad, rtol=1e-4, atol=1e-5)
+
+    def test_extremes_keep_nan(self):
+        x = torch.tensor([float("nan"), -1.0, 2.0, float("-inf")])
+        program = record(lambda a: torch.relu(a) + torch.maximum(a * 0, a), ("tensor",))
+        (result,) = _run(program, [x])
+        torch.testing.assert_close(result, torch.relu(x) + torch.maximum(x * 0, x), equal_nan=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_on_a_gpu():
+    import elinvar
+
+    x, weight = torch.randn(64, 300, device="cuda", requires_grad=True), torch.randn(300, device="cuda")
+    result = elinvar.fuse(_layer_norm)(x, weight)
+    torch.testing.assert_close(result, _layer_norm(x, weight), rtol=1e-5, atol=1e-5)
+    (fused,) = torch.autograd.grad(result.square().sum(), x)
+    (plain,) = torch.autograd.grad(_layer_norm(x, weight).square().sum(), x)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
