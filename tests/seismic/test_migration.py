@@ -98,7 +98,7 @@ def test_an_image_larger_than_the_budget_is_made_in_tiles(survey, image, relativ
     assert device.pool.stats().bytes_live == 0
     gathered = migrate(survey, V, GRID, device=device, gathers=[0, 200, 400])
     assert relative(gathered.values, image.values) < 1e-5
-    assert gathered.common_offset.traces == (survey.n_traces // 2 + survey.n_traces % 2, survey.n_traces // 2)
+    assert gathered.panels.traces == (survey.n_traces // 2 + survey.n_traces % 2, survey.n_traces // 2)
 
 
 def test_tiles_leave_out_traces_that_cannot_reach_them(monkeypatch):
@@ -122,20 +122,20 @@ def test_gathers_are_common_offset_images(survey, image, relative):
     assert np.array_equal(result.gather_fold.sum("offset").values, image.counts)
     near = migrate(survey.select(survey.offset < 200), V, GRID, device="cpu")
     assert relative(result.gathers.sel(offset=100).values, near.values) < 1e-6
-    assert sum(result.common_offset.traces) == survey.n_traces
+    assert sum(result.panels.traces) == survey.n_traces
 
 
 def test_traces_outside_all_bins_are_in_the_stack_only(survey, image, relative):
     result = migrate(survey, V, GRID, gathers=[200, 400], device="cpu")
     assert relative(result.values, image.values) < 1e-5
-    assert result.common_offset.traces[0] < survey.n_traces
+    assert result.panels.traces[0] < survey.n_traces
 
 
 def test_bin_edges_hold_offsets_that_lie_on_them():
     # 300 m from coordinates is 299.99999999...: it belongs to the bin that starts at 300 m.
     base = synthetic.diffractors([(0, 0, 500)], extent=50, offsets=(300,), azimuths=(37.0,), nt=400)
     result = migrate(base, V, GRID, gathers=[0, 300, 600], device="cpu")
-    assert result.common_offset.traces == (0, base.n_traces)
+    assert result.panels.traces == (0, base.n_traces)
 
 
 def test_two_recording_delays_in_one_survey(relative):

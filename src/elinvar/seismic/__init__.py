@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 
 _HOME = {
     "Aperture": "aperture",
+    "AzimuthSectors": "binning",
     "Grid": "grid",
     "Image": "image",
+    "OffsetBins": "binning",
+    "OffsetVectorTiles": "binning",
     "Survey": "survey",
     "SurveyWarning": "survey",
     "Velocity": "velocity",
@@ -32,8 +35,11 @@ _MODULES = ("synthetic",)
 
 __all__ = [
     "Aperture",
+    "AzimuthSectors",
     "Grid",
     "Image",
+    "OffsetBins",
+    "OffsetVectorTiles",
     "Survey",
     "SurveyWarning",
     "Velocity",
@@ -47,6 +53,7 @@ __all__ = [
 if TYPE_CHECKING:
     from . import synthetic
     from .aperture import Aperture
+    from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan

@@ -20,6 +20,7 @@ from .grid import Grid
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .binning import GatherAxis
     from .job import Job
 
 __all__ = ["Gathers", "Image", "Timing"]
@@ -61,27 +62,27 @@ class Timing:
 
 @dataclass(frozen=True)
 class Gathers:
-    """Raw common-offset volumes.
+    """Raw volumes of one bin each: what was added up, not a mean.
 
     Attributes
     ----------
-    edges
-        Offset bin edges in metres, (bins + 1,).
+    axis
+        What the bins are: offsets, azimuth sectors or offset-vector tiles.
     values, fold
         float32 and int32 of shape (nx, ny, bins, nt).
     traces
         Live traces in each bin.
     """
 
-    edges: NDArray[np.float64]
+    axis: GatherAxis
     values: NDArray[np.float32]
     fold: NDArray[np.int32]
     traces: tuple[int, ...]
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """Middle of each offset bin in metres."""
-        return 0.5 * (self.edges[1:] + self.edges[:-1])
+        """Coordinate of each bin: metres or degrees, or the number of a tile."""
+        return self.axis.values
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Image:
         Where its samples are.
     values, counts
         Stack, float32, and contributions per sample, int32, both (nx, ny, nt); `image` and `fold` label them.
-    common_offset
+    panels
         Raw gathers, or None when none were asked for; `gathers` labels them.
     timing
         Where the seconds went.
@@ -105,7 +106,7 @@ class Image:
     grid: Grid
     values: NDArray[np.float32]
     counts: NDArray[np.int32]
-    common_offset: Gathers | None
+    panels: Gathers | None
     timing: Timing
     job: Job
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -130,23 +131,25 @@ class Image:
 
     @cached_property
     def gathers(self) -> xr.DataArray | None:
-        """Common-offset gathers, dimensions inline, crossline, offset (m), time (s), or None.
+        """The gathers, dimensions inline, crossline, offset (m) | azimuth (degrees) | tile, time (s), or None.
 
-        The stack is their sum, plus the traces that fall in no bin.
+        The stack is their sum, plus the traces that are in no bin.
         """
-        if self.common_offset is None:
+        if self.panels is None:
             return None
-        labels = {"long_name": "migrated amplitude", "units": "1", "traces": list(self.common_offset.traces)}
-        return self._labelled("gathers", self.common_offset.values, ("inline", "crossline", "offset", "time"), labels)
+        dims = ("inline", "crossline", self.panels.axis.dim, "time")
+        # Attributes, not coordinates: Zarr version 3 has no specified text type.
+        counted = {"traces": list(self.panels.traces), "bins": list(self.panels.axis.labels)}
+        labels = {"long_name": "migrated amplitude", "units": "1", **counted}
+        return self._labelled("gathers", self.panels.values, dims, labels)
 
     @cached_property
     def gather_fold(self) -> xr.DataArray | None:
         """Contributions to each gather sample, or None."""
-        if self.common_offset is None:
+        if self.panels is None:
             return None
-        return self._labelled(
-            "gather_fold", self.common_offset.fold, ("inline", "crossline", "offset", "time"), {"units": "1"}
-        )
+        dims = ("inline", "crossline", self.panels.axis.dim, "time")
+        return self._labelled("gather_fold", self.panels.fold, dims, {"units": "1"})
 
     def dataset(self) -> xr.Dataset:
         """Return all volumes in one xarray Dataset."""
@@ -186,7 +189,10 @@ class Image:
             "cdp_x": (("inline", "crossline"), x, {**metres, "long_name": "easting"}),
             "cdp_y": (("inline", "crossline"), y, {**metres, "long_name": "northing"}),
         }
-        if "offset" in dims and self.common_offset is not None:
-            coordinates["offset"] = ("offset", self.common_offset.centres, {**metres, "long_name": "offset"})
+        if self.panels is not None and len(dims) == 4:
+            axis = self.panels.axis
+            coordinates[axis.dim] = (axis.dim, axis.values, {"units": axis.units})
+            coordinates["rms_offset"] = (axis.dim, axis.rms_offset, {**metres, "long_name": "root mean square offset"})
+            coordinates["mean_azimuth"] = (axis.dim, axis.mean_azimuth, {"units": "degree"})
         labelled: xr.DataArray = xarray.DataArray(values, coordinates, dims, name, attributes)
         return labelled

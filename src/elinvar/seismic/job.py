@@ -1,4 +1,4 @@
-"""What a migration will do before it does it: trace blocks, image tiles, offset bins, memory and work."""
+"""What a migration will do before it does it: trace blocks, image tiles, gather bins, memory and work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 from elinvar.runtime.plan import Job as RuntimeJob
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from elinvar.runtime.device import DeviceProfile
     from elinvar.runtime.kernels import Kernel
 
+    from .binning import Assignment
     from .grid import Grid
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["Job", "Pass", "block_size", "blocks", "describe", "offset_bins", "passes"]
+__all__ = ["Job", "Pass", "block_size", "blocks", "describe", "passes"]
 
 Indices = NDArray[np.int64]
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
@@ -41,7 +42,7 @@ class Pass:
     pillars
         Range of pillars whose image is resident.
     bin
-        Offset bin, or None for traces of no bin.
+        Gather bin, or None for traces of no bin.
     index
         Positions of the traces, grouped by recording delay, in file order within a group.
     """
@@ -62,7 +63,7 @@ class Job:
     why
         Why that kernel version was chosen.
     traces, samples, pillars, times, bins
-        Sizes: live traces inside reach of the grid, image pillars, times, offset bins (0: no gathers).
+        Sizes: live traces inside reach of the grid, image pillars, times, gather bins (0: no gathers).
     block, blocks
         Traces per block, and blocks per tile.
     host_bytes
@@ -98,36 +99,26 @@ class Job:
             f"{self.plan}\n"
             f"  {'traces':<10}{self.traces:,} x {self.samples} samples in {self.blocks} blocks of {self.block}\n"
             f"  {'image':<10}{self.pillars:,} pillars x {self.times} times"
-            f"{f', {self.bins} offset bins' if self.bins else ''}, {self.host_bytes / 2**20:,.0f} MiB on the host\n"
+            f"{f', {self.bins} gather bins' if self.bins else ''}, {self.host_bytes / 2**20:,.0f} MiB on the host\n"
             f"  {'chosen':<10}{self.why}"
         )
 
 
-def offset_bins(edges: ArrayLike) -> NDArray[np.float64]:
-    """Check offset bin edges (metres, strictly increasing)."""
-    array = np.asarray(edges, dtype=np.float64)
-    if array.ndim != 1 or array.size < 2 or not np.isfinite(array).all() or (np.diff(array) <= 0).any():
-        raise InputError(f"migrate: gathers={np.asarray(edges).tolist()} must be offset bin edges in rising metres.")
-    return array
-
-
 def passes(
-    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, edges: NDArray[np.float64] | None, tile: int
+    survey: Survey, grid: Grid, velocity: Velocity, aperture: Aperture, bins: Assignment | None, tile: int
 ) -> list[Pass]:
-    """Cut the work into passes: tiles of `tile` pillars, and within each the offset bins. Empty passes are left out."""
+    """Cut the work into passes: tiles of `tile` pillars, and within each the gather bins. Empty passes are left out."""
     local = grid.local_pillars
     reach = _reach(grid, velocity, aperture)
     live = np.flatnonzero(survey.live)
     live = live[np.argsort(survey.delay[live], kind="stable")]  # one kernel call has one start time
     midpoint = grid.local(survey.midpoint[live])
-    # To the centimetre, as SEG-Y holds coordinates: an offset of 399.9999999 m belongs to the bin that starts at 400 m.
-    offset = np.round(survey.offset[live], 2)
-    member = np.full(len(live), -1) if edges is None else _bin_of(offset, edges)
+    member = np.full(len(live), -1) if bins is None else bins.member[live]
     result = []
     for first in range(0, len(local), tile):
         part = local[first : first + tile]
         near = ((midpoint >= part.min(axis=0) - reach) & (midpoint <= part.max(axis=0) + reach)).all(axis=1)
-        for number in range(-1, 0 if edges is None else len(edges) - 1):
+        for number in range(-1, 0 if bins is None else len(bins)):
             index = live[near & (member == number)]
             if index.size:
                 span = slice(first, first + len(part))
@@ -141,14 +132,6 @@ def passes(
             f"y {corner[:, 1].min():.0f} to {corner[:, 1].max():.0f} m; Grid.from_survey(survey) covers it."
         )
     return result
-
-
-def _bin_of(offset: NDArray[np.float64], edges: NDArray[np.float64]) -> Indices:
-    """Return the bin of each offset, edge <= offset < next edge, the last bin closed; -1 outside."""
-    number = np.searchsorted(edges, offset, side="right") - 1
-    number[offset == edges[-1]] = len(edges) - 2
-    number[(number < 0) | (number > len(edges) - 2)] = -1
-    return number.astype(np.int64)
 
 
 def _reach(grid: Grid, velocity: Velocity, aperture: Aperture) -> float:
@@ -180,11 +163,11 @@ def describe(
     grid: Grid,
     velocity: Velocity,
     aperture: Aperture,
-    edges: NDArray[np.float64] | None,
+    bins: Assignment | None,
     kernel: Kernel,
 ) -> tuple[Job, list[Pass]]:
     """Plan a migration: what happens on the device, and the passes that make it up."""
-    whole = passes(survey, grid, velocity, aperture, edges, grid.size)
+    whole = passes(survey, grid, velocity, aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
     block = block_size(survey.n_samples, traces, kernel.device.profile)
     count = sum(1 for _ in blocks(survey, whole, block))
@@ -206,7 +189,7 @@ def describe(
             kernels={kernel.name: kernel.version},
         ),
     )
-    bins = 0 if edges is None else len(edges) - 1
+    panels = 0 if bins is None else len(bins)
     job = Job(
         plan=fixed,
         why=kernel.why,
@@ -214,15 +197,15 @@ def describe(
         samples=survey.n_samples,
         pillars=grid.size,
         times=grid.nt,
-        bins=bins,
+        bins=panels,
         block=block,
         blocks=count,
-        host_bytes=8 * grid.size * grid.nt * (1 + bins) + fixed.in_flight * 2 * block * trace_bytes,
+        host_bytes=8 * grid.size * grid.nt * (1 + panels) + fixed.in_flight * 2 * block * trace_bytes,
         contributions=work,
     )
     if fixed.tiles == 1:
         return job, whole
-    return job, passes(survey, grid, velocity, aperture, edges, fixed.tile_rows)
+    return job, passes(survey, grid, velocity, aperture, bins, fixed.tile_rows)
 
 
 def estimate_contributions(

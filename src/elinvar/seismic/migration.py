@@ -21,9 +21,10 @@ from elinvar.runtime.transfers import to_device, to_host
 from . import kernels as _registered  # importing registers the kernels
 from ._check import choice, number
 from .aperture import Aperture
+from .binning import Assignment, Binning, binning
 from .filters import phase_filter as apply_phase_filter
 from .image import Gathers, Image, Timing
-from .job import Job, Pass, blocks, describe, offset_bins
+from .job import Job, Pass, blocks, describe
 from .traveltime import PHYSICS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def migrate(
     amplitude: str = "true",
     phase_filter: bool = True,
     interpolation: str = "linear",
-    gathers: ArrayLike | None = None,
+    gathers: ArrayLike | Binning | None = None,
     kernel: str | None = None,
     device: Any = "auto",
     checkpoint: Any = None,
@@ -89,8 +90,10 @@ def migrate(
     interpolation
         ``"linear"``. ``"cubic"`` and ``"sinc8"`` are not built yet and refused.
     gathers
-        Offset bin edges in metres for common-offset gathers (``edge <= offset < next``, the last bin closed). The stack
-        is their sum plus the traces outside all bins. Every trace is still read and migrated once.
+        What gathers to make: offset bin edges in metres (``edge <= offset < next``, the last bin closed), or an
+        :class:`~elinvar.seismic.OffsetBins`, :class:`~elinvar.seismic.AzimuthSectors` or
+        :class:`~elinvar.seismic.OffsetVectorTiles`. The stack is their sum plus the traces in no bin. Every trace is
+        still read and migrated once.
     kernel
         Version of the kernel ``seismic.migrate``; by default the best for the device.
     device
@@ -124,7 +127,7 @@ def plan(
     grid: Grid,
     *,
     aperture: Aperture | None = None,
-    gathers: ArrayLike | None = None,
+    gathers: ArrayLike | Binning | None = None,
     kernel: str | None = None,
     device: Any = "auto",
 ) -> Job:
@@ -140,7 +143,7 @@ def _resolve(
     aperture: Aperture | None,
     amplitude: str,
     phase_filter: bool,
-    gathers: ArrayLike | None,
+    gathers: ArrayLike | Binning | None,
     area: float | None,
 ) -> _Options:
     """Fill in defaults and check what can be checked without reading."""
@@ -156,7 +159,7 @@ def _resolve(
         Aperture() if aperture is None else aperture,
         amplitude,
         bool(phase_filter),
-        None if gathers is None else offset_bins(gathers),
+        None if gathers is None else binning(gathers).assign(survey),
         number("migrate", "area", area, low=0.0, open_low=True),
     )
 
@@ -211,12 +214,8 @@ class _Options:
     aperture: Aperture
     amplitude: str
     phase_filter: bool
-    edges: NDArray[np.float64] | None
+    bins: Assignment | None
     area: float
-
-    @property
-    def bins(self) -> int:
-        return 0 if self.edges is None else len(self.edges) - 1
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
@@ -243,7 +242,7 @@ class _Run:
         self.kernel = choose_kernel(KERNEL, device, version)
         self.compile_seconds = time.perf_counter() - begin
         self.job, self.steps = describe(
-            options.survey, options.grid, options.velocity, options.aperture, options.edges, self.kernel
+            options.survey, options.grid, options.velocity, options.aperture, options.bins, self.kernel
         )
         # One clock per thread that writes it.
         self.seconds = dict.fromkeys(("load", "filter", "transfer", "kernel", "store"), 0.0)
@@ -252,7 +251,8 @@ class _Run:
         """Stream every block through load, prepare and kernel; collect what each pass leaves."""
         begin = time.perf_counter()
         grid = self.options.grid
-        volumes = _Volumes(grid.size, self.options.bins, grid.nt)
+        bins = self.options.bins
+        volumes = _Volumes(grid.size, 0 if bins is None else len(bins), grid.nt)
         done, total = 0, sum(len(step.index) for step in self.steps)
         stages = [
             Stage(self._load, name="seismic.load"),
@@ -283,11 +283,11 @@ class _Run:
             store=clock["store"],
             total=time.perf_counter() - begin,
         )
-        members = [self._traces_in(number) for number in range(self.options.bins)]
-        return volumes.image(grid, self.options.edges, members, timing, self.job, self.options.attributes())
+        members = [] if bins is None else [self._traces_in(number) for number in range(len(bins))]
+        return volumes.image(grid, bins, members, timing, self.job, self.options.attributes())
 
     def _traces_in(self, number: int) -> int:
-        """Count the traces of an offset bin; tiles may share some."""
+        """Count the traces of a gather bin; tiles may share some."""
         parts = [step.index for step in self.steps if step.bin == number]
         return len(np.unique(np.concatenate(parts))) if parts else 0
 
@@ -418,16 +418,16 @@ class _Volumes:
     def image(
         self,
         grid: Grid,
-        edges: NDArray[np.float64] | None,
+        bins: Assignment | None,
         members: list[int],
         timing: Timing,
         job: Job,
         attributes: dict[str, Any],
     ) -> Image:
         """Label the volumes."""
-        common = None
-        if edges is not None:
-            shape = (grid.nx, grid.ny, len(edges) - 1, grid.nt)
-            common = Gathers(edges, self.panels.reshape(shape), self.panel_fold.reshape(shape), tuple(members))
+        panels = None
+        if bins is not None:
+            shape = (grid.nx, grid.ny, len(bins), grid.nt)
+            panels = Gathers(bins.axis, self.panels.reshape(shape), self.panel_fold.reshape(shape), tuple(members))
         stack, fold = self.stack.reshape(grid.shape), self.fold.reshape(grid.shape)
-        return Image(grid, stack, fold, common, timing, job, attributes)
+        return Image(grid, stack, fold, panels, timing, job, attributes)

@@ -110,7 +110,8 @@ def offsets(survey: Survey, low: float = 0.0, high: float = np.inf, *, along: fl
     if along is not None:
         direction = np.radians(number("offsets", "along", along))
         east, north = (survey.receiver - survey.source).T
-        distance = np.where(east * np.sin(direction) + north * np.cos(direction) < 0, -distance, distance)
+        back = np.round(east * np.sin(direction) + north * np.cos(direction), 2) < 0  # never by a rounding error
+        distance = np.where(back, -distance, distance)
     flags: Flags = (distance >= first) & (distance < last)
     return flags
 

@@ -301,7 +301,7 @@ def _fold(page: Page, image: Image, found: Focus) -> None:
 
 def _gather(page: Page, image: Image, found: Focus) -> None:
     """Show the common-offset gather of the bin at the peak: with the right velocity it is flat."""
-    common = image.common_offset
+    common = image.panels
     assert common is not None
     grid, (i, j, k) = image.grid, found.index
     half = round(0.12 / grid.dt)
