@@ -14,7 +14,7 @@ from elinvar.errors import KernelRejected
 if TYPE_CHECKING:
     from elinvar.runtime.device import Device
 
-__all__ = ["MetalCase", "verify"]
+__all__ = ["MetalCase", "differences", "verify"]
 
 Dims = int | Sequence[int]
 HEADER = "#include <metal_stdlib>\nusing namespace metal;\n"
@@ -92,7 +92,12 @@ def verify(case: MetalCase, device: Device | str = "auto", **options: Any) -> fl
     placed = [copies.get(id(item), item) for item in given]
     getattr(library, case.kernel)(*placed, threads=case.threads, group_size=case.group_size)
     place.synchronize()
-    return max(_difference(case, index, placed[index].cpu(), want) for index, want in expected.items())
+    return differences(case, placed, expected)
+
+
+def differences(case: MetalCase, given: Sequence[Any], expected: Mapping[int, torch.Tensor]) -> float:
+    """Return the largest relative error of what lies in the arguments, or raise `KernelRejected`."""
+    return max(_difference(case, index, given[index].cpu(), want) for index, want in expected.items())
 
 
 def _wide(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -113,7 +118,7 @@ def _difference(case: MetalCase, index: int, got: torch.Tensor, want: torch.Tens
     if worst > case.tolerance:
         where = int(np.flatnonzero(wrong)[0])
         raise KernelRejected(
-            f"case {case.name!r}: argument {index} is {ours[where]!r} at element {where}, not {theirs[where]!r} "
-            f"(relative error {worst:.3g} > {case.tolerance:g}; {int(wrong.sum())} elements differ)"
+            f"case {case.name!r}: argument {index} is {ours[where].item()!r} at element {where}, "
+            f"not {theirs[where].item()!r} (relative error {worst:.3g} > {case.tolerance:g}; {int(wrong.sum())} elements differ)"
         )
     return worst

@@ -99,11 +99,8 @@ _IN_PLACE = """
 kernel void in_place(device const float* x [[buffer(0)]], device float* out [[buffer(1)]],
     constant uint& rounds [[buffer(2)]], uint lid [[thread_position_in_threadgroup]])
 {
-    threadgroup float dummy[1];
-    dummy[0] = 0.0f;
-    threadgroup_barrier(mem_flags::mem_device);
     for (uint r = 0; r < rounds; r++) {
-        float next = x[(lid + 1) % 64] + dummy[0];
+        float next = x[(lid + 1) % 64];
         threadgroup_barrier(mem_flags::mem_device);
         out[lid] = next;
         threadgroup_barrier(mem_flags::mem_device);

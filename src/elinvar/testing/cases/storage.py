@@ -259,7 +259,7 @@ CASES = [
         "vector and struct layouts are Metal's",
         _LAYOUT,
         "layout",
-        lambda: [torch.zeros(160, dtype=torch.uint8), torch.zeros(11, dtype=torch.int32)],
+        lambda: [torch.zeros(144, dtype=torch.uint8), torch.zeros(11, dtype=torch.int32)],
         lambda _: {1: torch.tensor([144, 16, 32, 40, 52, 112, 128, 132, 136, 4120816, 16020804], dtype=torch.int32)},
         threads=1,
     ),

@@ -1,0 +1,123 @@
+"""The one place that knows cuda-core, NVIDIA's Python interface to the driver: load machine code, ask, launch.
+
+cuda-core moved its names from ``cuda.core.experimental`` to ``cuda.core`` and turned kernel attributes from methods
+into properties; both forms work here. Everything a kernel is given travels as a Python int, which cuda-core has always
+passed as 64 bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from elinvar.errors import DeviceLost, DeviceOutOfMemory, MetalLaunchError, MissingDependency
+
+__all__ = ["Module", "api"]
+
+_LEGACY_STREAM = 1  # CU_STREAM_LEGACY: torch's default stream is handle 0, which cuda-core takes for "no stream"
+
+
+@cache
+def api() -> ModuleType:
+    """Return cuda-core's module.
+
+    Raises
+    ------
+    MissingDependency
+        It is not installed, or lacks its bindings or the driver.
+    """
+    reasons: list[str] = []
+    for name in ("cuda.core", "cuda.core.experimental"):
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            reasons.append(str(error))
+            continue
+        if hasattr(module, "launch"):
+            return module
+    raise MissingDependency(
+        f"[metal] running Metal on an NVIDIA GPU needs cuda-core ({'; '.join(reasons) or 'too old'}): "
+        "pip install elinvar[cuda]"
+    )
+
+
+class Module:
+    """Loaded machine code on one device.
+
+    Parameters
+    ----------
+    code, is_ptx
+        From `cudaprogram.compile_entries`.
+    index
+        The CUDA device's number.
+    """
+
+    def __init__(self, code: bytes, *, is_ptx: bool, index: int) -> None:
+        self._core = api()
+        self._index = index
+        torch.cuda.init()
+        self._device = self._core.Device(index)
+        self._device.set_current()  # the primary context, which is the one torch uses
+        make = self._core.ObjectCode.from_ptx if is_ptx else self._core.ObjectCode.from_cubin
+        self._object = make(code)
+        self._kernels: dict[str, Any] = {}
+        self._streams: dict[int, Any] = {}
+
+    def kernel(self, symbol: str) -> Any:
+        """Return cuda-core's handle of one entry point."""
+        found = self._kernels.get(symbol)
+        if found is None:
+            found = self._kernels[symbol] = self._object.get_kernel(symbol)
+        return found
+
+    def attribute(self, symbol: str, name: str) -> int:
+        """Return a kernel attribute, e.g. ``max_threads_per_block``."""
+        with torch.cuda.device(self._index):
+            self._device.set_current()
+            value = getattr(self.kernel(symbol).attributes, name)
+            return int(value() if callable(value) else value)
+
+    def launch(
+        self, symbol: str, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[int]
+    ) -> None:
+        """Start a kernel on torch's current stream of the device; return without waiting.
+
+        Raises
+        ------
+        MetalLaunchError, DeviceOutOfMemory, DeviceLost
+            What the driver said, by kind.
+        """
+        if torch.cuda.current_device() != self._index:
+            with torch.cuda.device(self._index):
+                self._start(symbol, grid, block, arguments)
+        else:
+            self._start(symbol, grid, block, arguments)
+
+    def _start(
+        self, symbol: str, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[int]
+    ) -> None:
+        self._device.set_current()  # contexts are current per thread, and other libraries change them
+        handle = torch.cuda.current_stream(self._index).cuda_stream or _LEGACY_STREAM
+        stream = self._streams.get(handle)
+        if stream is None:
+            stream = self._streams[handle] = self._core.Stream.from_handle(handle)
+        try:
+            config = self._core.LaunchConfig(grid=grid, block=block)
+            self._core.launch(stream, config, self.kernel(symbol), *arguments)
+        except Exception as error:
+            raise _translated(error, symbol) from error
+
+
+def _translated(error: Exception, symbol: str) -> Exception:
+    """Return a driver error as the library's own kind."""
+    text = f"{type(error).__name__}: {error}"
+    if "OUT_OF_MEMORY" in text:
+        return DeviceOutOfMemory(f"[metal] the driver had no memory to launch {symbol} ({text})")
+    if any(word in text for word in ("ILLEGAL", "LAUNCH_FAILED", "ASSERT", "MISALIGNED", "ECC", "HARDWARE")):
+        return DeviceLost(f"[metal] the GPU faulted at or before {symbol} ({text}): start a new process")
+    return MetalLaunchError(f"[metal] {symbol} was not launched ({text})")

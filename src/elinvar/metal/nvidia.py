@@ -1,0 +1,199 @@
+"""Metal on NVIDIA GPUs: translated, compiled by NVRTC, launched on torch's current stream, on torch's own memory.
+
+Tensors are passed as addresses, constants as 64-bit words in the launch itself. Buffers that a kernel only reads are
+declared ``__restrict__``, which lets the compiler load them through the read-only cache; a launch in which such a
+buffer overlaps one that is written gets a second version of the kernel without that promise, compiled when it is first
+needed.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from elinvar.errors import MetalLaunchError
+
+from .backends import Constants, fitting_group
+from .cudacore import Module, api
+from .cudaprogram import Entry, by_value, compile_entries, entry
+from .language import Source
+from .launch import SIMD_WIDTH, Launch, Library, Limits
+from .signature import Buffer, Signature
+
+__all__ = ["NvidiaBackend", "arguments", "geometry", "load", "overlapping"]
+
+_MOST_Y = 65535
+_MOST_X = 2**31 - 1
+_MOST_Z_THREADS = 64
+_NONE: frozenset[int] = frozenset()
+Address = Callable[[bytes], int]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """An entry point in loaded code, with the places of its arguments."""
+
+    module: Module
+    entry: Entry
+
+
+class NvidiaBackend:
+    """Runs the kernels of one source on one CUDA device.
+
+    Parameters
+    ----------
+    source
+        From `elinvar.metal.language.parse`.
+    device
+        ``torch.device("cuda", n)``.
+
+    Raises
+    ------
+    MissingDependency
+        cuda-core or NVRTC is not installed.
+    MetalSyntaxError
+        The source does not compile.
+    """
+
+    def __init__(self, source: Source, device: torch.device) -> None:
+        api()
+        self._source = source
+        self._index = device.index if device.index is not None else torch.cuda.current_device()
+        self._device = torch.device("cuda", self._index)
+        major, minor = torch.cuda.get_device_capability(self._index)
+        self._arch = f"sm_{major}{minor}"
+        self._lock = threading.Lock()
+        self._constants = Constants()
+        self._limits: dict[str, Limits] = {}
+        self._bound: dict[tuple[str, bool, frozenset[int]], _Bound] = {}
+        entries = [entry(source, name) for name in source.kernels]
+        module = self._load(entries)
+        for made in entries:
+            self._bound[made.signature.name, False, _NONE] = _Bound(module, made)
+
+    def _load(self, entries: list[Entry]) -> Module:
+        program = compile_entries(self._source, entries, self._arch)
+        return Module(program.code, is_ptx=program.is_ptx, index=self._index)
+
+    def _variant(self, name: str, aliased: bool, pointers: frozenset[int]) -> _Bound:
+        key = (name, aliased, pointers)
+        found = self._bound.get(key)
+        if found is None:
+            with self._lock:
+                found = self._bound.get(key)
+                if found is None:
+                    made = entry(self._source, name, aliased=aliased, pointers=pointers)
+                    found = self._bound[key] = _Bound(self._load([made]), made)
+        return found
+
+    def limits(self, signature: Signature) -> Limits:
+        """Return what the compiled kernel allows on this device."""
+        found = self._limits.get(signature.name)
+        if found is None:
+            bound = self._variant(signature.name, False, _NONE)
+            most = bound.module.attribute(bound.entry.symbol, "max_threads_per_block")
+            shared = bound.module.attribute(bound.entry.symbol, "shared_size_bytes")
+            found = self._limits[signature.name] = Limits(most, SIMD_WIDTH, shared)
+        return found
+
+    def run(self, signature: Signature, launch: Launch) -> None:
+        """Start a checked launch on torch's current stream."""
+        group = fitting_group(signature, launch.group, self.limits(signature).max_threads)
+        grid, flat = geometry(signature.name, launch.threads, group)
+        pointers, aliased = by_address(signature, launch), overlapping(signature, launch)
+        bound = self._variant(signature.name, aliased, pointers)
+        stream = torch.cuda.current_stream(self._index).cuda_stream
+        held: list[torch.Tensor] = []
+
+        def address(data: bytes) -> int:
+            held.append(self._constants.tensor(data, self._device, stream))
+            return held[-1].data_ptr()
+
+        given = arguments(bound.entry, launch, flat=flat, address=address)
+        bound.module.launch(bound.entry.symbol, grid, group, given)
+
+
+def geometry(
+    name: str, threads: tuple[int, int, int], group: tuple[int, int, int]
+) -> tuple[tuple[int, int, int], bool]:
+    """Return CUDA's grid of groups, and whether it was laid flat along x because y or z has more than 65 535.
+
+    Raises
+    ------
+    MetalLaunchError
+        CUDA has no such grid.
+    """
+    x, y, z = (-(-n // g) for n, g in zip(threads, group, strict=True))
+    if group[2] > _MOST_Z_THREADS:
+        raise MetalLaunchError(
+            f"[{name}] group_size {group} has {group[2]} threads along z; CUDA allows {_MOST_Z_THREADS}"
+        )
+    flat = y > _MOST_Y or z > _MOST_Y
+    if (x * y * z if flat else x) > _MOST_X:
+        raise MetalLaunchError(f"[{name}] {threads} threads in groups of {group} are {x * y * z} groups; CUDA allows "
+                               f"{_MOST_X}: use larger groups or several launches")  # fmt: skip
+    return ((x * y * z, 1, 1) if flat else (x, y, z)), flat
+
+
+def by_address(signature: Signature, launch: Launch) -> frozenset[int]:
+    """Return the indices of ``constant T&`` arguments for which a tensor was passed instead of a value."""
+    return frozenset(
+        buffer.index
+        for buffer, value in zip(signature.buffers, launch.values, strict=True)
+        if isinstance(value, torch.Tensor) and by_value(buffer) is not None
+    )
+
+
+def overlapping(signature: Signature, launch: Launch) -> bool:
+    """Tell whether some buffer the kernel only reads shares memory with one it may write."""
+    spans: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for buffer, value in zip(signature.buffers, launch.values, strict=True):
+        if isinstance(value, torch.Tensor):
+            start = value.data_ptr()
+            spans[buffer.is_const].append((start, start + value.numel() * value.element_size()))
+    return any(a < end and start < b for a, b in spans[True] for start, end in spans[False])
+
+
+def words(data: bytes) -> tuple[int, ...]:
+    """Return bytes as 64-bit words, the last padded with zeros; signed, because that is how cuda-core takes them."""
+    count = -(-len(data) // 8)
+    return struct.unpack(f"<{count}q", data.ljust(count * 8, b"\0"))
+
+
+def arguments(made: Entry, launch: Launch, *, flat: bool, address: Address) -> list[int]:
+    """Return what an entry point is called with, in its order.
+
+    Parameters
+    ----------
+    made
+        The entry point.
+    launch
+        A checked launch.
+    flat
+        Whether the grid lies along x alone.
+    address
+        Gives the device address of a copy of some bytes.
+    """
+    x, y, z = launch.threads
+    given = [*words(struct.pack("<2I", x, y)), z, int(flat)]
+    values = {buffer.index: value for buffer, value in zip(made.signature.buffers, launch.values, strict=True)}
+    for one in made.signature.order:
+        if not isinstance(one, Buffer):
+            continue
+        value = values[one.index]
+        if isinstance(value, torch.Tensor):
+            given.append(value.data_ptr())
+        elif one.index not in made.pointers and by_value(one) is not None:
+            given.extend(words(value))
+        else:
+            given.append(address(value))
+    return given
+
+
+def load(source: Source, device: torch.device) -> Library:
+    """Compile a parsed source for a CUDA device."""
+    return Library(source.kernels, NvidiaBackend(source, device), device)
