@@ -254,6 +254,11 @@ def make(source: Source, mode: Mode) -> Build:
     return Build(target, mode, tuple(source.kernels))
 
 
+def shown(file: str) -> str:
+    """Return a file's name for messages: text that came without a file is ``<source>``."""
+    return "<source>" if file in {"", "source.metal"} else file
+
+
 def _compile_user(arguments: Sequence[str], source: Source) -> None:
     done = _run([compiler()[0], *arguments])
     if done.returncode:
@@ -269,6 +274,6 @@ def _translated(log: str, source: Source) -> MetalError:
         return MetalError(f"[metal] {compiler()[0]} failed: {log.strip()[:2000]}")
     what = found[0]["what"].replace("elinvar_msl::metal::", "").replace("elinvar_msl::", "")
     what = re.sub(r"elinvar_small<(?:elinvar_)?(half|bfloat)_format>", r"\1", what)
-    message = f"{found[0]['file'] if source.file else '<source>'}:{found[0]['line']}: {what}"
+    message = f"{shown(found[0]['file'])}:{found[0]['line']}: {what}"
     more = len({m["line"] for m in found}) - 1
     return MetalSyntaxError(message + (f" (and {more} more lines with errors)" if more > 0 else ""))

@@ -12,7 +12,7 @@ import torch
 
 from elinvar.errors import MetalLaunchError
 
-from .emulator_build import Build
+from .emulator_build import Build, shown
 from .language import Source
 from .launch import Launch
 from .signature import MAX_THREADGROUP_BYTES, Signature
@@ -58,9 +58,8 @@ def _site(line: str) -> _Site:
 
 def user_line(place: Place, file: str, line: int) -> str:
     """Return ``file:line (its text)`` for a message."""
-    name = file if place.source.file else "<source>"
     text = _text_of(place, file, line)
-    return f"{name}:{line}" + (f" `{text}`" if text else "")
+    return f"{shown(file)}:{line}" + (f" `{text}`" if text else "")
 
 
 def _text_of(place: Place, file: str, line: int) -> str:

@@ -7,6 +7,7 @@ file and line the user wrote it on; a token that came out of a macro keeps the l
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ PREDEFINED: Mapping[str, str] = {
     "__METAL_MACOS__": "1",
     "__HAVE_BFLOAT__": "1",
 }
-SYSTEM_HEADERS = re.compile(r"metal_\w+|metal_stdlib|simd/simd\.h|metal/\w+|stdint\.h|TargetConditionals\.h")
+SYSTEM_HEADERS = re.compile(r"metal_\w+|simd/simd\.h|array|stdint\.h")
 
 _SCANNER = re.compile(
     r"""
@@ -154,6 +155,17 @@ def splice_includes(text: str, path: Path | None) -> str:
     return "\n".join(splice(text, path.resolve() if path else None))
 
 
+def torch_header(name: str) -> str | None:
+    """Return the text of one of torch's own Metal headers, which ``torch.mps.compile_shader`` offers to every kernel."""
+    if not re.fullmatch(r"c10/metal/\w+\.h", name):
+        return None
+    found = importlib.util.find_spec("torch")
+    path = Path(found.origin).parent / "include" / name if found is not None and found.origin else None
+    if path is None or not path.is_file():
+        return None
+    return path.read_text(encoding="ascii", errors="replace").replace("\ufffd", "?")  # its comments are not all ASCII
+
+
 @dataclass(frozen=True)
 class _Macro:
     params: tuple[str, ...] | None
@@ -171,9 +183,17 @@ class _Preprocessor:
         self.taking: list[list[bool]] = []  # per open #if: [taking now, some branch already taken, parent taking]
         self.shift = 0
         self.file: str | None = None
+        self.included: set[str] = set()
 
     # ---- directives -------------------------------------------------------------------------------------------
     def run(self, tokens: list[Token]) -> list[Token]:
+        self.file_of(tokens)
+        if self.taking:
+            raise fail(tokens[-1], "an #if is never closed by #endif")
+        return self.out
+
+    def file_of(self, tokens: list[Token]) -> None:
+        """Preprocess one file's tokens."""
         index = 0
         while index < len(tokens):
             end = index
@@ -191,9 +211,6 @@ class _Preprocessor:
                 self.waiting.extend(line)
             index = end + 1
         self.flush()
-        if self.taking:
-            raise fail(tokens[-1], "an #if is never closed by #endif")
-        return self.out
 
     @property
     def live(self) -> bool:
@@ -288,10 +305,21 @@ class _Preprocessor:
 
     def include(self, rest: list[Token], where: Token) -> None:
         name = "".join(token.text for token in rest).strip('<>"')
-        if not SYSTEM_HEADERS.fullmatch(name):
+        if SYSTEM_HEADERS.fullmatch(name):
+            return
+        text = torch_header(name)
+        if text is None:
             raise fail(
-                where, f"#include <{name}> is not available; only Metal's own headers and files beside the source are"
+                where,
+                f"#include <{name}> is not available; Metal's own headers, torch's <c10/metal/...> and files beside "
+                "the source are",
             )
+        if name not in self.included:
+            self.included.add(name)
+            outer = self.shift, self.file
+            self.shift, self.file = 0, name
+            self.file_of(tokenize(text, name))
+            self.shift, self.file = outer
 
     # ---- expansion --------------------------------------------------------------------------------------------
     def expand(self, tokens: list[Token]) -> list[Token]:

@@ -25,7 +25,7 @@ from elinvar.errors import MetalSyntaxError
 
 from .language import Source
 from .lexer import Token
-from .reader import CLOSING, Function, match, match_angle
+from .reader import CLOSING, QUALIFIERS, Function, match, match_angle
 from .words import ADDRESS_SPACES
 
 __all__ = ["translate"]
@@ -35,6 +35,7 @@ _COMPONENTS = re.compile(r"[xyzw]{1,4}|[rgba]{1,4}")
 _WRITES = frozenset(
     {"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=", "++", "--", "(", "[", ".", "->"}
 )
+_KEYWORDS = frozenset({"return", "else", "case", "do", "using", "operator", "template", "and", "or", "not"})
 _SMALL = re.compile(r"(packed_)?(half|bfloat)([234](x[234])?)?$")
 _FLOATING = re.compile(
     r"((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?|0[xX][0-9a-fA-F.]+[pP][+-]?\d+)([fFhH]|bf|BF)?"
@@ -144,10 +145,20 @@ class _Translator:
             return match(tokens, index) + 1
         if token.kind == "name":
             return self.name(index)
+        if token.text == "::" and self.is_global(index):
+            self.out.put(":: elinvar_msl ::", token)
+            return index + 1
         if token.text == "?" and self.small and token.kind == "mark":
             return self.conditional(index)
         self.out.put(_number(token.text) if token.kind == "number" else token.text, token)
         return index + 1
+
+    def is_global(self, index: int) -> bool:
+        """Tell whether this ``::`` means the global namespace, which the translation has moved into elinvar_msl."""
+        before = self.tokens[index - 1] if index else None
+        if before is None or before.kind == "mark":
+            return before is None or before.text not in {">", ">>"}
+        return before.text in _KEYWORDS or before.text in QUALIFIERS
 
     def name(self, index: int) -> int:
         token = self.tokens[index]
