@@ -87,7 +87,8 @@ class Aperture:
     def weight(self, distance: ArrayLike, radius: ArrayLike) -> Floats:
         """Return the weight in [0, 1] of a midpoint at `distance` (m) for the given r(t0) (m), broadcast."""
         d, r = np.broadcast_arrays(np.asarray(distance, np.float64), np.asarray(radius, np.float64))
-        rim = np.isfinite(r) & (r > 0) & (self.taper > 0)
-        across = np.divide(d - (1.0 - self.taper) * r, self.taper * r, out=np.zeros(d.shape), where=rim)
+        width = self.taper * r
+        rim = np.isfinite(r) & (width > 0)
+        across = np.divide(d - (1.0 - self.taper) * r, width, out=np.zeros(d.shape), where=rim)
         fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(across, 0.0, 1.0))
         return np.where(d <= r, fall, 0.0)
