@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,14 +42,64 @@ def _present(tool: str) -> bool:
     return any(shutil.which(program) for program in TOOLS[tool][0])
 
 
+def require(tool: str) -> None:
+    """Skip the running test when a tool is missing; ``ELINVAR_REQUIRE`` turns that into a failure."""
+    if not _present(tool):
+        pytest.skip(f"needs {TOOLS[tool][0][0]} ({tool})")
+
+
+@pytest.fixture
+def emulator() -> Callable[..., Any]:
+    """``emulator(source, **options)``: compile Metal for the CPU."""
+    require("gxx")
+    from elinvar import metal
+
+    def compile_for_cpu(source: str | Path, **options: Any) -> Any:
+        return metal.compile(source, "cpu", **options)
+
+    return compile_for_cpu
+
+
+@pytest.fixture
+def any_device(request: pytest.FixtureRequest) -> str:
+    """Every device present in turn, the CPU (Metal's emulator) last."""
+    if request.param == "cpu":
+        require("gxx")
+    return str(request.param)
+
+
+@pytest.fixture
+def reference_data() -> Callable[[str], Path]:
+    """``reference_data("seismic/x.npz")``: a file of the optional reference data, or a skip.
+
+    It is looked for in ``ELINVAR_DATA``, else in ``../shared/data`` beside the repository.
+    """
+    root = Path(__file__).resolve().parent.parent
+    folder = Path(os.environ.get("ELINVAR_DATA", root.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"needs reference data {name} (data)")
+        return folder / name
+
+    return find
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "any_device" in metafunc.fixturenames:
+        from elinvar.runtime.device import devices
+
+        metafunc.parametrize("any_device", [str(device) for device in devices()], indirect=True)
+
+
 def pytest_configure() -> None:
     _required()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for tool in TOOLS:
-        if item.get_closest_marker(tool) is not None and not _present(tool):
-            pytest.skip(f"needs {TOOLS[tool][0][0]} ({tool})")
+        if item.get_closest_marker(tool) is not None:
+            require(tool)
 
 
 def _tool_of(reason: str) -> str | None:
@@ -68,6 +120,8 @@ def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"{report.nodeid}: {reason}, and ELINVAR_REQUIRE={tool} forbids skipping"
     elif tool is not None:
         _skipped[tool] += 1
+    elif reason.endswith("(data)"):
+        _skipped["data"] += 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -85,6 +139,12 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    without_data = _skipped.pop("data", 0)
+    if without_data:
+        terminalreporter.write_line(
+            f"elinvar: {without_data} tests were skipped for want of reference data; "
+            "enable them with ELINVAR_DATA=/path/to/it."
+        )
     for tool, count in sorted(_skipped.items()):
         programs, purpose, debian, mac = TOOLS[tool]
         terminalreporter.write_line(

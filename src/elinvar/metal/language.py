@@ -125,8 +125,11 @@ def _parse(text: str, file: str, path: str, defines: tuple[tuple[str, str], ...]
     flat = splice_includes(text, Path(path) if path else None)
     tokens = preprocess(flat, dict(defines), file)
     refuse_words(tokens)
-    declarations = read(tokens)
-    kernels = signatures(declarations)
+    try:
+        declarations = read(tokens)
+        kernels = signatures(declarations)
+    except (IndexError, StopIteration):  # something looked for its continuation beyond the last token
+        raise fail(tokens[-1] if tokens else (file, 1), "this source ends in the middle of a declaration") from None
     if not kernels:
         raise fail((file, 1), "there is no kernel in this source; a kernel is declared `kernel void name(...)`")
     head = "".join(f"#define {name} {value}\n" for name, value in defines)

@@ -95,7 +95,7 @@ def tokenize(text: str, file: str = "") -> list[Token]:
     line, position, spaced = 1, 0, False
     while position < len(text):
         match = _SCANNER.match(text, position)
-        if match is None:
+        if match is None or match.group() == "/" and text.startswith("/*", position):
             raise fail((file, line), _stray(text, position))
         kind, piece = str(match.lastgroup), match.group()
         if not piece.isascii():
@@ -156,7 +156,7 @@ def splice_includes(text: str, path: Path | None) -> str:
 
 
 def torch_header(name: str) -> str | None:
-    """Return the text of one of torch's own Metal headers, which ``torch.mps.compile_shader`` offers to every kernel."""
+    """Return one of torch's own Metal headers, which ``torch.mps.compile_shader`` offers to every kernel, or None."""
     if not re.fullmatch(r"c10/metal/\w+\.h", name):
         return None
     found = importlib.util.find_spec("torch")

@@ -363,8 +363,11 @@ class _Reader:
 
     def past_statement(self, index: int, end: int) -> int:
         tokens = self.tokens
+        start = index
         while index < end and tokens[index].text != ";":
             index = match(tokens, index) + 1 if tokens[index].text in CLOSING else index + 1
+        if index >= end:
+            raise fail(tokens[start], f"the declaration that starts with {tokens[start].text!r} has no ';'")
         return index + 1
 
     def plain(self, index: int, first: int, end: int, prefix: str, template: tuple[str, ...] | None) -> int:
