@@ -41,27 +41,27 @@ _COMPLAINT = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )
 _REPEATED = re.compile(r"\b(?:constexpr |static )*ELINVAR_CONSTANT (?:constexpr |static )*")
 _MOST_WORDS = 64  # values above 512 bytes travel through device memory
 _AXES = {
-    "thread_position_in_grid": "p.at[{}]",
-    "threads_per_grid": "p.grid[{}]",
-    "grid_size": "p.grid[{}]",
+    "thread_position_in_grid": "elinvar_p.at[{}]",
+    "threads_per_grid": "elinvar_p.grid[{}]",
+    "grid_size": "elinvar_p.grid[{}]",
     "grid_origin": "0u",
-    "thread_position_in_threadgroup": "p.inside[{}]",
-    "threadgroup_position_in_grid": "p.group[{}]",
-    "threads_per_threadgroup": "p.size[{}]",
-    "dispatch_threads_per_threadgroup": "p.size[{}]",
-    "threadgroups_per_grid": "elinvar_groups(p, {})",
+    "thread_position_in_threadgroup": "elinvar_p.inside[{}]",
+    "threadgroup_position_in_grid": "elinvar_p.group[{}]",
+    "threads_per_threadgroup": "elinvar_p.size[{}]",
+    "dispatch_threads_per_threadgroup": "elinvar_p.size[{}]",
+    "threadgroups_per_grid": "elinvar_groups(elinvar_p, {})",
 }
-_THREADS = "(p.size[0] * p.size[1] * p.size[2])"
+_THREADS = "(elinvar_p.size[0] * elinvar_p.size[1] * elinvar_p.size[2])"
 _NUMBERS = {
-    "thread_index_in_threadgroup": "elinvar_index_in_group(p)",
+    "thread_index_in_threadgroup": "elinvar_index_in_group(elinvar_p)",
     "thread_index_in_simdgroup": "elinvar_lane()",
-    "simdgroup_index_in_threadgroup": "elinvar_simdgroup(p)",
+    "simdgroup_index_in_threadgroup": "elinvar_simdgroup(elinvar_p)",
     "simdgroups_per_threadgroup": f"(({_THREADS} + 31u) / 32u)",
     "dispatch_simdgroups_per_threadgroup": f"(({_THREADS} + 31u) / 32u)",
     "threads_per_simdgroup": "32u",
     "thread_execution_width": "32u",
     "thread_index_in_quadgroup": "(elinvar_lane() & 3u)",
-    "quadgroup_index_in_threadgroup": "(elinvar_index_in_group(p) >> 2)",
+    "quadgroup_index_in_threadgroup": "(elinvar_index_in_group(elinvar_p) >> 2)",
     "quadgroups_per_threadgroup": f"(({_THREADS} + 3u) / 4u)",
     "dispatch_quadgroups_per_threadgroup": f"(({_THREADS} + 3u) / 4u)",
 }
@@ -124,34 +124,34 @@ def _attribute(one: Attribute) -> str:
 
 def _wrapper(made: Entry) -> str:
     signature = made.signature
-    parameters = ["ulong grid_xy", "ulong grid_z", "ulong flat"]
+    parameters = ["ulong elinvar_xy", "ulong elinvar_z", "ulong elinvar_flat"]
     given: list[str] = []
     body: list[str] = []
     for place, one in enumerate(signature.order):
         if isinstance(one, Attribute):
             given.append(_attribute(one))
             continue
-        kind = f"S::at<{place}>"
+        kind = f"elinvar_S::at<{place}>"
         value = by_value(one) if one.index not in made.pointers else None
         if value is not None:
-            names = [f"b{one.index}_{word}" for word in range(value)]
+            names = [f"elinvar_b{one.index}_{word}" for word in range(value)]
             parameters += [f"ulong {name}" for name in names]
-            body.append(f"  typedef elinvar_holder<metal::remove_reference_t<{kind}>> H{one.index};")
-            body.append(f"  const H{one.index} v{one.index} = elinvar_from_words<H{one.index}>({', '.join(names)});")
-            given.append(f"v{one.index}.value")
+            holder = f"elinvar_holder<metal::remove_reference_t<{kind}>>"
+            body.append(f"  const auto elinvar_v{one.index} = elinvar_from_words<{holder}>({', '.join(names)});")
+            given.append(f"elinvar_v{one.index}.value")
             continue
         restrict = " __restrict__" if one.is_const and not made.aliased else ""
-        parameters.append(f"{'const ' if one.is_const else ''}void*{restrict} b{one.index}")
+        parameters.append(f"{'const ' if one.is_const else ''}void*{restrict} elinvar_b{one.index}")
         if one.is_reference:
-            given.append(f"*static_cast<metal::remove_reference_t<{kind}>*>(b{one.index})")
+            given.append(f"*static_cast<metal::remove_reference_t<{kind}>*>(elinvar_b{one.index})")
         else:
-            given.append(f"static_cast<{kind}>(b{one.index})")
-    bounds = "" if signature.needs_group else "  if (elinvar_outside(p)) return;\n"
+            given.append(f"static_cast<{kind}>(elinvar_b{one.index})")
+    bounds = "" if signature.needs_group else "  if (elinvar_outside(elinvar_p)) return;\n"
     limit = f" __launch_bounds__({signature.max_threads})" if signature.max_threads else ""
     return (
         f'extern "C" __global__ void{limit} {made.symbol}({", ".join(parameters)}) {{\n'
-        f"  typedef elinvar_signature<decltype(&{signature.function})> S;\n"
-        f"  const elinvar_place p = elinvar_where(grid_xy, grid_z, flat != 0ul);\n{bounds}"
+        f"  typedef elinvar_signature<decltype(&{signature.function})> elinvar_S;\n"
+        f"  const elinvar_place elinvar_p = elinvar_where(elinvar_xy, elinvar_z, elinvar_flat != 0ul);\n{bounds}"
         + "".join(f"{line}\n" for line in body)
         + f"  {signature.function}({', '.join(given)});\n}}\n"
     )

@@ -117,8 +117,9 @@ def _difference(case: MetalCase, index: int, got: torch.Tensor, want: torch.Tens
     worst, wrong = float(relative.max()), relative > case.tolerance
     if worst > case.tolerance:
         where = int(np.flatnonzero(wrong)[0])
+        got, wanted = ours[where].item(), theirs[where].item()
         raise KernelRejected(
-            f"case {case.name!r}: argument {index} is {ours[where].item()!r} at element {where}, "
-            f"not {theirs[where].item()!r} (relative error {worst:.3g} > {case.tolerance:g}; {int(wrong.sum())} elements differ)"
+            f"case {case.name!r}: argument {index} is {got!r} at element {where}, not {wanted!r} "
+            f"(relative error {worst:.3g} > {case.tolerance:g}; {int(wrong.sum())} elements differ)"
         )
     return worst
