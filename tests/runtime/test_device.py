@@ -15,6 +15,7 @@ import torch
 from elinvar.errors import DeviceLost, DeviceUnavailable, InputError
 from elinvar.runtime import _hardware
 from elinvar.runtime.device import Device, DeviceProfile, Runtime, default_runtime, device, devices
+from elinvar.runtime.tuning import save_tuned, tuning_file
 
 
 @pytest.fixture
@@ -264,6 +265,19 @@ def test_profile_survives_json() -> None:
     assert DeviceProfile.from_json(tuned.to_json()) == tuned
     assert hash(DeviceProfile.from_json(tuned.to_json())) == hash(tuned)
     assert tuned != profile
+
+
+def test_a_tuned_machine_knows_its_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
+    before = Runtime().device("cpu").profile
+    assert (before.copy_gbps, before.matmul_gflops) == (None, None)
+    save_tuned(before, "copy_gbps", 87.5)
+    save_tuned(before, "matmul_gflops", {"fp32": 240.0, "bf16": 950.0})
+    after = Runtime().device("cpu").profile
+    assert (after.copy_gbps, after.matmul_gflops) == (87.5, {"fp32": 240.0, "bf16": 950.0})
+    assert after.fast == before.fast
+    tuning_file(before).write_text(tuning_file(before).read_text().replace("87.5", "1e999"))
+    assert Runtime().device("cpu").profile.copy_gbps is None
 
 
 def test_measurements_fill_in_and_keep_the_rest() -> None:

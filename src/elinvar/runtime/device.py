@@ -19,6 +19,7 @@ import torch
 from elinvar.errors import DeviceLost, DeviceUnavailable, InputError
 
 from . import _hardware
+from .tuning import tuned
 
 if TYPE_CHECKING:
     from .memory import Pool
@@ -182,7 +183,7 @@ class Device:
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the device is and how fast: detected on first use, with measured rates where this machine is tuned."""
+        """What the device is and how fast: detected on first use, with the rates ``elinvar tune`` measured by then."""
         with self._lock:
             if self._profile is None:
                 self._profile = _detect(self.kind, self.index)
@@ -237,8 +238,14 @@ class Device:
 
 def _detect(kind: str, index: int) -> DeviceProfile:
     if kind == "cuda":
-        return DeviceProfile(**_hardware.cuda_facts(index))
-    return DeviceProfile(**(_hardware.mps_facts() if kind == "mps" else _hardware.cpu_facts()))
+        found = DeviceProfile(**_hardware.cuda_facts(index))
+    else:
+        found = DeviceProfile(**(_hardware.mps_facts() if kind == "mps" else _hardware.cpu_facts()))
+    known = tuned(found)
+    try:
+        return found.with_measurements(copy_gbps=known.copy_gbps, matmul_gflops=known.matmul_gflops)
+    except InputError:  # a stored rate that is no rate counts as not measured
+        return found
 
 
 def _present() -> list[tuple[str, int]]:
