@@ -26,12 +26,15 @@ _HOME = {
     "Survey": "survey",
     "SurveyWarning": "survey",
     "Velocity": "velocity",
+    "analyse": "analysis",
+    "illumination": "analysis",
     "migrate": "migration",
+    "open_image": "volume",
     "open_segy": "survey",
     "plan": "migration",
     "travel_time": "traveltime",
 }
-_MODULES = ("synthetic",)
+_MODULES = ("gathers", "synthetic")
 
 __all__ = [
     "Aperture",
@@ -43,7 +46,11 @@ __all__ = [
     "Survey",
     "SurveyWarning",
     "Velocity",
+    "analyse",
+    "gathers",
+    "illumination",
     "migrate",
+    "open_image",
     "open_segy",
     "plan",
     "synthetic",
@@ -51,7 +58,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import synthetic
+    from . import gathers, synthetic
+    from .analysis import analyse, illumination
     from .aperture import Aperture
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .grid import Grid
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time
     from .velocity import Velocity
+    from .volume import open_image
 
 
 def __getattr__(name: str) -> object:

@@ -6,15 +6,16 @@ import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elinvar.errors import InputError
 from elinvar.runtime.files import atomic_directory
 from elinvar.runtime.trace import trace
 
-from ._check import optional_library
+from ._check import choice, optional_library
 from .grid import Grid
 
 if TYPE_CHECKING:
@@ -150,6 +151,55 @@ class Image:
             return None
         dims = ("inline", "crossline", self.panels.axis.dim, "time")
         return self._labelled("gather_fold", self.panels.fold, dims, {"units": "1"})
+
+    def normalised(
+        self,
+        by: Literal["fold", "weights"] = "fold",
+        *,
+        of: Literal["image", "gathers"] = "image",
+        weights: Image | None = None,
+        least: float = 1.0,
+    ) -> xr.DataArray:
+        """Return the stack or the gathers divided by what made them, 0 where that is too little.
+
+        Irregular coverage no longer shows as amplitude. The result is a mean, not a reflectivity: dividing undoes the
+        scale of ``amplitude="true"``.
+
+        Parameters
+        ----------
+        by
+            ``"fold"``: the number of contributions. ``"weights"``: the sum of their weights.
+        of
+            What to divide.
+        weights
+            For ``"weights"``: :func:`~elinvar.seismic.illumination` of the same survey, grid and gathers.
+        least
+            Fold below which a sample is 0; with weights, the percentage of the largest sum at the same time.
+
+        Raises
+        ------
+        InputError
+            No gathers, no weights, or weights of another shape.
+        """
+        choice("Image.normalised", "by", by, ("fold", "weights"))
+        choice("Image.normalised", "of", of, ("image", "gathers"))
+        volume = self.image if of == "image" else self.gathers
+        divisor: NDArray[Any] | None = self.counts if of == "image" else getattr(self.panels, "fold", None)
+        if volume is None or divisor is None:
+            raise InputError("Image.normalised: there are no gathers; migrate with gathers=.")
+        floor: Any = least
+        if by == "weights":
+            if weights is None:
+                raise InputError("Image.normalised: by='weights' needs weights=seismic.illumination(...).")
+            divisor = weights.values if of == "image" else getattr(weights.panels, "values", None)
+            if divisor is None or divisor.shape != volume.shape:
+                shape = None if divisor is None else divisor.shape
+                raise InputError(f"Image.normalised: weights have shape {shape}; {volume.shape} is needed.")
+            floor = 0.01 * least * divisor.max(axis=tuple(range(divisor.ndim - 1)))
+        # Below the floor there is no mean to speak of; `> 0` also when the floor itself is 0.
+        enough = (divisor >= floor) & (divisor > 0)
+        mean = np.divide(volume.values, divisor, out=np.zeros(volume.shape, np.float32), where=enough)
+        return volume.copy(data=mean).assign_attrs(normalised=by)
 
     def dataset(self) -> xr.Dataset:
         """Return all volumes in one xarray Dataset."""
