@@ -34,7 +34,7 @@ _HOME = {
     "plan": "migration",
     "travel_time": "traveltime",
 }
-_MODULES = ("gathers", "synthetic")
+_MODULES = ("gathers", "pyramid", "synthetic")
 
 __all__ = [
     "Aperture",
@@ -53,12 +53,13 @@ __all__ = [
     "open_image",
     "open_segy",
     "plan",
+    "pyramid",
     "synthetic",
     "travel_time",
 ]
 
 if TYPE_CHECKING:
-    from . import gathers, synthetic
+    from . import gathers, pyramid, synthetic
     from .analysis import analyse, illumination
     from .aperture import Aperture
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
