@@ -33,15 +33,24 @@ _BINARY: dict[str, tuple[int, Callable[[int, int], int]]] = {
     "&&": (2, lambda a, b: int(bool(a) and bool(b))),
     "||": (1, lambda a, b: int(bool(a) or bool(b))),
 }
+_UNARY: dict[str, Callable[[int], int]] = {
+    "-": operator.neg,
+    "+": operator.pos,
+    "!": lambda a: int(not a),
+    "~": operator.invert,
+}
 _INTEGER_TYPES = {"int", "uint", "short", "ushort", "char", "uchar", "long", "ulong", "size_t", "bool", "unsigned"}
 _INTEGER_TYPES |= {f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)}
+_LARGEST_SHIFT = 64
 
 
-class _Unknown(Exception):
+class _NotAnExpression(Exception):
     pass
 
 
 class _Parser:
+    """Values are None where they are unknown; ``0 && unknown`` is 0 all the same."""
+
     def __init__(
         self,
         tokens: Sequence[str],
@@ -57,13 +66,13 @@ class _Parser:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
     def take(self, wanted: str | None = None) -> str:
-        token = self.peek()
-        if not token or (wanted is not None and token != wanted):
-            raise _Unknown
+        word = self.peek()
+        if not word or (wanted is not None and word != wanted):
+            raise _NotAnExpression
         self.at += 1
-        return token
+        return word
 
-    def ternary(self) -> int:
+    def ternary(self) -> int | None:
         condition = self.binary(1)
         if self.peek() != "?":
             return condition
@@ -71,61 +80,67 @@ class _Parser:
         yes = self.ternary()
         self.take(":")
         no = self.ternary()
-        return yes if condition else no
+        return None if condition is None else yes if condition else no
 
-    def binary(self, level: int) -> int:
+    def binary(self, level: int) -> int | None:
         left = self.unary()
         while (entry := _BINARY.get(self.peek())) is not None and entry[0] >= level:
             sign = self.take()
-            right = self.binary(entry[0] + 1)
-            if sign in "/%" and right == 0:
-                raise _Unknown
-            left = int(entry[1](left, right))
+            left = _combine(sign, left, self.binary(entry[0] + 1))
         return left
 
-    def unary(self) -> int:
+    def unary(self) -> int | None:
         word = self.take()
-        if word in {"-", "+", "!", "~"}:
+        if word in _UNARY:
             inner = self.unary()
-            return {"-": -inner, "+": inner, "!": int(not inner), "~": ~inner}[word]
+            return None if inner is None else _UNARY[word](inner)
         if word == "(":
             if self.peek() in _INTEGER_TYPES and self.tokens[self.at + 1 : self.at + 2] == [")"]:
                 self.at += 2
                 return self.unary()
-            inner = self.ternary()
-            self.take(")")
-            return inner
+            return self.closed()
         if word == "sizeof":
             return self.sizeof()
         if word in _INTEGER_TYPES:
             self.take("(")
-            inner = self.ternary()
-            self.take(")")
-            return inner
+            return self.closed()
         if word[0].isdigit():
             return _number(word)
         if word[0] == "'" and len(word) == 3:
             return ord(word[1])
         if word in {"true", "false"}:
             return int(word == "true")
+        if not (word[0].isalpha() or word[0] == "_"):
+            raise _NotAnExpression
         while self.peek() == "::":
             self.take()
             word = self.take()
-        value = self.value_of(word)
-        if value is None:
-            raise _Unknown
-        return value
+        return self.value_of(word)
 
-    def sizeof(self) -> int:
+    def closed(self) -> int | None:
+        inner = self.ternary()
+        self.take(")")
+        return inner
+
+    def sizeof(self) -> int | None:
         self.take("(")
         inside: list[str] = []
         while self.peek() != ")":
             inside.append(self.take())
         self.take(")")
-        size = self.size_of(inside)
-        if size is None:
-            raise _Unknown
-        return size
+        return self.size_of(inside)
+
+
+def _combine(sign: str, left: int | None, right: int | None) -> int | None:
+    if sign in {"&&", "||"}:
+        decided = int(sign == "||")
+        if left is not None and bool(left) == bool(decided):
+            return decided
+    if left is None or right is None or (sign in "/%" and right == 0):
+        return None
+    if sign in {"<<", ">>"} and not 0 <= right < _LARGEST_SHIFT:
+        return None
+    return int(_BINARY[sign][1](left, right))
 
 
 def _number(text: str) -> int:
@@ -135,7 +150,7 @@ def _number(text: str) -> int:
             return int(digits, 8)
         return int(digits, 0)
     except ValueError:
-        raise _Unknown from None
+        raise _NotAnExpression from None
 
 
 def evaluate(
@@ -157,6 +172,6 @@ def evaluate(
     parser = _Parser(list(tokens), value_of, size_of)
     try:
         value = parser.ternary()
-    except (_Unknown, RecursionError):
+    except (_NotAnExpression, RecursionError):
         return None
     return value if parser.at == len(parser.tokens) else None

@@ -95,7 +95,7 @@ def tokenize(text: str, file: str = "") -> list[Token]:
     line, position, spaced = 1, 0, False
     while position < len(text):
         match = _SCANNER.match(text, position)
-        if match is None or match.group() == "/" and text.startswith("/*", position):
+        if match is None or (match.group() == "/" and text.startswith("/*", position)):
             raise fail((file, line), _stray(text, position))
         kind, piece = str(match.lastgroup), match.group()
         if not piece.isascii():
