@@ -360,8 +360,7 @@ def faults():
     for _ in range(3):
         (x * 2) + 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(faults())
+print(min(faults() for _ in range(6)))  # the heap may still grow in the first rounds
 """
     counts = {}
     for mode in ("keep", "default"):
@@ -371,7 +370,8 @@ print(faults())
         if done.stdout.strip() == "unsupported":
             pytest.skip("no glibc")
         counts[mode] = int(done.stdout)
-    assert counts["keep"] < 100 < counts["default"]
+    assert counts["keep"] < 100  # of 98,304: three rounds of two 64 MB temporaries in pages of 4 KB
+    assert counts["default"] > 1000  # fewer where the kernel gives huge pages unasked
 
 
 def test_keep_pages_elsewhere_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
