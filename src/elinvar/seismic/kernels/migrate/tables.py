@@ -65,17 +65,22 @@ def prepare(
     area: float,
     block: int,
     nodes: tuple[int, ...],
+    tail: int = 0,
+    origin: float | None = None,
 ) -> Tables:
     """Build the tables on the device of ``vrms`` ([rows, nt], m/s).
 
-    ``block`` is the number of output samples that share one polynomial through the samples ``nodes`` of the block.
+    ``block`` is the number of output samples that share one polynomial through the samples ``nodes`` of the block, the
+    last of which may be the first of the next block. ``tail`` samples follow the last block.
+    ``origin`` is the sample of a block that ``centres`` refers to, its middle when None.
     """
     wide = torch.float32 if vrms.device.type == "mps" else torch.float64  # Apple GPUs have no float64
     nt = vrms.shape[1]
     n = -(-nt // block)
     v = vrms.to(wide)
-    v = torch.cat([v, _continued(v, n * block - nt)], 1)
-    t0 = t0_out + dt_out * torch.arange(n * block, dtype=wide, device=v.device)
+    length = n * block + tail
+    v = torch.cat([v, _continued(v, length - nt)], 1)
+    t0 = t0_out + dt_out * torch.arange(length, dtype=wide, device=v.device)
     slowness = 1 / (v * dt).square()
     if aperture is None:
         aperture = RadiusAperture()
@@ -89,13 +94,17 @@ def prepare(
         gain = torch.where(t0 > 0, 2 * area / (math.pi * v.square() * t0.clamp(min=torch.finfo(wide).tiny)), 0.0)
     else:
         gain = torch.ones_like(v)
-    outside = legs[..., 2].view(-1, n, block)
+    outside = legs[:, : n * block, 2].reshape(-1, n, block)
     top, bottom = outside.amax(-1), outside.amin(-1)
-    least = legs[..., 1].view(-1, n, block).amin(-1)
-    roughness = _roughness(slowness.view(-1, n, block), nodes)
+    least = legs[:, : n * block, 1].reshape(-1, n, block).amin(-1)
+    roughness = _roughness(slowness.unfold(1, max(block, nodes[-1] + 1), block)[:, :n], nodes)
     blocks = torch.stack([top, bottom * (1 - taper), roughness.float(), least], -1).contiguous()
     half_block = (block - 1) / 2
-    middle = (t0_out + dt_out * (block * torch.arange(n, dtype=torch.float64) + half_block) - start) / dt
+    middle = (
+        t0_out
+        + dt_out * (block * torch.arange(n, dtype=torch.float64) + (half_block if origin is None else origin))
+        - start
+    ) / dt
     centres = torch.stack([middle.floor(), middle - middle.floor()], -1).float().to(v.device)
     return Tables(
         legs=legs,

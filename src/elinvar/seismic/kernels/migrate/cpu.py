@@ -1,0 +1,99 @@
+"""Version baseline on the CPU: one loop over traces and samples, every travel time exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numba
+import numpy as np
+import torch
+
+from elinvar.runtime.parallel import parallel_for
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.tables import prepare
+
+__all__ = ["migrate"]
+
+_jit = cast("Callable[[Callable[..., None]], Callable[..., None]]", numba.njit(nogil=True, error_model="numpy"))
+
+
+def migrate(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    **axes: float,
+) -> None:
+    """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    tables = prepare(vrms, **options, block=1, nodes=(0,))
+    count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
+    arrays = [x.numpy() for x in (image, traces, source, receiver, pillars, tables.legs, tables.gain)]
+    scalars = (np.float32(tables.shift), np.float32(tables.rim), amplitude == "true")
+    parallel_for(len(pillars), lambda first, end: _rows(*arrays, count, *scalars, first, end))
+
+
+@_jit
+def _rows(
+    image: Any,
+    traces: Any,
+    source: Any,
+    receiver: Any,
+    pillars: Any,
+    legs: Any,
+    gain: Any,
+    fold: Any,
+    shift: Any,
+    rim: Any,
+    weighted: Any,
+    first: int,
+    end: int,
+) -> None:
+    nt, ns = image.shape[1], traces.shape[1]
+    one, half, pi = np.float32(1), np.float32(0.5), np.float32(math.pi)
+    tiny, last = np.float32(1e-20), np.float32(ns - 1)
+    total = np.empty(nt, np.float32)
+    for p in range(first, end):
+        row = p if len(legs) > 1 else 0
+        total[:] = 0
+        for k in range(len(traces)):
+            sx, sy = source[k, 0] - pillars[p, 0], source[k, 1] - pillars[p, 1]
+            rx, ry = receiver[k, 0] - pillars[p, 0], receiver[k, 1] - pillars[p, 1]
+            ds, dr = sx * sx + sy * sy, rx * rx + ry * ry
+            mx = half * (source[k, 0] + receiver[k, 0]) - pillars[p, 0]
+            my = half * (source[k, 1] + receiver[k, 1]) - pillars[p, 1]
+            distance = np.sqrt(mx * mx + my * my)
+            for t in range(nt):
+                if distance > legs[row, t, 2]:
+                    continue
+                tau = legs[row, t, 0]
+                a, b = ds * legs[row, t, 1], dr * legs[row, t, 1]
+                # A leg beyond t0 / 2 as A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
+                moved = a / max(np.sqrt(tau * tau + a) + tau, tiny) + b / max(np.sqrt(tau * tau + b) + tau, tiny)
+                zero = tau + tau - shift
+                # Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
+                if moved < -zero or moved > last - zero:
+                    continue
+                x = zero + moved
+                left = min(max(int(x), 0), ns - 2)
+                value = traces[k, left] + (x - np.float32(left)) * (traces[k, left + 1] - traces[k, left])
+                u = min(max(distance * legs[row, t, 3] - rim, np.float32(0)), one)
+                if u > 0:
+                    value *= half + half * np.cos(pi * u)
+                if weighted:
+                    ratio = (tau + tau) / max(tau + tau + moved, tiny)
+                    value *= ratio * ratio
+                total[t] += value
+                if len(fold) > 0:
+                    fold[p, t] += 1
+        for t in range(nt):
+            image[p, t] += gain[row, t] * total[t]

@@ -1,0 +1,235 @@
+"""Vectors of 16 lanes inside numba functions: LLVM IR with Python operators, for what the auto-vectoriser cannot find.
+
+Everything is portable LLVM but the picking of samples from a window, which has a version for AVX-512 and one for AVX2.
+Which of them runs is read from numba's target, so that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` are honoured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core.registry import cpu_target
+
+__all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Emit", "Vector"]
+
+LANES = 16
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VF, VI = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+
+
+def _instruction_set() -> str:
+    features = set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
+    if "+avx512f" in features:
+        return "avx512"
+    return "avx2" if {"+avx2", "+fma"} <= features else "portable"
+
+
+ISA = _instruction_set()
+"""``"avx512"``, ``"avx2"`` or ``"portable"``: the code this process runs."""
+
+
+class Vector:
+    """An LLVM vector (or scalar) value with operators; numbers and scalars are broadcast."""
+
+    def __init__(self, emit: Emit, value: Any) -> None:
+        self.e, self.value = emit, value
+
+    def _binary(self, other: Any, floating: str, integer: str | None, *, swap: bool = False) -> Vector:
+        a, b = self.value, self.e.like(other, self.value.type)
+        if swap:
+            a, b = b, a
+        if isinstance(getattr(a.type, "element", a.type), ir.FloatType):
+            return Vector(self.e, getattr(self.e.b, floating)(a, b, flags=("contract",)))
+        assert integer is not None
+        return Vector(self.e, getattr(self.e.b, integer)(a, b))
+
+    def __add__(self, other: Any) -> Vector:
+        return self._binary(other, "fadd", "add")
+
+    def __sub__(self, other: Any) -> Vector:
+        return self._binary(other, "fsub", "sub")
+
+    def __rsub__(self, other: Any) -> Vector:
+        return self._binary(other, "fsub", "sub", swap=True)
+
+    def __mul__(self, other: Any) -> Vector:
+        return self._binary(other, "fmul", "mul")
+
+    def __truediv__(self, other: Any) -> Vector:
+        return self._binary(other, "fdiv", None)
+
+    def __and__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.b.and_(self.value, other.value))
+
+    def __or__(self, other: Vector) -> Vector:
+        return Vector(self.e, self.e.b.or_(self.value, other.value))
+
+    def __invert__(self) -> Vector:
+        return Vector(self.e, self.e.b.not_(self.value))
+
+    def compare(self, how: str, other: Any) -> Vector:
+        """Ordered comparison: false where either side is NaN."""
+        return Vector(self.e, self.e.b.fcmp_ordered(how, self.value, self.e.like(other, self.value.type)))
+
+    def __le__(self, other: Any) -> Vector:
+        return self.compare("<=", other)
+
+    def __ge__(self, other: Any) -> Vector:
+        return self.compare(">=", other)
+
+    def __lt__(self, other: Any) -> Vector:
+        return self.compare("<", other)
+
+    def __gt__(self, other: Any) -> Vector:
+        return self.compare(">", other)
+
+    def where(self, other: Any) -> Vector:
+        """Call on a mask: ``mask.where((a, b))`` is a where it is set, else b."""
+        a = other[0]
+        return Vector(self.e, self.e.b.select(self.value, a.value, self.e.like(other[1], a.value.type)))
+
+    def unary(self, name: str, *others: Any) -> Vector:
+        """``llvm.<name>`` of this and others."""
+        rest = [self.e.like(x, self.value.type) for x in others]
+        return Vector(self.e, self.e.call(f"llvm.{name}.v{LANES}f32", VF, self.value, *rest))
+
+    def max(self, other: Any) -> Vector:
+        return self.unary("maxnum", other)
+
+    def min(self, other: Any) -> Vector:
+        return self.unary("minnum", other)
+
+    def sqrt(self) -> Vector:
+        """Square root of values >= 0, to about one unit in the last place."""
+        if ISA != "avx512":
+            return self.unary("sqrt")
+        # vsqrtps takes ten times as long as an estimate of 14 bits and one Newton step.
+        a = self.max(1e-30)
+        zero, mask = Vector(self.e, ir.Constant(VF, [0.0] * LANES)), ir.Constant(ir.IntType(16), -1)
+        y = Vector(self.e, self.e.call("llvm.x86.avx512.rsqrt14.ps.512", VF, a.value, zero.value, mask))
+        root = a * y
+        return (a - root * root) * (y * 0.5) + root
+
+    def reciprocal(self) -> Vector:
+        """1 / x for x > 0, to about one unit in the last place."""
+        if ISA != "avx512":
+            return Vector(self.e, ir.Constant(VF, [1.0] * LANES)) / self
+        zero, mask = Vector(self.e, ir.Constant(VF, [0.0] * LANES)), ir.Constant(ir.IntType(16), -1)
+        y = Vector(self.e, self.e.call("llvm.x86.avx512.rcp14.ps.512", VF, self.value, zero.value, mask))
+        return (1.0 - self * y) * y + y
+
+    def integer(self) -> Vector:
+        return Vector(self.e, self.e.b.fptosi(self.value, VI))
+
+    def floating(self) -> Vector:
+        return Vector(self.e, self.e.b.sitofp(self.value, VF))
+
+    def ones(self) -> Vector:
+        """A mask as integers 1 and 0."""
+        return Vector(self.e, self.e.b.zext(self.value, VI))
+
+    def lane(self, i: int) -> Any:
+        return self.e.b.extract_element(self.value, ir.Constant(I32, i))
+
+
+class Emit:
+    """Writes vector code into a numba function."""
+
+    def __init__(self, builder: Any) -> None:
+        self.b = builder
+
+    def like(self, x: Any, kind: Any) -> Any:
+        if isinstance(x, Vector):
+            x = x.value
+        if isinstance(x, (int, float)):
+            return ir.Constant(kind, [x] * LANES if isinstance(kind, ir.VectorType) else x)
+        return x if x.type == kind else self.splat(x)
+
+    def splat(self, scalar: Any) -> Any:
+        kind = ir.VectorType(scalar.type, LANES)
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(VI, [0] * LANES))
+
+    def call(self, name: str, result: Any, *args: Any) -> Any:
+        functions = self.b.module.globals
+        fn = functions.get(name) or ir.Function(self.b.module, ir.FunctionType(result, [a.type for a in args]), name)
+        return self.b.call(fn, args)
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            pointer = self.b.gep(pointer, [ir.Constant(I64, offset) if isinstance(offset, int) else offset])
+        return pointer
+
+    def vector(self, pointer: Any, *offsets: Any, kind: Any = VF) -> Vector:
+        place = self.b.bitcast(self.at(pointer, *offsets), kind.as_pointer())
+        return Vector(self, self.b.load(place, align=4))
+
+    def broadcast(self, pointer: Any, *offsets: Any) -> Vector:
+        return Vector(self, self.splat(self.b.load(self.at(pointer, *offsets))))
+
+    def floats(self, value: float) -> Vector:
+        return Vector(self, self.like(value, VF))
+
+    def integers(self, value: int) -> Vector:
+        return Vector(self, self.like(value, VI))
+
+    def every(self, mask: Vector) -> Any:
+        """Whether all lanes of a mask are set, as one bit."""
+        return self.b.icmp_signed(
+            "==", self.b.bitcast(mask.value, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), -1)
+        )
+
+    def scalar(self, value: Any) -> Vector:
+        return Vector(self, self.splat(value))
+
+    def store(self, value: Vector, pointer: Any, *offsets: Any) -> None:
+        place = self.b.bitcast(self.at(pointer, *offsets), value.value.type.as_pointer())
+        self.b.store(value.value, place, align=4)
+
+    def ramp(self) -> Vector:
+        return Vector(self, ir.Constant(VF, [float(i) for i in range(LANES)]))
+
+    # -- windows --------------------------------------------------------------------------------------------------------
+
+    def half(self, x: Any, part: int) -> Any:
+        lanes = ir.Constant(ir.VectorType(I32, 8), list(range(8 * part, 8 * part + 8)))
+        return self.b.shuffle_vector(x, x, lanes)
+
+    def join(self, low: Any, high: Any) -> Any:
+        return self.b.shuffle_vector(low, high, ir.Constant(VI, list(range(16))))
+
+    def neighbours(self, windows: list[Any], index: Any, *, scattered: bool = False) -> tuple[Any, Any]:
+        """Samples ``index`` and ``index + 1`` of the window; the upper lanes have a window of their own on AVX2."""
+        if ISA == "avx512" and not scattered:
+            table = [self.vector(windows[0], 16 * k).value for k in range(2)]
+            pick = "llvm.x86.avx512.vpermi2var.ps.512"
+            after = self.b.add(index, ir.Constant(VI, [1] * 16))
+            left, right = (self.call(pick, VF, table[0], i, table[1]) for i in (index, after))
+            return left, right
+        if ISA == "avx2" and not scattered:
+            parts = [self._neighbours8(windows[k], self.half(index, k)) for k in range(2)]
+            return self.join(parts[0][0], parts[1][0]), self.join(parts[0][1], parts[1][1])
+        left = right = ir.Constant(VF, ir.Undefined)
+        for i in range(LANES):
+            lane = ir.Constant(I32, i)
+            place = self.at(windows[i // 8], self.b.sext(self.b.extract_element(index, lane), I64))
+            left = self.b.insert_element(left, self.b.load(place), lane)
+            right = self.b.insert_element(right, self.b.load(self.at(place, 1)), lane)
+        return left, right
+
+    def _neighbours8(self, window: Any, index: Any) -> tuple[Any, Any]:
+        floats, ints = ir.VectorType(F32, 8), ir.VectorType(I32, 8)
+        low, high = (self.vector(window, 8 * k, kind=floats).value for k in range(2))
+
+        def pick(i: Any) -> Any:
+            a, b = (self.call("llvm.x86.avx2.permps", floats, register, i) for register in (low, high))
+            return self.b.select(self.b.icmp_signed(">", i, ir.Constant(ints, [7] * 8)), b, a)
+
+        return pick(index), pick(self.b.add(index, ir.Constant(ints, [1] * 8)))
+
+    def interpolate(self, windows: list[Any], x: Vector, *, scattered: bool = False) -> Vector:
+        """Linear interpolation at ``x`` >= 0, counted from the first sample of the window."""
+        index = x.integer()
+        left, right = (Vector(self, v) for v in self.neighbours(windows, index.value, scattered=scattered))
+        return (x - index.floating()) * (right - left) + left
