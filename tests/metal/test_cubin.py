@@ -31,6 +31,13 @@ STACK = HEAD + (
 )
 
 
+# Holds 200 values at once.
+GREEDY = "kernel void greedy(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) {{\n{}{}}}\n".format(
+    "".join(f"    float v{i} = x[i * 200 + {i}];\n" for i in range(200)),
+    "".join(f"    x[i * 200 + {i}] = v{199 - i} * v{(i * 7) % 200};\n" for i in range(200)),
+)
+
+
 @pytest.mark.parametrize(
     ("registers", "shared", "threads", "expected"),
     [
@@ -85,14 +92,7 @@ def test_a_limit_on_threads_is_the_default_group_and_bounds_registers() -> None:
 
 @needs_nvrtc
 def test_spills_are_counted() -> None:
-    values = 200
-    body = "".join(f"    float v{i} = x[i * {values} + {i}];\n" for i in range(values))
-    swap = "".join(f"    x[i * {values} + {i}] = v{values - 1 - i} * v{(i * 7) % values};\n" for i in range(values))
-    text = HEAD + (
-        "[[max_total_threads_per_threadgroup(1024)]]\n"
-        "kernel void greedy(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) {\n"
-        f"{body}{swap}}}\n"
-    )
+    text = f"{HEAD}[[max_total_threads_per_threadgroup(1024)]] {GREEDY}"
     greedy = metal.build_cubin(text, group_size=1024).kernels["greedy"]
     assert greedy.registers <= 64
     assert greedy.spill_bytes > 0

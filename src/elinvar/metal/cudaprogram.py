@@ -5,6 +5,10 @@ Needs NVRTC, but neither a GPU nor torch: `nvidia` loads what this makes, `cubin
 Options are the precise ones (no ``--use_fast_math``): IEEE division and square root, subnormals kept. Products and
 sums are contracted to fma (``--fmad=true``) because Metal's compiler does so by default too; code whose result must not
 depend on that says `fma` or keeps its operands exact. ``fast::`` functions are the approximate ones, where asked for.
+
+Registers are the compiler's choice unless a kernel bounds them: ``[[max_total_threads_per_threadgroup(256)]]`` together
+with ``#define ELINVAR_CUDA_GROUPS 6`` (in the file or through ``defines=``) asks for code of which six groups of 256 fit
+a multiprocessor. Measure it: fewer registers are not always faster.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ OPTIONS = (
 _PRELUDE = Path(__file__).with_name("prelude")
 _COMPLAINT = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", re.MULTILINE)
 _REPEATED = re.compile(r"\b(?:constexpr |static )*ELINVAR_CONSTANT (?:constexpr |static )*")
+_GROUPS = re.compile(r"^[ \t]*#[ \t]*define[ \t]+ELINVAR_CUDA_GROUPS[ \t]+(\d+)", re.MULTILINE)
 _MOST_WORDS = 64  # values above 512 bytes travel through device memory
 _AXES = {
     "thread_position_in_grid": "elinvar_p.at[{}]",
@@ -122,7 +127,7 @@ def _attribute(one: Attribute) -> str:
     return f"{one.type_name}({', '.join(axes)})"
 
 
-def _wrapper(made: Entry) -> str:
+def _wrapper(made: Entry, groups: str | None) -> str:
     signature = made.signature
     parameters = ["ulong elinvar_xy", "ulong elinvar_z", "ulong elinvar_flat"]
     given: list[str] = []
@@ -147,7 +152,9 @@ def _wrapper(made: Entry) -> str:
         else:
             given.append(f"static_cast<{kind}>(elinvar_b{one.index})")
     bounds = "" if signature.needs_group else "  if (elinvar_outside(elinvar_p)) return;\n"
-    limit = f" __launch_bounds__({signature.max_threads})" if signature.max_threads else ""
+    limit = ""
+    if signature.max_threads:
+        limit = f" __launch_bounds__({signature.max_threads}{f', {groups}' if groups else ''})"
     return (
         f'extern "C" __global__ void{limit} {made.symbol}({", ".join(parameters)}) {{\n'
         f"  typedef elinvar_signature<decltype(&{signature.function})> elinvar_S;\n"
@@ -159,7 +166,8 @@ def _wrapper(made: Entry) -> str:
 
 def program_text(source: Source, entries: Sequence[Entry]) -> str:
     """Return the CUDA C++ text of a source with the given entry points."""
-    wrappers = "".join(_wrapper(made) for made in entries)
+    groups = _GROUPS.search(source.text)
+    wrappers = "".join(_wrapper(made, groups[1] if groups else None) for made in entries)
     body = _REPEATED.sub("ELINVAR_CONSTANT ", translate(source))
     return (
         '#include "msl_cuda.h"\nnamespace elinvar_msl {\n'

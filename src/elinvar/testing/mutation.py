@@ -224,10 +224,11 @@ class _Trial:
     deadline: float
 
 
-def _judge(check: Callable[[str], bool], source: str, answer: Connection) -> None:
+def _judge(check: Callable[[str], bool], source: str, environment: dict[str, str], answer: Connection) -> None:
     """In the child: send True when the check notices nothing; an exception is as good as False and stays silent."""
     import torch
 
+    os.environ.update(environment)
     torch.set_num_threads(1)
     try:
         answer.send(bool(check(source)))
@@ -244,6 +245,7 @@ def survivors(
     timeout: float = 60.0,
     equivalent: Mapping[str, str] | None = None,
     kinds: tuple[str, ...] = ("swap", "barrier", "halve", "bound"),
+    environment: Mapping[str, str] | None = None,
 ) -> list[Mutant]:
     """Return the mutants that `check` does not notice.
 
@@ -263,6 +265,8 @@ def survivors(
         ``{str(mutant): proof}`` for mutants that cannot change any result; the proof is a sentence.
     kinds
         Which kinds of mutant to try.
+    environment
+        Environment variables for the processes that check.
 
     Returns
     -------
@@ -285,12 +289,15 @@ def survivors(
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(f"[survivors] the check {check!r} cannot be sent to a process: {error}") from error
     original = Mutant("original", "the source as it is", 1, text)
-    if not _run([original], check, 1, timeout):
+    given = dict(environment or {})
+    if not _run([original], check, 1, timeout, given):
         raise InputError("[survivors] the check fails on the unmutated source, so it can judge no mutant")
-    return _run([mutant for mutant in mutants if str(mutant) not in excused], check, jobs, timeout)
+    return _run([mutant for mutant in mutants if str(mutant) not in excused], check, jobs, timeout, given)
 
 
-def _run(mutants: list[Mutant], check: Callable[[str], bool], jobs: int, timeout: float) -> list[Mutant]:
+def _run(
+    mutants: list[Mutant], check: Callable[[str], bool], jobs: int, timeout: float, environment: dict[str, str]
+) -> list[Mutant]:
     """Run the check on every mutant, `jobs` at a time; return those on which it answered True."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__, type(check).__module__, getattr(check, "__module__", __name__)])
@@ -300,7 +307,7 @@ def _run(mutants: list[Mutant], check: Callable[[str], bool], jobs: int, timeout
             while waiting and len(running) < jobs:
                 mutant = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_judge, args=(check, mutant.source, theirs), daemon=True)
+                process = context.Process(target=_judge, args=(check, mutant.source, environment, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running.append(_Trial(mutant, process, ours, time.monotonic() + timeout))
