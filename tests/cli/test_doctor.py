@@ -80,7 +80,14 @@ def test_nvidia_driver_without_a_cuda_build_of_torch(monkeypatch: pytest.MonkeyP
     assert "install --force-reinstall torch" in str(finding.fix)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
-    assert "NVIDIA H200" in doctor._nvidia().detail
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.2.2")
+    assert "NVIDIA H200; Metal kernels through cuda-core 1.2.2" in doctor._nvidia().detail
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert "[cuda]" in str(doctor._nvidia().fix)
 
 
 def test_apple_gpu_says_what_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
