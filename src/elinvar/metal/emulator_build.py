@@ -137,9 +137,9 @@ def cpp_text(source: Source) -> str:
         "namespace metal = elinvar_msl::metal;\n"
         "namespace elinvar_msl {\n"
         f"{translate(source)}\n"
-        "}  // namespace elinvar_msl\n"
         '#line 1 "elinvar-entries"\n'
         + "".join(_wrapper(n, k) for n, k in enumerate(kernels))
+        + "}  // namespace elinvar_msl\nusing namespace elinvar_msl;\n"
         + f'extern "C" {{\nextern const elinvar_entry elinvar_kernels[] = {{\n{entries}  {{nullptr, nullptr}}}};\n}}\n'
     )
 
