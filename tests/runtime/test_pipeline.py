@@ -403,6 +403,46 @@ def test_leases_from_the_source_are_released_when_never_started():
         list(Pipeline([bad], in_flight=6).run(items()))
 
 
+def test_real_leases_return_to_their_pool():
+    from elinvar.runtime.memory import Pool
+
+    pool = Pool("cpu")
+
+    def load(i):
+        lease = pool.acquire((256,))
+        lease.tensor.fill_(i)
+        return lease
+
+    def compute(lease):
+        with lease:
+            if lease.tensor[0] == 17:
+                raise LookupError("seventeen")
+            out = pool.acquire((256,))
+            out.tensor.copy_(lease.tensor).mul_(2)
+        return {"out": (out,)}
+
+    got = []
+    with pytest.raises(LookupError, match="seventeen"):
+        with Pipeline([Stage(load), Stage(compute, compute=True)], in_flight=4) as p:
+            for result in p.run(range(40)):
+                with result["out"][0] as lease:
+                    got += [int(lease.tensor[0])]
+    assert got == [2 * i for i in range(17)]
+    assert pool.live == 0
+
+
+def test_fifty_runs_leak_nothing():
+    from elinvar.testing import assert_no_leak
+
+    def once():
+        with Pipeline([Stage(inc, workers=2), double], in_flight=3) as p:
+            for i, _ in enumerate(p.run(range(20))):
+                if i == 10:
+                    break
+
+    assert_no_leak(once)
+
+
 def test_a_lock_in_a_result_is_not_mistaken_for_a_lease():
     lock = threading.Lock()
     lock.acquire()
@@ -554,7 +594,7 @@ def test_cancel_from_anywhere(where):
         with pytest.raises(Cancelled):
             next(run)
         return
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled, match="after 6 items" if where == "body" else "cancelled after"):
         for lease in p.run(range(100)):
             lease.release()
             if where == "body" and lease.tag == 5:
@@ -622,6 +662,45 @@ def test_a_producer_thread_feeds_a_waiting_consumer():
         producer.join(30)
         with pytest.raises(PipelineError, match="finish"):
             p.try_submit(1)
+
+
+@pytest.mark.parametrize(("call", "ends"), [("finish", list), ("cancel", Cancelled), ("close", Cancelled)])
+def test_a_consumer_that_waits_for_nothing_is_woken(call, ends):
+    p = Pipeline([inc])
+    outcome = []
+
+    def consume():
+        try:
+            outcome.append(type(list(p.results(wait=True))))
+        except Cancelled:
+            outcome.append(Cancelled)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    time.sleep(0.05)  # it is waiting now
+    getattr(p, call)()
+    consumer.join(20)
+    assert outcome == [ends]
+    p.close()
+
+
+def test_cancel_stops_the_stages_at_once():
+    started = []
+    gate = threading.Event()
+
+    def stage(x):
+        started.append(x)
+        gate.wait(20)
+        return x
+
+    with Pipeline([stage], in_flight=5) as p:
+        assert all(p.try_submit(x) for x in range(5))
+        while not started:
+            time.sleep(0.001)
+        p.cancel()
+        gate.set()
+        p.close()
+    assert started == [0]
 
 
 def test_a_failure_while_pushing_refuses_more_then_raises():
