@@ -6,9 +6,9 @@ Options are the precise ones (no ``--use_fast_math``): IEEE division and square 
 sums are contracted to fma (``--fmad=true``) because Metal's compiler does so by default too; code whose result must not
 depend on that says `fma` or keeps its operands exact. ``fast::`` functions are the approximate ones, where asked for.
 
-Registers are the compiler's choice unless a kernel bounds them: ``[[max_total_threads_per_threadgroup(256)]]`` together
-with ``#define ELINVAR_CUDA_GROUPS 6`` (in the file or through ``defines=``) asks for code of which six groups of 256 fit
-a multiprocessor. Measure it: fewer registers are not always faster.
+Registers are the compiler's choice unless a kernel bounds them: ``[[max_total_threads_per_threadgroup(256)]]`` with
+``#define ELINVAR_CUDA_GROUPS 6`` (in the file or through ``defines=``) asks for code of which six groups of 256 fit a
+multiprocessor. Measure it: fewer registers are not always faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from elinvar.errors import MetalError, MetalSyntaxError
@@ -92,6 +92,16 @@ class Entry:
     symbol: str
     aliased: bool = False
     pointers: frozenset[int] = frozenset()
+
+    @cached_property
+    def slots(self) -> tuple[tuple[int, bool], ...]:
+        """For each buffer in the entry point's order: its place among ``signature.buffers``, and whether by value."""
+        places = {buffer.index: place for place, buffer in enumerate(self.signature.buffers)}
+        return tuple(
+            (places[one.index], one.index not in self.pointers and by_value(one) is not None)
+            for one in self.signature.order
+            if isinstance(one, Buffer)
+        )
 
 
 @dataclass(frozen=True)

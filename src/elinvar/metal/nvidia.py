@@ -18,11 +18,11 @@ import torch
 from elinvar.errors import MetalLaunchError
 
 from .backends import Constants, fitting_group
-from .cudacore import Module, api
+from .cudacore import Module, api, current_stream
 from .cudaprogram import Entry, by_value, compile_entries, entry
 from .language import Source
 from .launch import SIMD_WIDTH, Launch, Library, Limits
-from .signature import Buffer, Signature
+from .signature import Signature
 
 __all__ = ["NvidiaBackend", "arguments", "geometry", "load", "overlapping"]
 
@@ -104,9 +104,8 @@ class NvidiaBackend:
         """Start a checked launch on torch's current stream."""
         group = fitting_group(signature, launch.group, self.limits(signature).max_threads)
         grid, flat = geometry(signature.name, launch.threads, group)
-        pointers, aliased = by_address(signature, launch), overlapping(signature, launch)
-        bound = self._variant(signature.name, aliased, pointers)
-        stream = torch.cuda.current_stream(self._index).cuda_stream
+        bound = self._variant(signature.name, overlapping(signature, launch), by_address(signature, launch))
+        stream = current_stream(self._index)
         held: list[torch.Tensor] = []
 
         def address(data: bytes) -> int:
@@ -114,7 +113,7 @@ class NvidiaBackend:
             return held[-1].data_ptr()
 
         given = arguments(bound.entry, launch, flat=flat, address=address)
-        bound.module.launch(bound.entry.symbol, grid, group, given)
+        bound.module.launch(bound.entry.symbol, stream, grid, group, given)
 
 
 def geometry(
@@ -141,21 +140,23 @@ def geometry(
 
 def by_address(signature: Signature, launch: Launch) -> frozenset[int]:
     """Return the indices of ``constant T&`` arguments for which a tensor was passed instead of a value."""
-    return frozenset(
+    found = [
         buffer.index
         for buffer, value in zip(signature.buffers, launch.values, strict=True)
-        if isinstance(value, torch.Tensor) and by_value(buffer) is not None
-    )
+        if buffer.is_reference and isinstance(value, torch.Tensor) and by_value(buffer) is not None
+    ]
+    return frozenset(found) if found else _NONE
 
 
 def overlapping(signature: Signature, launch: Launch) -> bool:
     """Tell whether some buffer the kernel only reads shares memory with one it may write."""
-    spans: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    reads: list[tuple[int, int]] = []
+    writes: list[tuple[int, int]] = []
     for buffer, value in zip(signature.buffers, launch.values, strict=True):
         if isinstance(value, torch.Tensor):
             start = value.data_ptr()
-            spans[buffer.is_const].append((start, start + value.numel() * value.element_size()))
-    return any(a < end and start < b for a, b in spans[True] for start, end in spans[False])
+            (reads if buffer.is_const else writes).append((start, start + value.nbytes))
+    return any(a < end and start < b for a, b in reads for start, end in writes)
 
 
 def words(data: bytes) -> tuple[int, ...]:
@@ -179,15 +180,12 @@ def arguments(made: Entry, launch: Launch, *, flat: bool, address: Address) -> l
         Gives the device address of a copy of some bytes.
     """
     x, y, z = launch.threads
-    given = [*words(struct.pack("<2I", x, y)), z, int(flat)]
-    values = {buffer.index: value for buffer, value in zip(made.signature.buffers, launch.values, strict=True)}
-    for one in made.signature.order:
-        if not isinstance(one, Buffer):
-            continue
-        value = values[one.index]
+    given = [x | y << 32 if y < 2**31 else (x | y << 32) - 2**64, z, int(flat)]
+    for position, in_words in made.slots:
+        value = launch.values[position]
         if isinstance(value, torch.Tensor):
             given.append(value.data_ptr())
-        elif one.index not in made.pointers and by_value(one) is not None:
+        elif in_words:
             given.extend(words(value))
         else:
             given.append(address(value))
