@@ -46,9 +46,8 @@ def api() -> ModuleType:
     )
 
 
-_raw_stream: Callable[[int], int] | None = getattr(  # noqa: SLF001
-    torch._C, "_cuda_getCurrentRawStream", None
-)
+_bindings: Any = torch._C  # noqa: SLF001
+_raw_stream: Callable[[int], int] | None = getattr(_bindings, "_cuda_getCurrentRawStream", None)
 
 
 def current_stream(index: int) -> int:
