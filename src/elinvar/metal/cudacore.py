@@ -71,7 +71,7 @@ class Module:
     def __init__(self, code: bytes, *, is_ptx: bool, index: int) -> None:
         self._core = api()
         self._index = index
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         self._device = self._core.Device(index)
         self._device.set_current()  # the primary context, which is the one torch uses
         make = self._core.ObjectCode.from_ptx if is_ptx else self._core.ObjectCode.from_cubin

@@ -6,11 +6,12 @@ The emulator's tests, the GPU check and anybody's port to a new device share thi
 
 from __future__ import annotations
 
-from .cases import launching, maths, simd, storage
 from .cases.case import MetalCase, verify
+from .cases.launching import CASES as LAUNCHING
+from .cases.maths import CASES as MATHS
+from .cases.simd import CASES as SIMD
+from .cases.storage import CASES as STORAGE
 
 __all__ = ["CASES", "MetalCase", "verify"]
 
-CASES: dict[str, MetalCase] = {
-    case.name: case for case in (*launching.CASES, *storage.CASES, *simd.CASES, *maths.CASES)
-}
+CASES: dict[str, MetalCase] = {case.name: case for case in (*LAUNCHING, *STORAGE, *SIMD, *MATHS)}
