@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 
-from elinvar.errors import InputError, MetalError
+from elinvar.errors import InputError
 
 from .emulator_build import Build, Mode, make
 from .emulator_report import Place, fault_error
@@ -82,7 +82,12 @@ class Emulator:
         self._bodies: dict[str, int] = {}
         self._library: ctypes.CDLL | None = None
         if mode != "sanitize":
-            self._library = _open(self.build.path)
+            try:
+                self._library = _open(self.build.path)
+            except OSError:  # from another system that shares this cache, or damaged: build it here
+                self.build.path.unlink(missing_ok=True)
+                self.build = make(source, mode)
+                self._library = _open(self.build.path)
             entries = (_Entry * (len(source.kernels) + 1)).in_dll(self._library, "elinvar_kernels")
             self._bodies = {entry.name.decode(): entry.body for entry in entries if entry.name}
 
@@ -134,10 +139,7 @@ def _lock(_path: Path) -> threading.Lock:
 
 @cache
 def _open(path: Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise MetalError(f"[metal] cannot load the compiled emulator kernels: {error}") from error
+    return ctypes.CDLL(str(path))
 
 
 def _pointers(signature: Signature, launch: Launch) -> tuple[torch.Tensor, ctypes.Array[ctypes.c_void_p]]:

@@ -7,6 +7,7 @@ under AddressSanitizer. What is built is kept in the user's cache folder under a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -30,6 +31,7 @@ from .translate import translate
 __all__ = ["Build", "Mode", "compiler", "cpp_text", "make"]
 
 Mode = Literal["plain", "races", "sanitize"]
+_KEPT = 2000
 _PRELUDE = Path(__file__).with_name("prelude")
 # Signed overflow wraps and casts between pointers alias, as on a GPU; nothing reorders or contracts floating point.
 _LANGUAGE: tuple[str, ...] = (
@@ -42,13 +44,25 @@ _LANGUAGE: tuple[str, ...] = (
     "-fno-strict-aliasing",
     "-fsigned-char",
 )
-_LANGUAGE += ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_LANGUAGE += ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-elide-type")
+# Variables without a value hold a pattern; a private array too large for its stack meets the guard page, no neighbour.
+_IF_ACCEPTED = ("-ftrivial-auto-var-init=pattern", "-fstack-clash-protection")
 _MODE: dict[Mode, tuple[str, ...]] = {
     "plain": ("-O1", "-g1", "-gdwarf-4"),
     "races": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=thread"),
     "sanitize": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=address", "-fno-omit-frame-pointer"),
 }
 _ERROR = re.compile(r"^(?P<file>[^\n:]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
+_LED = re.compile(
+    r"^(?P<file>[^\n:]*):(?P<line>\d+):(?:\d+:)?\s+(?:required from|in instantiation of|note: in )", re.MULTILINE
+)
+_PLAINER = (
+    (re.compile(r"elinvar_msl::(metal::)?"), ""),
+    (re.compile(r"elinvar_small<elinvar_(half|bfloat)_format>"), r"\1"),
+    (re.compile(r"(packed_)?vec<(\w+), ?([234])>"), r"\1\2\3"),
+    (re.compile(r"static assertion failed: "), ""),
+    (re.compile(r"[A-Za-z0-9_]+ \{aka '([^']+)'\}"), r"\1"),
+)
 _PLACE = {
     "thread_position_in_grid": "position_in_grid",
     "threads_per_grid": "grid",
@@ -162,7 +176,7 @@ def _prelude_digest() -> str:
 @lru_cache(maxsize=8)
 def _flags(mode: Mode) -> tuple[str, ...]:
     path, version = compiler()
-    extra = [flag for flag in ("-ftrivial-auto-var-init=pattern",) if _accepts(path, version, flag)]
+    extra = [flag for flag in _IF_ACCEPTED if _accepts(path, version, flag)]
     return (*_LANGUAGE, *_MODE[mode], *extra)
 
 
@@ -225,7 +239,10 @@ def make(source: Source, mode: Mode) -> Build:
     text = cpp_text(source)
     suffix = "" if mode == "sanitize" else ".so"
     target = _folder() / f"metal-{_key(mode, text)}{suffix}"
-    if not target.exists():
+    if target.exists():
+        with contextlib.suppress(OSError):
+            os.utime(target)  # what is used stays
+    else:
         runtime = _runtime(mode)
         with tempfile.TemporaryDirectory(prefix="elinvar-") as folder, atomic_write(target) as new:
             file = Path(folder) / "kernels.cpp"
@@ -251,12 +268,24 @@ def make(source: Source, mode: Mode) -> Build:
             else:
                 _compile_user([*flags, str(file), *link, "-o", str(new)], source)
             new.chmod(0o755)
+        _prune(target.parent)
     return Build(target, mode, tuple(source.kernels))
 
 
 def shown(file: str) -> str:
     """Return a file's name for messages: text that came without a file is ``<source>``."""
     return "<source>" if file in {"", "source.metal"} else file
+
+
+def _prune(folder: Path) -> None:
+    """Forget the kernels that were used longest ago when there are very many."""
+    kernels = list(folder.glob("metal-*"))
+    if len(kernels) <= _KEPT:
+        return
+    with contextlib.suppress(OSError):  # another process prunes too
+        kernels.sort(key=lambda path: path.stat().st_mtime)
+        for path in kernels[: len(kernels) - _KEPT * 3 // 4]:
+            path.unlink(missing_ok=True)
 
 
 def _compile_user(arguments: Sequence[str], source: Source) -> None:
@@ -267,13 +296,17 @@ def _compile_user(arguments: Sequence[str], source: Source) -> None:
 
 def _translated(log: str, source: Source) -> MetalError:
     """Turn a compiler's log into an error about the user's file."""
-    file = source.file or "source.metal"
-    known = {token.file for token in source.tokens} | {file}
-    found = [m for m in _ERROR.finditer(log) if m["file"] in known]
+    known = {token.file for token in source.tokens} | {source.file or "source.metal"}
+    errors = list(_ERROR.finditer(log))
+    found = [(m["file"], m["line"], m["what"]) for m in errors if m["file"] in known]
+    if not found and errors:  # an assertion in the prelude: what in the user's text led there?
+        led = [m for m in _LED.finditer(log) if m["file"] in known]
+        found = [(m["file"], m["line"], errors[0]["what"]) for m in led[-1:]]
     if not found:
         return MetalError(f"[metal] {compiler()[0]} failed: {log.strip()[:2000]}")
-    what = found[0]["what"].replace("elinvar_msl::metal::", "").replace("elinvar_msl::", "")
-    what = re.sub(r"elinvar_small<(?:elinvar_)?(half|bfloat)_format>", r"\1", what)
-    message = f"{shown(found[0]['file'])}:{found[0]['line']}: {what}"
-    more = len({m["line"] for m in found}) - 1
-    return MetalSyntaxError(message + (f" (and {more} more lines with errors)" if more > 0 else ""))
+    file, line, what = found[0]
+    for pattern, replacement in _PLAINER:
+        what = pattern.sub(replacement, what)
+    more = len({one[1] for one in found}) - 1
+    counted = f" (and {more} more lines with errors)" if more > 0 else ""
+    return MetalSyntaxError(f"{shown(file)}:{line}: {what}{counted}")
