@@ -32,9 +32,11 @@ _HOME = {
     "open_image": "volume",
     "open_segy": "survey",
     "plan": "migration",
+    "preview": "adaptive",
+    "preview_cost": "adaptive",
     "travel_time": "traveltime",
 }
-_MODULES = ("gathers", "pyramid", "synthetic")
+_MODULES = ("gathers", "pyramid", "synthetic", "targets")
 
 __all__ = [
     "Aperture",
@@ -53,13 +55,17 @@ __all__ = [
     "open_image",
     "open_segy",
     "plan",
+    "preview",
+    "preview_cost",
     "pyramid",
     "synthetic",
+    "targets",
     "travel_time",
 ]
 
 if TYPE_CHECKING:
-    from . import gathers, pyramid, synthetic
+    from . import gathers, pyramid, synthetic, targets
+    from .adaptive import preview, preview_cost
     from .analysis import analyse, illumination
     from .aperture import Aperture
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
