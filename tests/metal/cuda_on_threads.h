@@ -121,6 +121,7 @@ inline float cospif(float x) { return float(std::cos(3.14159265358979323846 * x)
 inline float emulated_instruction(const char* name, float x) {
   if (!std::strncmp(name, "sqrt", 4)) return std::sqrt(x);
   if (!std::strncmp(name, "rsqrt", 5)) return 1.0f / std::sqrt(x);
+  if (!std::strncmp(name, "rcp", 3)) return 1.0f / x;
   if (!std::strncmp(name, "ex2", 3)) return std::exp2(x);
   if (!std::strncmp(name, "lg2", 3)) return std::log2(x);
   if (!std::strncmp(name, "sin", 3)) return std::sin(x);

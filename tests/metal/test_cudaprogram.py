@@ -27,7 +27,6 @@ ASSEMBLY = [
     (r'asm\("cvt\.f32\.f16[^;]*;"[^;]*\);', "result = elinvar_half_value_soft(bits);"),
     (r'asm\("fma\.rn\.f16[^;]*;"[^;]*\);', "r = half(float(x) * float(y) + float(z)).bits;"),
     (r'asm\("fma\.rn\.bf16[^;]*;"[^;]*\);', "r = bfloat(float(x) * float(y) + float(z)).bits;"),
-    (r'asm\("div\.approx[^;]*;"[^;]*\);', "r = x / y;"),
     (r'asm\(instruction " %0, %1;"[^;]*\);', "r = emulated_instruction(instruction, x);"),
     # NVRTC lets constexpr functions call what is not; g++ 12 does not.
     (r"ELINVAR_FN (int elinvar_(?:popcount|clz|ctz)\(u(?:int|long) x\) \{ return)", r"ELINVAR_FN constexpr \1"),
@@ -222,6 +221,9 @@ def test_precise_and_fast_square_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     body = "kernel void k(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) {{ x[i] = {}; }}"
     assert "sqrt.rn.f32" in ptx(body.format("sqrt(x[i])"), monkeypatch)
     assert "sqrt.approx.ftz.f32" in ptx(body.format("fast::sqrt(x[i])"), monkeypatch)
+    reciprocal = ptx(body.format("fast::divide(1.0f, x[i])"), monkeypatch)
+    assert "rcp.approx.ftz.f32" in reciprocal
+    assert "mul.f32" not in reciprocal
     assert "div.rn.f32" in ptx(body.format("3.0f / x[i]"), monkeypatch)
 
 

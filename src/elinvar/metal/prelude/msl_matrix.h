@@ -224,11 +224,8 @@ ELINVAR_MUFU(exp2, "ex2.approx.ftz.f32")
 ELINVAR_MUFU(log2, "lg2.approx.ftz.f32")
 ELINVAR_MUFU(sin, "sin.approx.ftz.f32")
 ELINVAR_MUFU(cos, "cos.approx.ftz.f32")
-ELINVAR_FN float elinvar_divide(float x, float y) {
-  float r;
-  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(r) : "f"(x), "f"(y));
-  return r;
-}
+ELINVAR_MUFU(reciprocal, "rcp.approx.ftz.f32")
+ELINVAR_FN float elinvar_divide(float x, float y) { return x * elinvar_reciprocal(y); }  // 1 / y is one instruction
 ELINVAR_FLOAT1(cos, elinvar_cos(x))
 ELINVAR_FLOAT1(exp, elinvar_exp2(x * M_LOG2E_F))
 ELINVAR_FLOAT1(exp2, elinvar_exp2(x))
