@@ -95,9 +95,11 @@ class Vector:
         return Vector(self.e, self.e.call(f"llvm.{name}.v{LANES}f32", VF, self.value, *rest))
 
     def max(self, other: Any) -> Vector:
+        """Larger of the two."""
         return self.unary("maxnum", other)
 
     def min(self, other: Any) -> Vector:
+        """Smaller of the two."""
         return self.unary("minnum", other)
 
     def sqrt(self) -> Vector:
@@ -120,9 +122,11 @@ class Vector:
         return (1.0 - self * y) * y + y
 
     def integer(self) -> Vector:
+        """Truncate to int32."""
         return Vector(self.e, self.e.b.fptosi(self.value, VI))
 
     def floating(self) -> Vector:
+        """Convert int32 to float32."""
         return Vector(self.e, self.e.b.sitofp(self.value, VF))
 
     def ones(self) -> Vector:
@@ -130,6 +134,7 @@ class Vector:
         return Vector(self.e, self.e.b.zext(self.value, VI))
 
     def lane(self, i: int) -> Any:
+        """One element, as an LLVM value."""
         return self.e.b.extract_element(self.value, ir.Constant(I32, i))
 
 
@@ -140,6 +145,7 @@ class Emit:
         self.b = builder
 
     def like(self, x: Any, kind: Any) -> Any:
+        """Bring a number, scalar or vector to an LLVM type."""
         if isinstance(x, Vector):
             x = x.value
         if isinstance(x, (int, float)):
@@ -147,31 +153,38 @@ class Emit:
         return x if x.type == kind else self.splat(x)
 
     def splat(self, scalar: Any) -> Any:
+        """All lanes the same."""
         kind = ir.VectorType(scalar.type, LANES)
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
         return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(VI, [0] * LANES))
 
     def call(self, name: str, result: Any, *args: Any) -> Any:
+        """Call an LLVM intrinsic."""
         functions = self.b.module.globals
         fn = functions.get(name) or ir.Function(self.b.module, ir.FunctionType(result, [a.type for a in args]), name)
         return self.b.call(fn, args)
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
+        """Pointer moved by offsets in elements."""
         for offset in offsets:
             pointer = self.b.gep(pointer, [ir.Constant(I64, offset) if isinstance(offset, int) else offset])
         return pointer
 
     def vector(self, pointer: Any, *offsets: Any, kind: Any = VF) -> Vector:
+        """Load 16 elements."""
         place = self.b.bitcast(self.at(pointer, *offsets), kind.as_pointer())
         return Vector(self, self.b.load(place, align=4))
 
     def broadcast(self, pointer: Any, *offsets: Any) -> Vector:
+        """Load one element into all lanes."""
         return Vector(self, self.splat(self.b.load(self.at(pointer, *offsets))))
 
     def floats(self, value: float) -> Vector:
+        """Float constant."""
         return Vector(self, self.like(value, VF))
 
     def integers(self, value: int) -> Vector:
+        """Integer constant."""
         return Vector(self, self.like(value, VI))
 
     def every(self, mask: Vector) -> Any:
@@ -181,42 +194,61 @@ class Emit:
         )
 
     def scalar(self, value: Any) -> Vector:
+        """LLVM scalar in all lanes."""
         return Vector(self, self.splat(value))
 
     def store(self, value: Vector, pointer: Any, *offsets: Any) -> None:
+        """Store 16 elements."""
         place = self.b.bitcast(self.at(pointer, *offsets), value.value.type.as_pointer())
         self.b.store(value.value, place, align=4)
 
     def ramp(self) -> Vector:
+        """0, 1, ... 15."""
         return Vector(self, ir.Constant(VF, [float(i) for i in range(LANES)]))
 
-    # -- windows --------------------------------------------------------------------------------------------------------
+    # -- windows -----------------------------------------------------------------------------------------------------
 
     def half(self, x: Any, part: int) -> Any:
+        """Lower (0) or upper (1) eight lanes."""
         lanes = ir.Constant(ir.VectorType(I32, 8), list(range(8 * part, 8 * part + 8)))
         return self.b.shuffle_vector(x, x, lanes)
 
     def join(self, low: Any, high: Any) -> Any:
+        """Sixteen lanes of two halves."""
         return self.b.shuffle_vector(low, high, ir.Constant(VI, list(range(16))))
 
     def neighbours(self, windows: list[Any], index: Any, *, scattered: bool = False) -> tuple[Any, Any]:
-        """Samples ``index`` and ``index + 1`` of the window; the upper lanes have a window of their own on AVX2."""
+        """Samples ``index`` and ``index + 1`` of the window; with two windows the upper lanes have the second.
+
+        A window serves indices 0 to 30 on AVX-512 and, one for each half, 0 to 14 on AVX2; any if ``scattered``, when
+        samples are loaded one by one, as they are where nothing permutes registers.
+        """
         if ISA == "avx512" and not scattered:
-            table = [self.vector(windows[0], 16 * k).value for k in range(2)]
-            pick = "llvm.x86.avx512.vpermi2var.ps.512"
-            after = self.b.add(index, ir.Constant(VI, [1] * 16))
-            left, right = (self.call(pick, VF, table[0], i, table[1]) for i in (index, after))
-            return left, right
-        if ISA == "avx2" and not scattered:
-            parts = [self._neighbours8(windows[k], self.half(index, k)) for k in range(2)]
-            return self.join(parts[0][0], parts[1][0]), self.join(parts[0][1], parts[1][1])
+            pairs = [self._neighbours16(window, index) for window in windows]
+            if len(pairs) == 1:
+                return pairs[0]
+        elif ISA == "avx2" and not scattered:
+            pairs = [self._neighbours8(windows[k], self.half(index, k)) for k in range(2)]
+            return self.join(pairs[0][0], pairs[1][0]), self.join(pairs[0][1], pairs[1][1])
+        else:
+            return self._neighbours1(windows, index)
+        left, right = (self.join(self.half(pairs[0][k], 0), self.half(pairs[1][k], 1)) for k in range(2))
+        return left, right
+
+    def _neighbours1(self, windows: list[Any], index: Any) -> tuple[Any, Any]:
         left = right = ir.Constant(VF, ir.Undefined)
         for i in range(LANES):
             lane = ir.Constant(I32, i)
-            place = self.at(windows[i // 8], self.b.sext(self.b.extract_element(index, lane), I64))
+            place = self.at(windows[i * len(windows) // LANES], self.b.sext(self.b.extract_element(index, lane), I64))
             left = self.b.insert_element(left, self.b.load(place), lane)
             right = self.b.insert_element(right, self.b.load(self.at(place, 1)), lane)
         return left, right
+
+    def _neighbours16(self, window: Any, index: Any) -> tuple[Any, Any]:
+        low, high = (self.vector(window, 16 * k).value for k in range(2))
+        pick = "llvm.x86.avx512.vpermi2var.ps.512"
+        after = self.b.add(index, ir.Constant(VI, [1] * 16))
+        return self.call(pick, VF, low, index, high), self.call(pick, VF, low, after, high)
 
     def _neighbours8(self, window: Any, index: Any) -> tuple[Any, Any]:
         floats, ints = ir.VectorType(F32, 8), ir.VectorType(I32, 8)

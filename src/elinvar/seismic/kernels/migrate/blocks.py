@@ -1,0 +1,312 @@
+"""Code of version v2 on the CPU: four traces into the blocks of one pillar, as LLVM IR.
+
+`cpu_v2` says what is computed and drives it; here is how, 16 knots, blocks or samples at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VI, Emit, Vector
+
+__all__ = [
+    "BLOCK",
+    "CHUNK",
+    "DEPTH",
+    "FAR",
+    "GROUP",
+    "TOLERANCE",
+    "TOTAL",
+    "TRACE",
+    "Group",
+    "deliver",
+    "geometry",
+]
+
+BLOCK = LANES  # output samples sharing a quadratic: twice the knot spacing
+CHUNK = 128  # blocks whose coefficients are kept at a time
+GROUP = 4  # traces per visit of an image block
+DEPTH = 64  # traces held in the second-level cache
+ROWS = 7  # of coefficients per trace: c0 c1 c2 w0 w1 w2, and c0 from the window of the block's second half
+WIDE = CHUNK + 2 * LANES  # length of a row of knots
+TOLERANCE = 3e-4
+"""Largest error of a block's quadratic: samples for the travel time, relative for the weight."""
+FAR = 3e38  # midpoint distance of a trace that takes no part: beyond any radius
+MARGIN = 0.01  # samples from an end of the trace within which blocks are evaluated exactly
+
+# Working memory of one thread, a single float32 array (so that loops pass one thing around): where its parts begin.
+COEF = 0  # [GROUP, ROWS, CHUNK]
+BASE = COEF + GROUP * ROWS * CHUNK  # [GROUP, 2, CHUNK] int32: starts of the windows of a block's halves
+STATE = BASE + GROUP * 2 * CHUNK  # [CHUNK] int32: bit n: trace n is live; bit 8 + n: in its rim; bit 16 + n: exact
+KNOTS = STATE + CHUNK  # [4, WIDE]: moveout at even and odd knots, (t0 / T)^2 at even and odd knots
+TRACE = KNOTS + 4 * WIDE  # [4, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2
+TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Physics and preparation, 16 knots or blocks at a time.
+# ---------------------------------------------------------------------------------------------------------------------
+def _moveout(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
+    """T - t0 in samples. Any other travel time may stand here: the rest only asks for smoothness."""
+    legs = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
+    return legs[0] + legs[1]
+
+
+def _obliquity(tau: Vector, moved: Vector) -> Vector:
+    """(t0 / T)^2, 0 at t0 = 0."""
+    ratio: Vector = (tau + tau) * (tau + tau + moved).max(1e-20).reciprocal()
+    return ratio * ratio
+
+
+def _taper(reach: Any, slope: Vector, rim: Any) -> Vector:
+    """(1 + cos(pi u)) / 2 for u from 0 to 1 across the rim: an odd polynomial about its middle, error below 1e-6."""
+    s = (slope * reach - rim).max(0.0).min(1.0) - 0.5
+    q: Vector = s * s
+    weight: Vector = (((q * 0.2773181 - 1.27094951) * q + 2.5835714) * q - 1.57079101) * s + 0.5
+    return weight
+
+
+def _bend(m: list[Vector]) -> Vector:
+    """Error bound of the quadratic through the middle three of five knots: from both third differences it touches."""
+    return (
+        ((m[3] - m[0]) - (m[2] - m[1]) * 3.0).unary("fabs") + ((m[4] - m[1]) - (m[3] - m[2]) * 3.0).unary("fabs")
+    ) * (
+        0.0642  # 1 / (9 sqrt(3))
+    )
+
+
+def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
+    """Linear and square coefficient, per sample, through knots 8 samples apart."""
+    return (m1 * 4.0 - m0 * 3.0 - m2) * (1 / BLOCK), (m0 - m1 * 2.0 + m2) * (1 / 128)
+
+
+class Group:
+    """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
+
+    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, wide: bool) -> None:
+        self.e, self.b = Emit(builder), builder
+        e = self.e
+        self.work, self.traces, self.samples, self.table = pointers
+        self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
+        self.ratio, self.rim, self.last, self.weighted = scalars[7:]
+        self.total = e.at(self.work, TOTAL)
+        self.count = e.at(self.total, self.length)
+        self.blocks = e.at(self.count, self.length)
+        self.wide = wide
+        self.split = wide or ISA != "avx512"  # the halves of a block have windows of their own
+        # Input samples that a window serves, with room for rounding.
+        self.span = 29.0 if ISA == "avx512" else 1e6 if wide or ISA == "portable" else 13.0
+
+    def times(self, x: Any, k: int) -> Any:
+        """Multiply an index by a constant."""
+        return self.b.mul(x, ir.Constant(I64, k))
+
+    def of_trace(self, n: Any) -> list[Any]:
+        """ds^2, dr^2 and midpoint distance of trace n of the group, and where it begins."""
+        scalars = [self.b.load(self.e.at(self.work, TRACE + q * DEPTH, self.first, n)) for q in range(3)]
+        return [*scalars, self.b.add(self.row, self.b.mul(n, self.stride))]
+
+    def whole(self, pointer: Any, *offsets: Any) -> Any:
+        """An int32 from the working memory."""
+        return self.b.load(self.b.bitcast(self.e.at(pointer, *offsets), I32.as_pointer()))
+
+    def emit(self) -> None:
+        """Prepare all four traces, then migrate block by block."""
+        number = self.b.sub(self.hi, self.lo)
+        with cgutils.for_range(self.b, ir.Constant(I64, CHUNK // LANES)) as loop:
+            self.e.store(self.e.integers(0), self.work, STATE, self.times(loop.index, LANES))
+        with cgutils.for_range(self.b, ir.Constant(I64, GROUP)) as loop:
+            ds, dr, reach, row = self.of_trace(loop.index)
+            with cgutils.for_range_slice(self.b, *self._range(self.b.add(number, ir.Constant(I64, 2)))) as (c, _):
+                self.knots(c, ds, dr)
+            with cgutils.for_range_slice(self.b, *self._range(number)) as (c, _):
+                self.coefficients(c, loop.index, reach, self.b.trunc(row, I32))
+        with cgutils.for_range(self.b, number) as loop:
+            self.block(loop.index)
+
+    def _range(self, stop: Any) -> tuple[Any, Any, Any]:
+        return ir.Constant(I64, 0), stop, ir.Constant(I64, LANES)
+
+    def knots(self, c: Any, ds: Any, dr: Any) -> None:
+        """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
+        e = self.e
+        for parity in range(2):
+            tau, slow = (e.vector(self.table, self.times(self.columns, q), self.lo, c) for q in (parity, 2 + parity))
+            moved = _moveout(tau, slow, ds, dr)
+            e.store(moved, self.work, KNOTS + parity * WIDE, c)
+            e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
+
+    def coefficients(self, c: Any, n: Any, reach: Any, row: Any) -> None:
+        """Turn the knots of 16 blocks into coefficients of trace n, and say what to do with each block."""
+        e, work = self.e, self.work
+        outer, inner, rough, whole, part = (
+            e.vector(self.table, self.times(self.columns, q), self.lo, c, 1) for q in range(4, 9)
+        )
+        # Odd knot before the block, its own even, odd and even, and the odd one behind.
+        places = ((1, 0), (0, 1), (1, 1), (0, 2), (1, 2))
+        m = [e.vector(work, KNOTS + parity * WIDE + on, c) for parity, on in places]
+        w = [e.vector(work, KNOTS + (2 + parity) * WIDE + on, c) for parity, on in places[1:4]]
+        # Where 1 / V^2 leaves its quadratic by a part of itself, T leaves its own by less than this part of moveout.
+        # The weight needs no bound of its own: it is the smoother of the two (a test holds it to that).
+        good = _bend(m) + rough * m[1].max(m[3]) <= TOLERANCE
+        plain = e.scalar(self.b.not_(self.weighted))
+        w0, w1, w2 = (plain.where((e.floats(1.0), x)) for x in w)
+        eighth = e.scalar(self.ratio) * float(BLOCK // 2)
+        x0, x1, x2 = part + m[1], part + eighth + m[2], part + eighth + eighth + m[3]
+        low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        f0, f1, fits, least, most = self._windows(x0, x1, x2)
+        good = good & fits
+        off = good & ((least > high + MARGIN) | (most < low - MARGIN))
+        fast = good & (least >= low + MARGIN) & (most <= high - MARGIN)
+        near = (outer >= reach) & ~off
+        self._sort(c, n, near, fast, inner >= reach)
+        live = near & fast
+        coef = e.at(work, COEF, self.times(n, ROWS * CHUNK), c)
+        slope, bend = _quadratic(m[1], m[2], m[3])
+        rows = [x0 - f0, slope + self.ratio, bend, w0, *_quadratic(w0, w1, w2), x0 - f1]
+        for q, value in enumerate(rows if self.split else rows[:6]):
+            # Registers are picked from by the low bits of any index, memory is not.
+            harmless = q not in (3, 4, 5) and ISA != "portable" and not self.wide
+            e.store(value if harmless else live.where((value, 0.0)), coef, q * CHUNK)
+        for q, first in enumerate((f0, f1) if self.split else (f0,)):
+            start = (first + whole).integer() + row
+            e.store(live.where((start, 0)), work, BASE + q * CHUNK, self.times(n, 2 * CHUNK), c)
+
+    def _windows(self, x0: Vector, x1: Vector, x2: Vector) -> tuple[Vector, Vector, Vector, Vector, Vector]:
+        """First samples of the windows of both halves, whether they suffice, and the range of the block."""
+        sag = (x0 - x1 * 2.0 + x2).unary("fabs") * 0.125  # how far a parabola may leave the range of its knots
+        first, second = x0.min(x1) - sag, x1.min(x2) - sag
+        top_first, top_second = x0.max(x1) + sag, x1.max(x2) + sag
+        least, most = first.min(second), top_first.max(top_second)
+        if not self.split:
+            f0 = least.unary("floor")
+            return f0, f0, most - f0 <= self.span, least, most
+        f0, f1 = first.unary("floor"), second.unary("floor")
+        return f0, f1, (top_first - f0 <= self.span) & (top_second - f1 <= self.span), least, most
+
+    def _sort(self, c: Any, n: Any, near: Vector, fast: Vector, flat: Vector) -> None:
+        """Note in the state of 16 blocks what trace n is to each."""
+        e = self.e
+        kind = near.where((fast.where((flat.where((e.integers(1), 0x101)), 0x10000)), 0))
+        shifted = Vector(e, self.b.shl(kind.value, e.splat(self.b.trunc(n, I32))))
+        state = e.vector(self.work, STATE, c, kind=VI)
+        e.store(state | shifted, self.work, STATE, c)
+
+    # -- one block ---------------------------------------------------------------------------------------------------
+
+    def block(self, c: Any) -> None:
+        """Migrate what the state of the block in column c asks for."""
+        b, state = self.b, self.whole(self.work, STATE, c)
+        block = b.add(self.lo, c)
+        t = self.times(block, BLOCK)
+
+        def has(mask: int) -> Any:
+            return b.icmp_signed("!=", b.and_(state, ir.Constant(I32, mask)), ir.Constant(I32, 0))
+
+        with b.if_then(has(0xF)), b.if_else(has(0xF00)) as (rim, smooth):
+            with rim:
+                self.four(c, t, state)
+            with smooth:
+                self.four(c, t, None)
+                place = b.bitcast(self.e.at(self.blocks, block), I32.as_pointer())
+                live = b.ctpop(b.and_(state, ir.Constant(I32, 0xF)))
+                b.store(b.add(b.load(place), live), place)
+        with b.if_then(has(0xF0000), likely=False):
+            for n in range(GROUP):
+                with b.if_then(has(0x10000 << n), likely=False):
+                    self.exact(block, t, *self.of_trace(ir.Constant(I64, n)))
+
+    def four(self, c: Any, t: Any, state: Any | None) -> None:
+        """Add the four traces; with their state given, look at the aperture and count the fold sample by sample."""
+        e, j = self.e, self.e.ramp()
+        sums = [e.vector(self.total, t), e.floats(0.0)]
+        radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
+        count = e.vector(self.count, t, kind=VI)
+        for n in range(GROUP):
+            halves = 2 if self.split else 1
+            c0, c1, c2, w0, w1, w2, *other = (
+                e.broadcast(self.work, COEF + (n * ROWS + q) * CHUNK, c) for q in range(5 + halves)
+            )
+            starts = [self.b.sext(self.whole(self.work, BASE + (n * 2 + k) * CHUNK, c), I64) for k in range(halves)]
+            if self.split:
+                c0 = Vector(e, e.join(e.half(c0.value, 0), e.half(other[0].value, 1)))
+            value = self.interpolate([e.at(self.traces, s) for s in starts], (c2 * j + c1) * j + c0)
+            weight = (w2 * j + w1) * j + w0
+            if state is not None:
+                live = self.b.trunc(self.b.lshr(state, ir.Constant(I32, n)), ir.IntType(1))
+                distance = self.b.load(e.at(self.work, TRACE + 2 * DEPTH + n, self.first))
+                reach = e.scalar(self.b.select(live, distance, ir.Constant(F32, FAR)))
+                inside = radius >= reach
+                weight = inside.where((weight * _taper(reach, slope, self.rim), 0.0))
+                count = count + inside.ones()
+            sums[n & 1] = value * weight + sums[n & 1]
+        e.store(sums[0] + sums[1], self.total, t)
+        if state is not None:
+            e.store(count, self.count, t)
+
+    def interpolate(self, windows: list[Any], x: Vector) -> Vector:
+        """Samples at ``x`` of the windows, whatever reads them best."""
+        return self.e.interpolate(windows, x, scattered=self.wide and ISA != "avx512")
+
+    def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
+        """Add one trace, every sample with its own travel time."""
+        e, b = self.e, self.b
+        tau, slow, radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in range(4))
+        whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
+        moved = _moveout(tau, slow, ds, dr)
+        x = e.ramp() * self.ratio + part + moved  # from the whole sample where the block begins at zero offset
+        low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        inside = (radius >= reach) & (x >= low) & (x <= high)
+        weight = e.scalar(self.weighted).where((_obliquity(tau, moved), 1.0)) * _taper(reach, slope, self.rim)
+        weight = inside.where((weight, 0.0))
+        e.store(e.vector(self.count, t, kind=VI) + inside.ones(), self.count, t)
+        x = x.max(low).min(high)
+        lanes = [(0, 7), (8, 15)] if self.split else [(0, 15)]
+        firsts = [e.call("llvm.floor.f32", F32, e.call("llvm.minnum.f32", F32, x.lane(i), x.lane(k))) for i, k in lanes]
+        origin = e.join(e.half(e.splat(firsts[0]), 0), e.half(e.splat(firsts[-1]), 1))
+        y = x - Vector(e, origin)
+        here = e.at(self.traces, row, b.fptosi(whole, I64))
+        windows = [e.at(here, b.fptosi(first, I64)) for first in firsts]
+        with b.if_else(e.every((y >= 0.0) & (y < self.span + 2.0))) as (near, far):
+            with near:
+                e.store(self.interpolate(windows, y) * weight + e.vector(self.total, t), self.total, t)
+            with far:  # the samples lie too far apart for a window: one by one
+                value = e.interpolate([e.at(self.traces, row)], x - low, scattered=True)
+                e.store(value * weight + e.vector(self.total, t), self.total, t)
+
+
+def geometry(builder: Any, pointers: list[Any], scalars: list[Any]) -> None:
+    """Fill TRACE for up to DEPTH traces from ``first`` on: ``ends`` is [4, ntr + DEPTH], rows ``columns`` apart."""
+    e = Emit(builder)
+    work, ends = pointers
+    columns, first, number, x, y = scalars
+    for part in range(DEPTH // LANES):
+        sx, sy, rx, ry = (
+            e.vector(ends, first, builder.mul(columns, ir.Constant(I64, q)), part * LANES) for q in range(4)
+        )
+        mx, my = (sx + rx) * 0.5 - x, (sy + ry) * 0.5 - y
+        sx, sy, rx, ry = sx - x, sy - y, rx - x, ry - y
+        ds, dr = sx * sx + sy * sy, rx * rx + ry * ry
+        reach = (mx * mx + my * my).unary("sqrt")
+        exists = e.ramp() + float(part * LANES) < builder.sitofp(number, F32)
+        values = ds, dr, exists.where((reach, FAR)), ds + dr + (ds * dr).unary("sqrt") * 2.0
+        for q, value in enumerate(values):
+            e.store(value, work, TRACE + q * DEPTH + part * LANES)
+
+
+def deliver(builder: Any, pointers: list[Any], length: Any, blocks: Any, counted: Any) -> None:
+    """Add the first ``blocks`` blocks of a pillar's total and fold to its rows of image and fold."""
+    e = Emit(builder)
+    work, image, fold, samples = pointers
+    with cgutils.for_range(builder, blocks) as loop:
+        t = builder.mul(loop.index, ir.Constant(I64, BLOCK))
+        gain = e.vector(samples, t, builder.mul(length, ir.Constant(I64, 4)))
+        e.store(gain * e.vector(work, TOTAL, t) + e.vector(image, t), image, t)
+        with builder.if_then(counted):
+            each = e.vector(work, TOTAL, length, t, kind=VI)
+            whole = e.at(work, TOTAL, length, length, loop.index)
+            block = e.scalar(builder.load(builder.bitcast(whole, I32.as_pointer())))
+            e.store(e.vector(fold, t, kind=VI) + each + block, fold, t)
