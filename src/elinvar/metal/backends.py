@@ -19,26 +19,35 @@ _KEPT_CONSTANTS = 64
 class Constants:
     """Device copies of constants that do not travel in the launch: arrays for pointers, large structs.
 
-    A copy is made once per content, device and stream, so that no stream reads what another is still writing; the least
-    recently used ones are dropped.
+    One copy per content and device. The upload has finished when `tensor` returns, so any stream may read it; the least
+    recently used copies are dropped, except those that a CUDA graph was recorded with.
     """
 
     def __init__(self, kept: int = _KEPT_CONSTANTS) -> None:
         self._kept = kept
-        self._copies: OrderedDict[tuple[bytes, object], torch.Tensor] = OrderedDict()
+        self._copies: OrderedDict[tuple[bytes, str], torch.Tensor] = OrderedDict()
+        self._pinned: dict[tuple[bytes, str], torch.Tensor] = {}
         self._lock = threading.Lock()
 
-    def tensor(self, data: bytes, device: torch.device, stream: object = None) -> torch.Tensor:
-        """Return a uint8 tensor on `device` that holds `data`."""
-        key = (data, (str(device), stream))
+    def tensor(self, data: bytes, device: torch.device) -> torch.Tensor:
+        """Return a uint8 tensor on `device` that begins with `data`."""
+        key = (data, str(device))
         with self._lock:
+            found = self._pinned.get(key)
+            if found is not None:
+                return found
             found = self._copies.get(key)
             if found is None:
-                found = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device, copy=True)
+                found = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8).to(device, copy=True)
                 self._copies[key] = found
                 if len(self._copies) > self._kept:
                     self._copies.popitem(last=False)
             self._copies.move_to_end(key)
+            if found.is_cuda:
+                # Dropped while another stream than the uploading one still reads it, it must not be handed out again.
+                found.record_stream(torch.cuda.current_stream(device))
+                if torch.cuda.is_current_stream_capturing():
+                    self._pinned[key] = self._copies.pop(key)
             return found
 
 

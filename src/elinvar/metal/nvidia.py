@@ -109,7 +109,7 @@ class NvidiaBackend:
         held: list[torch.Tensor] = []
 
         def address(data: bytes) -> int:
-            held.append(self._constants.tensor(data, self._device, stream))
+            held.append(self._constants.tensor(data, self._device))
             return held[-1].data_ptr()
 
         given = arguments(bound.entry, launch, flat=flat, address=address)
