@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def cpu_name(root: Path = Path("/")) -> str:
 
 
 def _sysctl(key: str) -> str:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return ""
     answer = subprocess.run(["/usr/sbin/sysctl", "-n", key], capture_output=True, text=True, check=False)
     return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -53,7 +53,7 @@ class CudaStreams:
 
     def wait(self, stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
         """See `Streams`."""
-        stream.wait_event(event)  # type: ignore[no-untyped-call]
+        stream.wait_event(event)
 
     def keep(self, tensor: torch.Tensor, stream: torch.cuda.Stream) -> None:
         """See `Streams`."""
