@@ -172,6 +172,19 @@ def test_ctrl_c_while_waiting_for_helpers_leaves_only_when_they_have():
     assert len(done) == 1
 
 
+def test_no_more_threads_join_than_asked_for_however_many_are_idle():
+    pieces(64, chunk=1, threads=6)
+    for _ in range(20):
+        names = set()
+
+        def fn(start, stop, names=names):
+            names.add(threading.get_ident())
+            threading.Event().wait(0.001)
+
+        parallel_for(12, fn, chunk=1, threads=2)
+        assert len(names) <= 2
+
+
 def test_many_callers_share_the_pool_without_deadlock():
     results = {}
 
@@ -287,3 +300,4 @@ def test_numpy_integers_are_welcome():
     import numpy as np
 
     assert len(pieces(np.int64(10), chunk=5)) == 2
+    assert pieces(np.int64(0)) == []
