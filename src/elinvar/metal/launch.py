@@ -24,6 +24,7 @@ __all__ = ["SIMD_WIDTH", "Backend", "Dims", "Kernel", "Launch", "Library", "Limi
 SIMD_WIDTH = 32
 MAX_GROUP = 1024
 _MAX_GRID = 2**32 - 1
+_HOST_ALIGN = 16  # what every allocator of a CPU's memory gives, and all that its compiler assumes
 _DEFAULT_GROUP = {1: (256, 1, 1), 2: (32, 8, 1), 3: (32, 8, 1)}
 Dims = int | Sequence[int]
 
@@ -303,9 +304,10 @@ def _check_tensor(kernel: str, buffer: Buffer, tensor: torch.Tensor, device: tor
             f"{where} has {size} bytes, which is not a whole number of {kind.name}, {kind.size} bytes each{hint}"
         )
     offset = tensor.storage_offset() * tensor.element_size() if device.type == "mps" else tensor.data_ptr()
-    if offset % kind.align:
+    align = min(kind.align, _HOST_ALIGN) if device.type == "cpu" else kind.align
+    if offset % align:
         raise MetalLaunchError(
-            f"{where} starts {offset % kind.align} bytes off the {kind.align}-byte alignment of {kind.name}; "
+            f"{where} starts {offset % align} bytes off the {align}-byte alignment of {kind.name}; "
             "pass a tensor that starts its own storage (.clone() makes one)"
         )
 

@@ -96,7 +96,7 @@ def _number(text: str) -> str:
 
 
 def _member_names(source: Source) -> set[str]:
-    """Return names of struct members that look like swizzles; those accesses stay as they are."""
+    """Return names of struct members that look like swizzles: what follows one need not select from it."""
     tokens = source.tokens
     names: set[str] = set()
     for _, (start, end), _ in source.declarations.structs.values():
@@ -170,7 +170,7 @@ class _Translator:
                 self.constant(index)
             return index + 1
         before = self.tokens[index - 1].text if index else ""
-        if before in {".", "->"} and _SWIZZLE.fullmatch(text) and text not in self.members:
+        if before in {".", "->"} and _SWIZZLE.fullmatch(text):
             return self.swizzle(index)
         self.out.put(text, token)
         return index + 1
@@ -187,7 +187,7 @@ class _Translator:
         tokens = self.tokens
         picked = tokens[index].text
         after = index + 1
-        while tokens[after].text == "." and _COMPONENTS.fullmatch(tokens[after + 1].text):
+        while picked not in self.members and tokens[after].text == "." and _COMPONENTS.fullmatch(tokens[after + 1].text):
             order = "xyzw" if tokens[after + 1].text[0] in "xyzw" else "rgba"
             places = [order.index(c) for c in tokens[after + 1].text]
             if max(places) >= len(picked):

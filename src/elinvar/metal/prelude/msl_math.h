@@ -71,12 +71,13 @@ template <class D, class S> ELINVAR_FN constexpr D as_type(const S& source) {
   if constexpr (elinvar_shape<S>::count == 0 && elinvar_shape<D>::count == 0) {
     return elinvar_bits<D>(source);
   } else {  // vectors assign member by member and are therefore not trivially copyable
-    static_assert(sizeof(D) == sizeof(S), "reinterpreting needs two types of the same size");
     D result{};
     if constexpr (elinvar_shape<S>::count == 0) {
+      static_assert(sizeof(D) == sizeof(S), "reinterpreting needs two types of the same size");
       ELINVAR_COPY(&result, &source, sizeof(D));
     } else {
       const elinvar_vec_t<S> whole(source);
+      static_assert(sizeof(D) == sizeof(whole), "reinterpreting needs two types of the same size");
       ELINVAR_COPY(&result, &whole, sizeof(D));
     }
     return result;
