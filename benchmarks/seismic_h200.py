@@ -174,9 +174,8 @@ def resources(tuning: Tuning | None) -> dict[str, Any] | str:
 
 
 def variants() -> list[Tuning]:
-    found = [Tuning(g, s, u, p) for s in (1, 2, 4) for u in (1, 2, 4) for p in (False, True) for g in (8,)]
-    found += [Tuning(g, 2, u, p) for g in (4, 16) for u in (1, 4) for p in (False, True)]
-    return found + [Tuning(8, s, 1, tolerance=e) for s in (2, 4) for e in (1.5e-4, 1.5e-3)]
+    found = [Tuning(g, s, p) for g in (2, 4, 8) for s in (1, 2, 4) for p in (False, True)]
+    return found + [Tuning(4, 2, True, tolerance=e) for e in (2e-4, 8e-4)]
 
 
 def main() -> None:

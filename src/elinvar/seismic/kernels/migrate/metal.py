@@ -30,19 +30,15 @@ class Tuning:
         Simdgroups per threadgroup, each with a pillar of its own.
     samples : int
         Output samples per lane; a polynomial spans 32 times as many.
-    unroll : int
-        Traces in flight per simdgroup.
     pairs : bool
         Keep (sum, difference) of neighbouring samples in memory: twice the bytes, one load for two.
     tolerance : float
-        Largest error of a block's polynomials, in samples for the travel time and relative for the weight; blocks
-        beyond it are evaluated exactly.
+        Largest error of a block's travel-time cubic in input samples; traces beyond it are evaluated exactly.
     """
 
-    simdgroups: int = 8
+    simdgroups: int = 4
     samples: int = 2
-    unroll: int = 2
-    pairs: bool = False
+    pairs: bool = True
     tolerance: float = 4e-4
 
     def defines(self, amplitude: str) -> dict[str, int]:
@@ -50,7 +46,6 @@ class Tuning:
         return {
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
-            "UNROLL": self.unroll,
             "PAIRS": int(self.pairs),
             "WEIGHTED": int(amplitude == "true"),
         }
@@ -126,13 +121,13 @@ def migrate_v2(
 ) -> None:
     """Run v2.metal; arguments as ``migrate.run``, and ``tuning``."""
     tuning = tuning or Tuning()
-    block = 32 * tuning.samples
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    nt, width = image.shape[1], 32 * tuning.simdgroups
+    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
+    block = 32 * tuning.samples
     tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block))
     kernel = library("v2.metal", device, tuning.defines(amplitude)).migrate_v2
-    nt, width = image.shape[1], 32 * tuning.simdgroups
     n_blocks = tables.blocks.shape[1]
-    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     for p, k in _tiles(image, traces, n_blocks * block):
         n = p.stop - p.start
         kernel(

@@ -1,12 +1,13 @@
 // seismic.migrate, version v2: one simdgroup per (pillar, block of output times), lanes along time.
 //
-// 32 traces at a time are prepared by 32 lanes: the travel time over the block becomes a cubic and the weight (t0 / T)^2 a
-// quadratic in the sample number, both through four Chebyshev nodes, checked against the exact values at two more samples.
-// The loop over traces then knows nothing of the physics: it reads the coefficients from threadgroup memory and adds one
-// interpolated sample per lane. A trace lands in one of three lists:
-//   smooth   polynomials good, all of the block on the trace and inside the rim
-//   rim      polynomials good, but the aperture has to be looked at sample by sample
-//   exact    polynomials not good enough (shallow, velocity kink), or the block runs off an end of the trace
+// 32 traces at a time are prepared by 32 lanes: the travel time over the block becomes a cubic in the sample number, through
+// four Chebyshev nodes, checked against the exact time at two more samples. The loop over traces then knows nothing of the
+// physics: it reads the coefficients from threadgroup memory, adds one interpolated sample per lane, and takes the weight's
+// 1 / T^2 from the same cubic. A trace lands in one of three lists:
+//   smooth   cubic good, all of the block on the trace, one aperture weight for all of it
+//   rim      cubic good, all of the block on the trace, but the aperture has to be looked at sample by sample
+//   ending   cubic good, but the trace ends inside the block
+//   exact    cubic not good enough (shallow, velocity kink), or the block starts before the trace does
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
 // block x = largest radius, y = smallest inner radius of the rim, z = how far 1 / V^2 is from its cubic, relatively, w = its
@@ -23,15 +24,11 @@ using namespace metal;
 #ifndef PAIRS
 #define PAIRS 0  // 1: traces hold (a + b, b - a) for each sample a and its successor b: one wide load for two
 #endif
-#ifndef UNROLL
-#define UNROLL 2  // traces in flight per simdgroup
-#endif
 #ifndef WEIGHTED
 #define WEIGHTED 1  // 0: amplitude "none"
 #endif
 
 constant int BLOCK = 32 * SAMPLES;
-constant int IN_FLIGHT = UNROLL;
 constant float CENTRE = 0.5f * float(BLOCK - 1);
 // The samples nearest to the four Chebyshev nodes of the block, symmetric about its centre.
 constant int OUTER = int(0.0381f * float(BLOCK - 1) + 0.5f);
@@ -63,16 +60,30 @@ static float moveout(float2 square, float4 leg)
     return fast::divide(a.x, max(s, 1e-20f)) + fast::divide(a.y, max(r, 1e-20f));
 }
 
-// (t0 / T)^2; 0 at t0 = 0.
-static float obliquity(float moved, float4 leg)
+// 1 / (2 T)^2 of twice the travel time, in samples.
+static float spreading(float twice_t)
 {
-    const float ratio = fast::divide(2.0f * leg.x, max(fma(2.0f, leg.x, moved), 1e-20f));
-    return ratio * ratio;
+#if WEIGHTED
+    const float r = fast::divide(1.0f, twice_t);
+    return r * r;
+#else
+    return 1.0f;
+#endif
+}
+
+// The same times an aperture weight, which comes as 1 / sqrt(weight) and scales 2 T = y + from / scale.
+static float scaled_spreading(float y, float from, float scale)
+{
+#if WEIGHTED
+    return spreading(fma(y, scale, from));
+#else
+    return scale;
+#endif
 }
 
 static float rim_weight(float distance, float slope, float rim)
 {
-    return fma(0.5f, fast::cos(clamp(fma(distance, slope, -rim), 0.0f, 1.0f) * M_PI_F), 0.5f);
+    return fma(0.5f, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), 0.5f);
 }
 
 #if PAIRS
@@ -91,11 +102,24 @@ static float twice(device const float* sample, float f)
 }
 #endif
 
-// Twice the sample at (y + 1) / 2 + row, linearly interpolated.
+// Twice the sample at (y + 1) / 2 + row, linearly interpolated; `row` has ROUND_BITS taken off.
 static float twice_sample(device const Sample* traces, int row, float y)
 {
     const float rounded = y + ROUND;
     return twice(traces + (as_type<int>(rounded) + row), y - (rounded - ROUND));
+}
+
+// One contribution without the cubic, weighted but for the rim; false when the time is not on the trace. Decided before the
+// time is rounded: which samples the ends of a trace count is the answer, not noise.
+static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float shift,
+                    thread float& value)
+{
+    const float moved = moveout(square, leg), zero = fma(2.0f, leg.x, -shift);
+    if (!(moved >= -zero && moved <= float(n_samples - 1) - zero)) return false;
+    const float x = zero + moved;
+    const int left = clamp(int(x), 0, n_samples - 2);
+    value = spreading(2.0f * fma(2.0f, leg.x, moved)) * twice(traces + (first + left), 2.0f * (x - float(left)) - 1.0f);
+    return true;
 }
 
 kernel void migrate_v2(
@@ -117,15 +141,15 @@ kernel void migrate_v2(
     constant float& shift [[buffer(15)]],         // time of input sample 0, in samples
     constant float& rim [[buffer(16)]],           // (1 - taper) / taper
     constant float& stretch [[buffer(17)]],       // input samples from a block's centre to its last sample at zero offset
-    constant float& tolerance [[buffer(18)]],     // of the polynomials: samples for the time, relative for the weight
+    constant float& tolerance [[buffer(18)]],     // of the cubic, in samples
     constant int& counted [[buffer(19)]],
     uint2 group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of 2 x - 1; in the exact list ds^2, dr^2
-    threadgroup float4 weight_slab[SIMDGROUPS * 32];  // coefficients of half the weight; w = bits of the row's offset
-    threadgroup float reach_slab[SIMDGROUPS * 32];    // midpoint to pillar
+    // Bits of the row's offset, 2 T - y, midpoint to pillar, y at the end; in the smooth list see scaled_spreading().
+    threadgroup float4 place_slab[SIMDGROUPS * 32];
 
     const int p = int(group.x) * SIMDGROUPS + int(simd);
     if (p >= n_pillars) return;  // whole simdgroups: nobody waits for them
@@ -138,14 +162,14 @@ kernel void migrate_v2(
     const float last = float(n_samples - 1), latest = max(last + shift, 0.0f) + 0.1f;
     const float earliest = 4.0f * knots[0].x * knots[0].x;
 
-    float sum[SAMPLES], q[SAMPLES], outer[SAMPLES], slope[SAMPLES];
+    // Where the radius is the same all along the block, so is a trace's weight under the rim.
+    const bool steady = knots[0].z == knots[BLOCK - 1].z && knots[0].z == knots[BLOCK / 2].z;
+
+    float sum[SAMPLES], q[SAMPLES];
     int count[SAMPLES];
     int whole = 0;
     for (int m = 0; m < SAMPLES; m++) {
-        const float4 leg = knots[int(lane) + 32 * m];
         q[m] = (float(int(lane) + 32 * m) - CENTRE) / CENTRE;
-        outer[m] = leg.z;
-        slope[m] = leg.w;
         sum[m] = 0.0f;
         count[m] = 0;
     }
@@ -162,84 +186,106 @@ kernel void migrate_v2(
         if (!simd_any(near)) continue;
 
         const float4 leg0 = knots[OUTER], leg1 = knots[INNER], leg2 = knots[BLOCK - 1 - INNER];
-        const float4 leg3 = knots[BLOCK - 1 - OUTER], leg_top = knots[0], leg_mid = knots[BLOCK / 2];
+        const float4 leg3 = knots[BLOCK - 1 - OUTER], leg_top = knots[0];
         const float4 moved = float4(moveout(square, leg0), moveout(square, leg1), moveout(square, leg2), moveout(square, leg3));
-        const float top = moveout(square, leg_top), mid = moveout(square, leg_mid);
-        const float q_mid = 0.5f / CENTRE;
+        const float top = moveout(square, leg_top);
         float4 c = cubic(moved);
+        // A cubic through Chebyshev nodes is off by about the same everywhere, most where the time bends most: at the top.
         // Where 1 / V^2 leaves its cubic by z, T leaves its own by less than z (T - t0).
-        const float worst = fabs(at(c, -1.0f) - top) + fabs(at(c, q_mid) - mid) + shape.z * max(top, moved.w);
-        bool good = worst <= tolerance;
-        float4 w = float4(1.0f, 0.0f, 0.0f, 0.0f);
-#if WEIGHTED
-        w = cubic(float4(obliquity(moved.x, leg0), obliquity(moved.y, leg1), obliquity(moved.z, leg2), obliquity(moved.w, leg3)));
-        w = float4(w.x, fma(0.75f, w.w, w.y), w.z, 0.0f);  // the quadratic nearest to the cubic
-        good = good && fabs(at(w, -1.0f) - obliquity(top, leg_top)) + fabs(at(w, q_mid) - obliquity(mid, leg_mid)) <= tolerance * w.x;
-#endif
+        const float worst = 2.0f * fabs(at(c, -1.0f) - top) + shape.z * max(top, moved.w);
+        const bool good = worst <= tolerance;
         c.y += stretch;
         const float swing = fabs(c.y) + fabs(c.z) + fabs(c.w), ahead = centre.y + c.x, x = centre.x + ahead;
-        const bool on = x - swing >= 0.01f && x + swing <= last - 0.01f;
         const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);
-        const bool exact = !(good && on);
-        const bool inner = distance <= shape.y;
-
-        // One prefix sum numbers the entries of all three lists: smooth from bit 0, rim from bit 10, exact from bit 20.
-        const uint mine = !near || off ? 0u : exact ? 1u << 20 : inner ? 1u : 1u << 10;
+        const bool exact = !(good && x - swing >= 0.01f);
+        // One prefix sum numbers the entries of all four lists, eight bits each.
+        const int list = exact ? 24 : x + swing > last - 0.01f ? 16 : steady || distance <= shape.y ? 0 : 8;
+        const uint mine = near && !off ? 1u << list : 0u;
         const uint before = simd_prefix_exclusive_sum(mine), total = simd_broadcast(before + mine, 31);
-        const int n_smooth = int(total & 1023u), n_rim = int((total >> 10) & 1023u), n_exact = int(total >> 20);
+        const int n_smooth = int(total & 255u), n_rim = int((total >> 8) & 255u), n_ending = int((total >> 16) & 255u);
+        const int smooth_end = slab + n_smooth, rim_end = smooth_end + n_rim, ending_end = rim_end + n_ending;
+        const int exact_end = ending_end + int(total >> 24);
         const float whole_part = floor(ahead);
-        const int slot = slab + (exact ? n_smooth + n_rim + int(before >> 20)
-                                       : inner ? int(before & 1023u) : n_smooth + int((before >> 10) & 1023u));
+        const int slot = (exact ? ending_end : list == 16 ? rim_end : list == 8 ? smooth_end : slab)
+                       + int((before >> list) & 255u);
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
         if (mine != 0u) {
             const int offset = k * n_samples + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
             time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
                                     : float4(2.0f * (ahead - whole_part) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
-            weight_slab[slot] = float4(0.5f * w.x, 0.5f * w.y, 0.5f * w.z, as_type<float>(offset));
-            reach_slab[slot] = distance;
+            const float from = fma(2.0f, centre.x + whole_part + shift, 1.0f);
+            const float end = fma(2.0f, last - centre.x - whole_part, -1.0f);
+            const float weight = steady ? max(rim_weight(distance, leg_top.w, rim), 1e-12f) : 1.0f;
+            const float scale = WEIGHTED ? fast::rsqrt(weight) : weight;
+            const bool scaled = list == 0;
+            place_slab[slot] = float4(as_type<float>(offset), scaled ? from * scale : from, scaled ? scale : distance, end);
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
 
-#pragma unroll(IN_FLIGHT)
-        for (int i = slab; i < slab + n_smooth; i++) {
-            const float4 a = time_slab[i], b = weight_slab[i];
-            const int offset = as_type<int>(b.w);
+#pragma unroll(4)
+        for (int i = slab; i < smooth_end; i++) {
+            const float4 a = time_slab[i];
+            const float3 place = place_slab[i].xyz;
+            const int row = as_type<int>(place.x);
             for (int m = 0; m < SAMPLES; m++) {
-                const float value = twice_sample(traces, offset, at(a, q[m]));
-                sum[m] = fma(fma(fma(b.z, q[m], b.y), q[m], b.x), value, sum[m]);
+                const float y = at(a, q[m]);
+                sum[m] = fma(scaled_spreading(y, place.y, place.z), twice_sample(traces, row, y), sum[m]);
             }
         }
         whole += n_smooth;
-#pragma unroll(1)
-        for (int i = slab + n_smooth; i < slab + n_smooth + n_rim; i++) {
-            const float4 a = time_slab[i], b = weight_slab[i];
-            const int offset = as_type<int>(b.w);
-            const float reach = reach_slab[i];
+        if (rim_end != smooth_end) {
+            float outer[SAMPLES], slope[SAMPLES];
             for (int m = 0; m < SAMPLES; m++) {
-                const bool inside = reach <= outer[m];
-                const float taper = inside ? rim_weight(reach, slope[m], rim) : 0.0f;
-                const float value = twice_sample(traces, offset, at(a, q[m])) * taper;
-                sum[m] = fma(fma(fma(b.z, q[m], b.y), q[m], b.x), value, sum[m]);
-                count[m] += inside ? 1 : 0;
+                const float4 leg = knots[int(lane) + 32 * m];
+                outer[m] = leg.z;
+                slope[m] = leg.w;
+            }
+            for (int i = smooth_end; i < rim_end; i++) {
+                const float4 a = time_slab[i];
+                const float3 place = place_slab[i].xyz;
+                const int row = as_type<int>(place.x);
+                for (int m = 0; m < SAMPLES; m++) {
+                    const float y = at(a, q[m]);
+                    const float value = spreading(y + place.y) * twice_sample(traces, row, y);
+                    if (place.z <= outer[m]) {
+                        sum[m] = fma(rim_weight(place.z, slope[m], rim), value, sum[m]);
+                        count[m] += 1;
+                    }
+                }
             }
         }
 #pragma unroll(1)
-        for (int i = slab + n_smooth + n_rim; i < slab + n_smooth + n_rim + n_exact; i++) {
-            const float2 legs2 = time_slab[i].xy;
-            const int offset = as_type<int>(weight_slab[i].w);
-            const float reach = reach_slab[i];
+        for (int i = rim_end; i < ending_end; i++) {
+            const float4 a = time_slab[i], place = place_slab[i];
+            const int row = as_type<int>(place.x);
             for (int m = 0; m < SAMPLES; m++) {
                 const float4 leg = knots[int(lane) + 32 * m];
-                const float moved_m = moveout(legs2, leg), zero = fma(2.0f, leg.x, -shift);
-                // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
-                if (reach <= leg.z && moved_m >= -zero && moved_m <= last - zero) {
-                    const float x_m = zero + moved_m;
-                    const int left = clamp(int(x_m), 0, n_samples - 2);
-                    float value = 0.5f * twice(traces + (offset + left), 2.0f * (x_m - float(left)) - 1.0f);
-#if WEIGHTED
-                    value *= obliquity(moved_m, leg);
-#endif
-                    sum[m] = fma(rim_weight(reach, leg.w, rim), value, sum[m]);
+                const float y = at(a, q[m]);
+                bool on = place.z <= leg.z && y < place.w + 0.02f;
+                float value = 0.0f;
+                if (on && y <= place.w - 0.02f) {
+                    value = spreading(y + place.y) * twice_sample(traces, row, y);
+                } else if (on) {  // too near the end to trust the cubic
+                    const int from = row + ROUND_BITS - int(last - 0.5f * (place.w + 1.0f));
+                    const float4 e = ends[from / n_samples] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+                    const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
+                    on = exactly(traces, from, n_samples, square, leg, shift, value);
+                }
+                if (on) {
+                    sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
+                    count[m] += 1;
+                }
+            }
+        }
+#pragma unroll(1)
+        for (int i = ending_end; i < exact_end; i++) {
+            const float2 square = time_slab[i].xy;
+            const float4 place = place_slab[i];
+            for (int m = 0; m < SAMPLES; m++) {
+                const float4 leg = knots[int(lane) + 32 * m];
+                float value;
+                if (place.z <= leg.z && exactly(traces, as_type<int>(place.x), n_samples, square, leg, shift, value)) {
+                    sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
@@ -249,7 +295,10 @@ kernel void migrate_v2(
     for (int m = 0; m < SAMPLES; m++) {
         const int t = block * BLOCK + int(lane) + 32 * m;
         if (t < n_out) {
-            image[p * n_out + t] = fma(gain[row + t], sum[m], image[p * n_out + t]);
+            // sum holds twice the samples over (2 T)^2; at t0 = 0 the weight is 0 even where T is, and 1 / T infinite.
+            const float t0 = 2.0f * knots[int(lane) + 32 * m].x;
+            const float scale = WEIGHTED ? 2.0f * t0 * t0 * gain[row + t] : 0.5f * gain[row + t];
+            if (scale != 0.0f) image[p * n_out + t] = fma(scale, sum[m], image[p * n_out + t]);
             if (counted != 0) fold[p * n_out + t] += whole + count[m];
         }
     }
