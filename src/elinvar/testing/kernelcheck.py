@@ -38,8 +38,8 @@ class KernelCheck:
     name: str
     version: str
     seeds: tuple[int, ...] = (0, 1, 2, 3)
-    raced: tuple[int, ...] = (0, 1)
-    sanitized: tuple[int, ...] = (0, 1)
+    raced: tuple[int, ...] = (0, 1, 2, 3)
+    sanitized: tuple[int, ...] = (0, 1, 2, 3)
 
     def stages(self) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
         """Return the compile options and the seeds of each stage."""
