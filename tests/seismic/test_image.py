@@ -20,6 +20,7 @@ def test_labels(image):
     assert image.image.shape == GRID.shape
     assert image.image.inline.values.tolist() == [100, 102, 104]
     assert image.image.time.attrs["units"] == "s"
+    assert image.image.time.values == pytest.approx(GRID.t)
     assert image.image.cdp_x.dims == ("inline", "crossline")
     assert image.image.cdp_y.attrs["units"] == "m"
     assert image.fold.dtype == np.int32

@@ -59,6 +59,14 @@ def test_focus_is_measured_to_a_fraction_of_a_sample():
     assert moved.error_ms == pytest.approx(-1.0, abs=0.05)
 
 
+def test_focus_finds_a_point_between_bins():
+    survey = synthetic.diffractors(
+        [(157.0, 139.0, 500.0)], extent=300, offsets=(100,), azimuths=(0, 90), velocity=2000, nt=400
+    )
+    image = migrate(survey, survey.velocity, survey.grid, device="cpu")
+    assert focus(image, survey.truth["points"][0]).error_m < 2.0  # 7 m and 11 m from the nearest bin's axes
+
+
 def test_the_plain_loops_do_the_same_work(relative):
     rng = np.random.default_rng(0)
     traces = rng.standard_normal((9, 120)).astype(np.float32)
