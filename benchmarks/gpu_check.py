@@ -147,11 +147,31 @@ def bandwidth(target: Device) -> dict[str, float]:
 
 
 def launches(target: Device, runs: int) -> dict[str, float]:
-    """Microseconds per launch: the medians of ``elinvar bench launch``."""
+    """Microseconds per launch: the medians of ``elinvar bench launch``, or a plain loop where psutil is missing."""
     from elinvar.bench import launch
 
-    micro: dict[str, float] = launch.run(runs=runs, warmup=3, device=str(target)).extras["us"]
+    try:
+        micro: dict[str, float] = launch.run(runs=runs, warmup=3, device=str(target)).extras["us"]
+    except ImportError as error:
+        print(f"no elinvar.bench here ({error}); a plain loop instead", flush=True)
+        call = launch._metal(target)
+        micro = {"metal asynchronous": 1e6 * _loop(call, target, 1000, each=False)}
+        micro["metal synchronous"] = 1e6 * _loop(call, target, 1000, each=True)
+        if target.kind == "cuda":
+            micro["metal graph"] = 1e6 * _loop(launch._graph(target, call), target, 100, each=False) / 100
     return micro
+
+
+def _loop(call: Callable[[], Any], target: Device, count: int, *, each: bool) -> float:
+    call()
+    target.synchronize()
+    started = time.perf_counter()
+    for _ in range(count):
+        call()
+        if each:
+            target.synchronize()
+    target.synchronize()
+    return (time.perf_counter() - started) / count
 
 
 def check(device: str = "auto", *, runs: int = 31, only: str = "") -> dict[str, Any]:
