@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from elinvar.errors import InputError
-from elinvar.seismic import Grid, Velocity, migrate, open_image, synthetic
+from elinvar.seismic import Grid, Velocity, migrate, open_image, pyramid, synthetic
 from elinvar.seismic.volume import Volume
 
 GRID = Grid((10.0, 20.0), 30, 3, 2, 25, 12.5, 40, 0.004, 0.3, inline=(100, 2))
@@ -62,3 +62,19 @@ def test_what_is_no_image_is_named(tmp_path, image):
         open_image(tmp_path / "fold.zarr")
     with pytest.raises(InputError, match="ndarray is not a migrated image"):
         Volume.open(np.ones(3))
+
+
+def test_an_overview_fits_or_is_refused(image, tmp_path):
+    values, factors, level = Volume.open(image).overview()
+    assert (factors, level) == ((1, 1, 1), 0)
+    assert np.array_equal(values, image.values)
+    assert Volume.open(image).overview(most=100) is None
+    image.to_zarr(tmp_path / "image.zarr")
+    with Volume.open(tmp_path / "image.zarr") as volume:
+        assert volume.overview(most=100) is None
+    pyramid.build(tmp_path / "image.zarr", 2)
+    with Volume.open(tmp_path / "image.zarr") as volume:
+        values, factors, level = volume.overview(most=4 * 2 * 1 * 20)
+        assert (factors, level) == ((2, 2, 2), 1)
+        assert np.array_equal(values, pyramid.decimate(image.values))
+        assert volume.overview(most=4 * 20)[2] == 2

@@ -34,6 +34,7 @@ _HOME = {
     "plan": "migration",
     "preview": "adaptive",
     "preview_cost": "adaptive",
+    "qc_report": "qc",
     "travel_time": "traveltime",
 }
 _MODULES = ("gathers", "pyramid", "synthetic", "targets")
@@ -58,6 +59,7 @@ __all__ = [
     "preview",
     "preview_cost",
     "pyramid",
+    "qc_report",
     "synthetic",
     "targets",
     "travel_time",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan
+    from .qc import qc_report
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time
     from .velocity import Velocity

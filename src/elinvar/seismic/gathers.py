@@ -264,7 +264,8 @@ def moveout_scan(
     Returns
     -------
     ndarray
-        (..., len(percents), nt).
+        (..., len(percents), nt); NaN also where a moveout leads half of the live bins out of the gather: the few that
+        are left would agree too easily.
     """
     a, live = _gathers("moveout_scan", values, fold)
     first, dt = _axis("moveout_scan", t, a.shape[-1])
@@ -277,8 +278,11 @@ def moveout_scan(
     n = window_samples(window, dt)
     tried = np.atleast_1d(np.asarray(percents, np.float64))
     result = np.empty((*a.shape[:-2], len(tried), a.shape[-1]))
+    wanted = 0.5 * live.sum(axis=-2)
     for k, p in enumerate(tried):
-        result[..., k, :] = _ratio(*_read(a, live, first, dt, moveout_times(t, h, v, p)), n)
+        moved, alive = _read(a, live, first, dt, moveout_times(t, h, v, p))
+        found = _ratio(moved, alive, n)
+        result[..., k, :] = np.where(alive.sum(axis=-2) >= wanted, found, np.nan)
     return result
 
 
@@ -291,7 +295,7 @@ def residual_moveout(
     fold: ArrayLike | None = None,
     percents: ArrayLike = PERCENTS,
     window: float = 0.04,
-    minimum: float = 0.3,
+    minimum: float = 0.4,
     energy: float = 1e-3,
 ) -> Moveout:
     """Pick the velocity error of gathers at every time.
@@ -301,7 +305,7 @@ def residual_moveout(
     values, t, offset, v, fold, percents, window
         See :func:`moveout_scan`; at least three percentages, evenly spaced.
     minimum
-        Semblance below which nothing is picked.
+        Coherence below which nothing is picked, on a scale from 0, the 1/N that noise has in N live bins, to 1, flat.
     energy
         Part of the gather's largest windowed energy below which nothing is picked.
     """
@@ -321,7 +325,8 @@ def residual_moveout(
     bend = low - 2.0 * mid + high
     shift = np.divide(0.5 * (low - high), bend, out=np.zeros(bend.shape), where=bend < 0)
     peak = np.take_along_axis(panel, best[..., None, :], axis=-2)[..., 0, :]
-    found = inner & loud & live.any(axis=-2) & (peak >= minimum)
+    noise = 1.0 / np.maximum(live.sum(axis=-2), 1)
+    found = inner & loud & (peak >= noise + minimum * (1.0 - noise))
     percent = np.where(found, tried[at] + steps[0] * np.clip(shift, -0.5, 0.5), np.nan)
     return Moveout(percent, peak, tried)
 

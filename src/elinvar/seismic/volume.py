@@ -83,10 +83,10 @@ class Volume:
     ``with Volume.open("image.zarr") as volume: section = volume.inline(10)``
     """
 
-    def __init__(self, data: xr.Dataset, name: str, *, owned: bool = False) -> None:
+    def __init__(self, data: xr.Dataset, name: str, folder: Path | None = None) -> None:
         self.data = data
         self.name = name
-        self._owned = owned
+        self._folder = folder
 
     @classmethod
     def open(cls, source: Source) -> Volume:
@@ -96,7 +96,7 @@ class Volume:
         if isinstance(source, Image):
             return cls(source.dataset(), str(source.attributes.get("survey", "image")))
         if isinstance(source, (str, os.PathLike)):
-            return cls(open_image(source), Path(source).name, owned=True)
+            return cls(open_image(source), Path(source).name, Path(source))
         variables = getattr(source, "data_vars", None)
         if variables is None or "image" not in variables:
             raise InputError(
@@ -112,7 +112,7 @@ class Volume:
 
     def close(self) -> None:
         """Close what was opened here."""
-        if self._owned:
+        if self._folder is not None:
             self.data.close()
 
     @property
@@ -182,6 +182,48 @@ class Volume:
         nx, ny, _ = self.shape
         first, second = (float(np.hypot(*v)) / (n - 1) if n > 1 else 1.0 for v, n in zip(ends, (nx, ny), strict=True))
         return first, second
+
+    @property
+    def axes(self) -> Floats:
+        """Steps (east, north) in metres from one inline, and from one crossline, to the next, (2, 2)."""
+        place, (nx, ny, _) = self.map, self.shape
+        along = (place[-1, 0] - place[0, 0]) / (nx - 1) if nx > 1 else None
+        across = (place[0, -1] - place[0, 0]) / (ny - 1) if ny > 1 else None
+        if along is None and across is None:
+            return np.eye(2)[::-1].copy()
+        if along is None or across is None:  # one line: the other axis is at right angles, crosslines to the right
+            known = along if along is not None else across
+            assert known is not None
+            turned = np.array([known[1], -known[0]])
+            along, across = (known, turned) if along is not None else (-turned, known)
+        return np.asarray([along, across], np.float64)
+
+    def bins(self, places: Floats) -> NDArray[np.int64]:
+        """Return the bin (inline, crossline position) nearest to each place (n, 2) in metres; it may lie outside."""
+        index = np.rint((places - self.map[0, 0]) @ np.linalg.inv(self.axes))
+        return np.asarray(index, np.int64)
+
+    def overview(self, most: int = 1 << 28) -> tuple[NDArray[np.float32], tuple[int, int, int], int] | None:
+        """Return the whole volume no larger than `most` bytes.
+
+        Returns
+        -------
+        tuple or None
+            Amplitudes, their steps along inline, crossline and time in samples of the volume, and the level of the
+            pyramid they are from (0: the volume itself); None when the volume is larger and has no such level.
+        """
+        if self.image.size * 4 <= most:
+            return np.asarray(self.image.values, np.float32), (1, 1, 1), 0
+        stored = self.data.attrs.get("multiscales", [{}])[0].get("datasets", []) if self._folder is not None else []
+        for number in range(1, len(stored)):
+            level = open_image(self._folder or "", f"pyramid/{number}")
+            try:
+                if level["image"].size * 4 <= most:
+                    factors = tuple(int(f) for f in level.attrs["factors"])
+                    return np.asarray(level["image"].values, np.float32), (factors[0], factors[1], factors[2]), number
+            finally:
+                level.close()
+        return None
 
     def offsets(self) -> Floats:
         """Offset in metres that each gather bin stands for, NaN for an empty one."""
