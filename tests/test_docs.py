@@ -213,3 +213,11 @@ def test_an_engine_that_is_not_there_is_not_promised(page: str, engine: str) -> 
     absent = importlib.util.find_spec(f"elinvar.{engine}") is None
     assert len(rows) == 1
     assert ("designed, not built" in rows[0]) == absent
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    named = set(re.findall(r"[\w-]+\.md", json.dumps(config["nav"])))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert config["theme"]["font"] is False  # nothing from the network
