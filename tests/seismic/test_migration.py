@@ -10,7 +10,7 @@ from elinvar.errors import InputError, UnknownKernel
 from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
-from elinvar.seismic import Grid, Survey, Velocity, migrate, migration, plan, synthetic
+from elinvar.seismic import Grid, Survey, Velocity, lane, migrate, plan, synthetic
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -225,7 +225,7 @@ def test_velocities_go_to_the_device_once_and_traces_once(survey, monkeypatch):
         sent.append(tuple(tensor.shape))
         return tensor
 
-    monkeypatch.setattr(migration, "to_device", spy)
+    monkeypatch.setattr(lane, "to_device", spy)
     monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
     migrate(survey, V, GRID, gathers=[0, 200, 400], device="cpu")
     assert sent.count((12, 2)) == 1
@@ -253,8 +253,6 @@ def test_nothing_stays_behind(survey):
         ({"antialias": "triangle"}, "triangle"),
         ({"interpolation": "cubic"}, "cubic"),
         ({"interpolation": "sinc8"}, "sinc8"),
-        ({"checkpoint": "there"}, "checkpoint"),
-        ({"cluster": "local"}, "cluster"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(survey, options, name):

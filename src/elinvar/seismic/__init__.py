@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 _HOME = {
     "Aperture": "aperture",
     "AzimuthSectors": "binning",
+    "Checkpoint": "checkpoint",
     "Grid": "grid",
     "Image": "image",
     "OffsetBins": "binning",
@@ -42,6 +43,7 @@ _MODULES = ("gathers", "pyramid", "synthetic", "targets")
 __all__ = [
     "Aperture",
     "AzimuthSectors",
+    "Checkpoint",
     "Grid",
     "Image",
     "OffsetBins",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from .analysis import analyse, illumination
     from .aperture import Aperture
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
+    from .checkpoint import Checkpoint
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan

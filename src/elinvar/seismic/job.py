@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
     from .binning import Assignment
     from .grid import Grid
+    from .options import Options
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["Job", "Pass", "block_size", "blocks", "describe", "passes"]
+__all__ = ["Item", "Job", "Layout", "Pass", "block_size", "blocks", "describe", "passes"]
 
 Indices = NDArray[np.int64]
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
+_PER_TRACE = 120  # bytes of geometry on the way to a list of passes: midpoints in two frames, flags, positions
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,42 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Item:
+    """Traces that go through the kernel together: of one pass, of one recording delay.
+
+    Attributes
+    ----------
+    step, number
+        Which pass, and which block of it.
+    index
+        Ascending positions of the traces.
+    """
+
+    step: int
+    number: int
+    index: Indices
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What decides in which order traces are added up; fixed at the start of a job, also for the run that resumes it.
+
+    Attributes
+    ----------
+    block
+        Traces per block.
+    tile_rows
+        Pillars per tile.
+    lanes
+        Images that are made side by side and added at the end of a pass: block i belongs to lane i modulo lanes.
+    """
+
+    block: int
+    tile_rows: int
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
 class Job:
     """A printable description of a migration.
 
@@ -70,6 +108,13 @@ class Job:
         Estimated memory for the result and the blocks on their way.
     contributions
         Estimated from a sample of traces and pillars.
+    lanes
+        Devices that work side by side.
+    peak_bytes
+        Estimated host memory at most, above what the process held before: `host_bytes`, and the device's share where
+        the device is the CPU.
+    passes
+        How often traces are streamed: once per tile and gather bin, each trace once per tile.
     """
 
     plan: Plan
@@ -83,6 +128,14 @@ class Job:
     blocks: int
     host_bytes: int
     contributions: float
+    lanes: int = 1
+    peak_bytes: int = 0
+    passes: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """What decides the order of summation."""
+        return Layout(self.block, self.plan.tile_rows, self.lanes)
 
     @property
     def version(self) -> str:
@@ -95,11 +148,14 @@ class Job:
         return self.plan.tiles
 
     def __str__(self) -> str:
+        side = f" on each of {self.lanes} devices" if self.lanes > 1 else ""
+        bins = f", {self.bins} gather bins" if self.bins else ""
         return (
             f"{self.plan}\n"
-            f"  {'traces':<10}{self.traces:,} x {self.samples} samples in {self.blocks} blocks of {self.block}\n"
-            f"  {'image':<10}{self.pillars:,} pillars x {self.times} times"
-            f"{f', {self.bins} gather bins' if self.bins else ''}, {self.host_bytes / 2**20:,.0f} MiB on the host\n"
+            f"  {'traces':<10}{self.traces:,} x {self.samples} samples in {self.blocks} blocks of {self.block}{side}\n"
+            f"  {'image':<10}{self.pillars:,} pillars x {self.times} times{bins}, "
+            f"{self.passes} {'pass' if self.passes == 1 else 'passes'}\n"
+            f"  {'host':<10}{self.peak_bytes / 2**20:,.0f} MiB at most\n"
             f"  {'chosen':<10}{self.why}"
         )
 
@@ -150,46 +206,78 @@ def block_size(samples: int, traces: int, profile: DeviceProfile) -> int:
     return min(max(64, wanted // 64 * 64), max(traces, 1))
 
 
-def blocks(survey: Survey, plan: Sequence[Pass], size: int) -> Iterator[tuple[Pass, Indices]]:
-    """Yield blocks of at most `size` traces of one recording delay."""
-    for step in plan:
-        for group in np.split(step.index, np.flatnonzero(np.diff(survey.delay[step.index])) + 1):
+def blocks(survey: Survey, plan: Sequence[Pass], size: int, first_pass: int = 0) -> Iterator[Item]:
+    """Yield blocks of at most `size` traces of one recording delay, from a pass on."""
+    for step in range(first_pass, len(plan)):
+        index = plan[step].index
+        number = 0
+        for group in np.split(index, np.flatnonzero(np.diff(survey.delay[index])) + 1):
             for first in range(0, len(group), size):
-                yield step, np.sort(group[first : first + size])
+                yield Item(step, number, np.sort(group[first : first + size]))
+                number += 1
 
 
 def describe(
-    survey: Survey,
-    grid: Grid,
-    velocity: Velocity,
-    aperture: Aperture,
-    bins: Assignment | None,
+    options: Options,
     kernel: Kernel,
+    *,
+    lanes: int = 1,
+    layout: Layout | None = None,
+    in_flight: int | None = None,
+    budget_bytes: int | None = None,
+    rate: float | None = None,
 ) -> tuple[Job, list[Pass]]:
-    """Plan a migration: what happens on the device, and the passes that make it up."""
-    whole = passes(survey, grid, velocity, aperture, bins, grid.size)
+    """Plan a migration: what happens on the device, and the passes that make it up.
+
+    Parameters
+    ----------
+    options
+        What is wanted.
+    kernel
+        The kernel, on the first of the devices.
+    lanes
+        Devices.
+    layout
+        Blocks and tiles of the job that is gone on with; None decides them.
+    in_flight, budget_bytes
+        Limits of the user's, per device.
+    rate
+        Contributions per second of one device, when they are known better than the tuning does.
+    """
+    survey, grid, velocity, bins = options.survey, options.grid, options.velocity, options.bins
+    whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
-    block = block_size(survey.n_samples, traces, kernel.device.profile)
+    block = block_size(survey.n_samples, traces, kernel.device.profile) if layout is None else layout.block
     count = sum(1 for _ in blocks(survey, whole, block))
-    work = estimate_contributions(survey, grid, velocity, aperture, whole)
+    work = estimate_contributions(survey, grid, velocity, options.aperture, whole)
     trace_bytes = 4 * survey.n_samples
-    fixed = runtime_plan(
-        kernel.device,
-        RuntimeJob(
-            kernel.name,
-            work,
-            "contributions",
-            rows=grid.size,
-            row_bytes=(12 if velocity.varies_laterally else 8) * grid.nt,  # image, fold, velocity
-            block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
-            blocks=count,
-            fixed_bytes=4 * grid.nt,
-            bytes_in=traces * (trace_bytes + 16),
-            bytes_out=8 * grid.size * grid.nt,
-            kernels={kernel.name: kernel.version},
-        ),
+    per_lane = RuntimeJob(
+        kernel.name,
+        work / lanes,
+        "contributions",
+        rows=grid.size,
+        row_bytes=(12 if velocity.varies_laterally else 8) * grid.nt,  # image, fold, velocity
+        block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
+        blocks=-(-count // lanes),
+        fixed_bytes=4 * grid.nt,
+        bytes_in=traces * (trace_bytes + 16) // lanes,
+        bytes_out=8 * grid.size * grid.nt,
+        kernels={kernel.name: kernel.version},
+        rate=rate,
     )
+    limits: dict[str, Any] = {"in_flight": in_flight, "budget_bytes": budget_bytes}
+    given = {name: value for name, value in limits.items() if value is not None}
+    fixed = runtime_plan(kernel.device, per_lane, **given)
+    if lanes > 1:
+        fixed = replace(fixed, work=work)
+    if layout is not None and layout.tile_rows != fixed.tile_rows:
+        fixed = replace(fixed, tile_rows=layout.tile_rows, tiles=-(-grid.size // layout.tile_rows))
+    steps = whole if fixed.tiles == 1 else passes(survey, grid, velocity, options.aperture, bins, fixed.tile_rows)
     panels = 0 if bins is None else len(bins)
+    host = 8 * grid.size * grid.nt * (1 + panels) + lanes * fixed.in_flight * 2 * block * trace_bytes
+    host += _PER_TRACE * survey.n_traces
+    on_host = kernel.device.kind != "cuda"
+    copy = 0 if kernel.device.kind == "cpu" and lanes == 1 else 8 * fixed.tile_rows * grid.nt
     job = Job(
         plan=fixed,
         why=kernel.why,
@@ -200,12 +288,13 @@ def describe(
         bins=panels,
         block=block,
         blocks=count,
-        host_bytes=8 * grid.size * grid.nt * (1 + panels) + fixed.in_flight * 2 * block * trace_bytes,
+        host_bytes=host,
         contributions=work,
+        lanes=lanes,
+        peak_bytes=host + copy + (lanes * fixed.memory_bytes if on_host else 0),
+        passes=len(steps),
     )
-    if fixed.tiles == 1:
-        return job, whole
-    return job, passes(survey, grid, velocity, aperture, bins, fixed.tile_rows)
+    return job, steps
 
 
 def estimate_contributions(

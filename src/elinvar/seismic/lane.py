@@ -1,0 +1,267 @@
+"""One stream of trace blocks into one resident image: on a device of this process (`DeviceLane`).
+
+A job has one lane, or one per device. Its passes come one after the other; what a lane holds after so many blocks of a
+pass depends on nothing else, so that (pass, blocks, image, fold) is all there is to keep in order to go on later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elinvar.errors import InputError
+from elinvar.runtime.pipeline import Pipeline, Stage
+from elinvar.runtime.trace import trace
+from elinvar.runtime.transfers import to_device, to_host
+
+from .filters import phase_filter as apply_phase_filter
+from .job import Item, Job, Pass
+
+if TYPE_CHECKING:
+    from elinvar.runtime.kernels import Kernel
+
+    from .options import Options
+
+__all__ = ["CLOCKS", "Board", "DeviceLane", "Lane", "State"]
+
+CLOCKS = ("load", "filter", "transfer", "kernel", "store")
+_PILLARS_AT_ONCE = 4096  # for velocities in float64 on their way to float32
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a lane is: all of passes before `step`, and `blocks` of its items in that one.
+
+    `image` and `fold` are what those blocks left, (pillars of the pass, times); None at the beginning of a pass.
+    """
+
+    step: int = 0
+    blocks: int = 0
+    image: NDArray[np.float32] | None = None
+    fold: NDArray[np.int32] | None = None
+
+
+class Board(Protocol):
+    """What a lane reports to."""
+
+    def items(self, lane: Lane, start: State) -> Iterator[Item]:
+        """Return the lane's items from `start` on, in order."""
+
+    def counted(self, lane: Lane, traces: int) -> None:
+        """Take note of an item that is in the image; may keep the lane's state, and may raise to end the run."""
+
+    def arrive(self, lane: Lane) -> None:
+        """Collect what the lane holds at the end of a pass; returns when every lane may go on to the next."""
+
+
+class Lane(ABC):
+    """See the module. `step` and `blocks` say how far it is, `seconds` has one clock per thread that writes it."""
+
+    def __init__(self, options: Options, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
+        self.options = options
+        self.job = job
+        self.steps = steps
+        self.number = number
+        self.step = 0
+        self.blocks = 0
+        self.seconds = dict.fromkeys(CLOCKS, 0.0)
+
+    def run(self, board: Board, start: State) -> None:
+        """Work through every pass from `start` on."""
+        with contextlib.ExitStack() as held:
+            results = self._open(held, board.items(self, start))
+            self.step, self.blocks = start.step, start.blocks
+            self._enter(self.steps[self.step], start)
+            for result in results:
+                while self.step < result.step:
+                    self._leave(board)
+                self._add(result)
+                self.blocks += 1
+                board.counted(self, result.count)
+            while self.step < len(self.steps):
+                self._leave(board)
+
+    def _leave(self, board: Board) -> None:
+        """End a pass and enter the next, if there is one."""
+        board.arrive(self)
+        self.step, self.blocks = self.step + 1, 0
+        if self.step < len(self.steps):
+            self._enter(self.steps[self.step], State(self.step))
+
+    @property
+    def item_traces(self) -> int:
+        """Most traces in one of its items."""
+        return self.job.block
+
+    @property
+    def pillars(self) -> int:
+        """Pillars of the pass that is under way."""
+        span = self.steps[self.step].pillars
+        return int(span.stop - span.start)
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return how far the lane is, its arrays on the host; on the CPU they are the lane's own, not copies."""
+
+    @abstractmethod
+    def absorb(self, other: Lane) -> None:
+        """Add what another lane made of the same pass."""
+
+    @abstractmethod
+    def _open(self, held: contextlib.ExitStack, items: Iterable[Item]) -> Iterable[Any]:
+        """Start what turns items into results in their order; each has `step` and `count`."""
+
+    @abstractmethod
+    def _enter(self, step: Pass, start: State) -> None:
+        """Make the image of a pass resident, zero or as it was."""
+
+    @abstractmethod
+    def _add(self, result: Any) -> None:
+        """Add one result to the resident image."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A trace block on its way to the kernel; the tensors move from host to device."""
+
+    step: int
+    count: int  # traces it stands for, silent ones included
+    start: float
+    traces: torch.Tensor
+    source: torch.Tensor
+    receiver: torch.Tensor
+
+
+class DeviceLane(Lane):
+    """Blocks are loaded and prepared in the background and migrated by the thread that calls ``run``."""
+
+    image: torch.Tensor
+    fold: torch.Tensor
+    _places: torch.Tensor
+    _vrms: torch.Tensor
+
+    def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
+        super().__init__(options, job, steps, number)
+        self.kernel = kernel
+        self.device = kernel.device
+        self._resident: slice | None = None
+
+    def state(self) -> State:
+        """Return how far it is."""
+        n = self.pillars
+        image, fold = (to_host(x[:n]).numpy() for x in (self.image, self.fold))
+        return State(self.step, self.blocks, image, fold)
+
+    def absorb(self, other: Lane) -> None:
+        """Add another device's image of the same pass to this one's."""
+        assert isinstance(other, DeviceLane)
+        n = self.pillars
+        for mine, theirs in ((self.image, other.image), (self.fold, other.fold)):
+            mine[:n] += theirs[:n].to(mine.device)
+
+    def _open(self, held: contextlib.ExitStack, items: Iterable[Item]) -> Iterable[_Block]:
+        if self.device.kind == "cuda":
+            held.enter_context(torch.cuda.device(self.device.torch))
+        shape = (self.job.plan.tile_rows, self.options.grid.nt)
+        self.image = held.enter_context(self.device.pool.acquire(shape, torch.float32)).tensor
+        self.fold = held.enter_context(self.device.pool.acquire(shape, torch.int32)).tensor
+        stages = [
+            Stage(self._load, name="seismic.load"),
+            Stage(self._prepare, name="seismic.prepare", device=self.device),
+        ]
+        self._resident = None
+        return held.enter_context(Pipeline(stages, in_flight=self.job.plan.in_flight)).run(items)
+
+    def _load(self, item: Item) -> _Block:
+        """Read samples, drop silent traces, refuse broken ones, and move coordinates to the local frame."""
+        begin = time.perf_counter()
+        block = self.options.survey.block(item.index)
+        if not np.isfinite(block.traces).all():
+            bad = int(item.index[np.flatnonzero(~np.isfinite(block.traces).all(axis=1))[0]])
+            raise InputError(
+                f"migrate: trace {bad} of {self.options.survey.name} has samples that are not finite; repair the file, "
+                "or leave the trace out with survey.select()."
+            )
+        sounding = block.traces.any(axis=1)
+        local = [self.options.grid.local(end[sounding]).astype(np.float32) for end in (block.source, block.receiver)]
+        samples = block.traces if sounding.all() else block.traces[sounding]
+        source, receiver = (torch.from_numpy(end) for end in local)
+        self.seconds["load"] += time.perf_counter() - begin
+        start = float(block.delay[0])
+        return _Block(item.step, len(item.index), start, torch.from_numpy(samples), source, receiver)
+
+    def _prepare(self, block: _Block) -> _Block:
+        """Copy to the device and filter there."""
+        begin = time.perf_counter()
+        traces, source, receiver = (to_device(x, self.device) for x in (block.traces, block.source, block.receiver))
+        self._wait()
+        copied = time.perf_counter()
+        if self.options.phase_filter and len(traces):
+            traces = apply_phase_filter(traces, self.options.survey.dt, interpolation="linear")
+            self._wait()
+        self.seconds["transfer"] += copied - begin
+        self.seconds["filter"] += time.perf_counter() - copied
+        return replace(block, traces=traces, source=source, receiver=receiver)
+
+    def _enter(self, step: Pass, start: State) -> None:
+        """Make a pass's part of the image resident; pillars and velocities go up once per tile."""
+        if self._resident != step.pillars:
+            grid, velocity = self.options.grid, self.options.velocity
+            pillars = grid.local_pillars[step.pillars].astype(np.float32)
+            self._places = to_device(torch.from_numpy(pillars), self.device)
+            rows = step.pillars if velocity.varies_laterally else slice(0, 1)
+            places = grid.pillars[rows]
+            vrms = np.concatenate(
+                [
+                    velocity.on_pillars(grid.t, places[first : first + _PILLARS_AT_ONCE]).astype(np.float32)
+                    for first in range(0, len(places), _PILLARS_AT_ONCE)
+                ]
+            )
+            self._vrms = to_device(torch.from_numpy(vrms), self.device)
+            self._resident = step.pillars
+        for resident, kept in ((self.image, start.image), (self.fold, start.fold)):
+            if kept is None:
+                resident.zero_()
+            else:
+                resident[: len(kept)].copy_(to_device(torch.from_numpy(kept), self.device))
+
+    def _add(self, result: _Block) -> None:
+        """Add one block to the resident image."""
+        if not len(result.traces):
+            return
+        n = self.pillars
+        begin = time.perf_counter()
+        with trace("seismic.kernel", traces=len(result.traces), pillars=n):
+            self.kernel(
+                self.image[:n],
+                self.fold[:n],
+                result.traces,
+                result.source,
+                result.receiver,
+                self._places,
+                self._vrms,
+                dt=self.options.survey.dt,
+                start=result.start,
+                dt_out=self.options.grid.dt,
+                t0_out=self.options.grid.t0,
+                amplitude=self.options.amplitude,
+                aperture=self.options.aperture.for_kernel(),
+                area=self.options.area,
+            )
+            self._wait()
+        self.seconds["kernel"] += time.perf_counter() - begin
+
+    def _wait(self) -> None:
+        """Wait for this thread's work on the device, so that the clocks mean something."""
+        if self.device.kind == "cuda":
+            torch.cuda.current_stream(self.device.torch).synchronize()
+        elif self.device.kind == "mps":
+            self.device.synchronize()

@@ -1,0 +1,150 @@
+"""What a user asked of a migration, checked and with the defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from elinvar.errors import InputError
+
+from . import kernels as _registered  # importing registers the kernels
+from ._check import choice, number
+from .aperture import Aperture
+from .binning import Assignment, Binning, binning
+from .traveltime import PHYSICS
+
+if TYPE_CHECKING:
+    from .grid import Grid
+    from .survey import Survey
+    from .velocity import Velocity
+
+__all__ = ["KERNEL", "Options", "check_options", "digest", "resolve"]
+
+KERNEL = _registered.migrate.NAME
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user chose, resolved: the same for every device, block and process of a job."""
+
+    survey: Survey
+    velocity: Velocity
+    grid: Grid
+    aperture: Aperture
+    amplitude: str
+    phase_filter: bool
+    bins: Assignment | None
+    area: float
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the image should remember, as plain values."""
+        reach = self.aperture
+        return {
+            "survey": self.survey.name,
+            "velocity": str(self.velocity),
+            "physics": "straight",
+            "amplitude": self.amplitude,
+            "phase_filter": str(self.phase_filter),
+            "area_m2": self.area,
+            "aperture": f"dip {reach.dip}, radius {reach.radius}, taper {reach.taper}, minimum {reach.minimum}",
+            "azimuth": self.grid.azimuth,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything the image depends on but the survey's samples, as plain values that JSON can hold."""
+        described: dict[str, Any] = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("survey", "velocity", "grid", "aperture", "bins")
+        }
+        place = asdict(self.grid)
+        place.pop("base", None)
+        gathers = None if self.bins is None else f"{self.bins.axis.dim}: {'; '.join(self.bins.axis.labels)}"
+        return {
+            **described,
+            "aperture": asdict(self.aperture),
+            "grid": {name: list(value) if isinstance(value, tuple) else value for name, value in place.items()},
+            "pillars": digest(self.grid.local_pillars),
+            "velocity": {"is": str(self.velocity), "values": digest(self.velocity)},
+            "gathers": {"bins": gathers, "members": digest(None if self.bins is None else self.bins.member)},
+        }
+
+
+def digest(value: object) -> str:
+    """Return a short hash of arrays, dataclasses and plain values by what they hold, the same in every process."""
+    code = sha256()
+    _feed(code, value)
+    return code.hexdigest()[:16]
+
+
+def _feed(code: Any, value: object) -> None:
+    if isinstance(value, np.ndarray):
+        code.update(f"{value.dtype.str}{value.shape}".encode())
+        code.update(np.ascontiguousarray(value).data)
+    elif is_dataclass(value) and not isinstance(value, type):
+        code.update(type(value).__name__.encode())
+        for field in fields(value):
+            code.update(field.name.encode())
+            _feed(code, getattr(value, field.name))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _feed(code, item)
+        code.update(f"#{len(value)}".encode())
+    else:
+        code.update(f"{type(value).__name__}:{value!r};".encode())
+
+
+def resolve(
+    survey: Survey,
+    velocity: Velocity,
+    grid: Grid,
+    aperture: Aperture | None,
+    amplitude: str,
+    phase_filter: bool,
+    gathers: ArrayLike | Binning | None,
+    area: float | None,
+) -> Options:
+    """Fill in defaults and check what can be checked without reading."""
+    if survey.n_samples < 2:
+        raise InputError("migrate: the traces have 1 sample; interpolation needs at least 2.")
+    if area is None:
+        cell = (grid.dx, grid.dy) if survey.bin_size is None else survey.bin_size
+        area = cell[0] * cell[1]
+    return Options(
+        survey,
+        velocity,
+        grid,
+        Aperture() if aperture is None else aperture,
+        amplitude,
+        bool(phase_filter),
+        None if gathers is None else binning(gathers).assign(survey),
+        number("migrate", "area", area, low=0.0, open_low=True),
+    )
+
+
+def check_options(
+    physics: str,
+    eta: ArrayLike | None,
+    antialias: str | None,
+    amplitude: str,
+    interpolation: str,
+) -> None:
+    """Refuse what does not exist, and by name what is not built yet."""
+    choice("migrate", "physics", physics, PHYSICS)
+    if physics != "straight":
+        raise NotImplementedError(
+            f"migrate: physics={physics!r} has no kernel yet (travel_time() computes it); physics='straight' runs."
+        )
+    if eta is not None:
+        raise InputError("migrate: eta belongs to physics='vti'; leave it out.")
+    if antialias is not None:
+        choice("migrate", "antialias", antialias, ("bank", "triangle"))
+        raise NotImplementedError(f"migrate: antialias={antialias!r} is not built yet; leave it out.")
+    choice("migrate", "amplitude", amplitude, _registered.migrate.AMPLITUDES)
+    choice("migrate", "interpolation", interpolation, ("linear", "cubic", "sinc8"))
+    if interpolation != "linear":
+        raise NotImplementedError(f"migrate: interpolation={interpolation!r} is not built yet; 'linear' is.")
