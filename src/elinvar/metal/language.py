@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from .declarations import Declarations, Function
 from .lexer import Token, fail, preprocess, splice_includes
-from .reader import Declarations, Function, read
+from .reader import read
+from .rules import check_rules
 from .signature import Attribute, Buffer, Signature, signatures
 from .types import Field, Type
 from .words import refuse_words
@@ -127,6 +129,7 @@ def _parse(text: str, file: str, path: str, defines: tuple[tuple[str, str], ...]
     refuse_words(tokens)
     try:
         declarations = read(tokens)
+        check_rules(declarations)
         kernels = signatures(declarations)
     except (IndexError, StopIteration):  # something looked for its continuation beyond the last token
         raise fail(tokens[-1] if tokens else (file, 1), "this source ends in the middle of a declaration") from None

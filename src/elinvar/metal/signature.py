@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .declarations import Declarations, Environment, Function, match, split, type_end
 from .lexer import Token, fail
-from .reader import Declarations, Environment, Function, match, split, type_end
 from .types import Type, make_array
 from .words import ATTRIBUTES, BARRIERS, is_simd
 

@@ -23,9 +23,9 @@ from collections.abc import Iterator, Sequence
 
 from elinvar.errors import MetalSyntaxError
 
+from .declarations import CLOSING, QUALIFIERS, Function, match, match_angle
 from .language import Source
 from .lexer import Token
-from .reader import CLOSING, QUALIFIERS, Function, match, match_angle
 from .words import ADDRESS_SPACES
 
 __all__ = ["translate"]
@@ -187,7 +187,9 @@ class _Translator:
         tokens = self.tokens
         picked = tokens[index].text
         after = index + 1
-        while picked not in self.members and tokens[after].text == "." and _COMPONENTS.fullmatch(tokens[after + 1].text):
+        while (
+            picked not in self.members and tokens[after].text == "." and _COMPONENTS.fullmatch(tokens[after + 1].text)
+        ):
             order = "xyzw" if tokens[after + 1].text[0] in "xyzw" else "rgba"
             places = [order.index(c) for c in tokens[after + 1].text]
             if max(places) >= len(picked):
