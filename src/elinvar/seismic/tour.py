@@ -174,7 +174,7 @@ def _write(
             (f"{found.error_m:.2f} m", "focus error on the map"),
             (f"{found.error_ms:+.3f} ms", "focus error in time"),
             (f"{mine.per_second / 1e9:.2f} G/s", "contributions per second"),
-            (f"{mine.per_second / plain.per_second:.0f}x", "the plain numba loop"),
+            (f"{mine.per_second / plain.per_second:.0f}x", "the plain numba loop (one thread)"),
         ]
     )
     with page.row():
