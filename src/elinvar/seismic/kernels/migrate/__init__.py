@@ -164,32 +164,39 @@ def _check_axes(
         raise InputError(f"{NAME}: vrms contains values that are not finite and > 0; give velocities in m/s")
 
 
+# What the tiles of `example` vary: pillars, output samples, traces, input samples, dt_out / dt, start, t0_out, whether
+# each pillar has its own velocities, the aperture, the amplitude.
+_TILES: tuple[tuple[int, int, int, int, float, float, float, bool, RadiusAperture | None, str], ...] = (
+    (3, 290, 37, 260, 1.0, 0.03, 0.02, False, RadiusAperture(0.8, 500.0, 40.0, 0.3), "true"),
+    (5, 333, 70, 400, 1.0, 0.0, 0.0, True, RadiusAperture(1.0, 900.0, 0.0, 0.0), "true"),
+    (2, 150, 33, 310, 2.0, -0.05, 0.0, False, None, "none"),
+    (9, 161, 40, 140, 1.25, 0.4, 0.36, True, RadiusAperture(1.5, 300.0, 100.0, 1.0), "none"),
+)
+
+
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """One tile that meets every rule: shallow and deep samples, a rising velocity, a rim, both ends of the traces."""
+    """One tile that meets every rule: shallow and deep samples, a rising velocity, a rim, both ends of the traces.
+
+    No size is a multiple of a block, group or vector; what else varies with the seed is in `_TILES`.
+    """
     make = torch.Generator().manual_seed(seed)
-    pillars, nt, ntr, ns = 3, 150, 37, 140
-    middle = torch.rand(ntr, 2, generator=make) * 500 - 250
-    half = torch.rand(ntr, 2, generator=make) * 300 - 150
-    t0 = 0.02 + 0.004 * torch.arange(nt)
+    pillars, nt, ntr, ns, ratio, start, t0_out, own, aperture, amplitude = _TILES[seed % len(_TILES)]
+    dt = 0.004
+    middle = torch.rand(ntr, 2, generator=make) * 1200 - 600
+    half = torch.rand(ntr, 2, generator=make) * 500 - 250
+    t0 = t0_out + dt * ratio * torch.arange(nt)
+    scale = 1 + 0.05 * torch.rand(pillars if own else 1, 1, generator=make)
     args = (
         torch.zeros(pillars, nt),
         torch.zeros(pillars, nt, dtype=torch.int32),
         torch.randn(ntr, ns, generator=make),
         middle - half,
         middle + half,
-        torch.rand(pillars, 2, generator=make) * 100 - 50,
-        (1800 + 700 * t0)[None].float().contiguous(),
+        torch.rand(pillars, 2, generator=make) * 200 - 100,
+        ((1800 + 700 * t0)[None] * scale).float().contiguous(),
     )
-    options = {
-        "dt": 0.004,
-        "start": 0.03,
-        "dt_out": 0.004,
-        "t0_out": 0.02,
-        "amplitude": "true",
-        "aperture": RadiusAperture(tan_dip=0.8, maximum=300.0, minimum=40.0, taper=0.3),
-        "area": 625.0,
-    }
-    return args, options
+    axes = {"dt": dt, "start": start, "dt_out": dt * ratio, "t0_out": t0_out}
+    return args, {**axes, "amplitude": amplitude, "aperture": aperture, "area": 625.0}
 
 
 register(

@@ -9,7 +9,10 @@ import torch
 
 from elinvar.errors import InputError
 
-__all__ = ["RadiusAperture", "rim_weight"]
+__all__ = ["NARROWEST", "RadiusAperture", "rim_weight"]
+
+NARROWEST = 1e-6
+"""Rims narrower than this fraction of the radius are hard edges: float32 could not divide by their width."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class RadiusAperture:
     maximum, minimum : float
         Limits of the radius in metres.
     taper : float
-        Width of the rim as a fraction of the radius, 0 (hard edge) to 1.
+        Width of the rim as a fraction of the radius, 0 (hard edge, as is anything below ``NARROWEST``) to 1.
     """
 
     tan_dip: float = math.inf
@@ -59,7 +62,7 @@ def rim_weight(distance: torch.Tensor, radius: torch.Tensor, taper: float) -> to
     Outside (``distance > radius``) it is 0, up to ``(1 - taper) * radius`` it is 1.
     """
     inside = distance <= radius
-    if taper == 0:
+    if taper < NARROWEST:
         return inside.double()
     width = radius * taper
     u = (distance - radius * (1 - taper)) / width

@@ -51,14 +51,15 @@ TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, a
 # ---------------------------------------------------------------------------------------------------------------------
 def _moveout(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     """T - t0 in samples. Any other travel time may stand here: the rest only asks for smoothness."""
-    legs = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
+    legs: list[Vector] = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
     return legs[0] + legs[1]
 
 
 def _obliquity(tau: Vector, moved: Vector) -> Vector:
     """(t0 / T)^2, 0 at t0 = 0."""
     ratio: Vector = (tau + tau) * (tau + tau + moved).max(1e-20).reciprocal()
-    return ratio * ratio
+    square: Vector = ratio * ratio
+    return square
 
 
 def _taper(reach: Any, slope: Vector, rim: Any) -> Vector:

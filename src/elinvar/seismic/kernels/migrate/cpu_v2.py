@@ -77,7 +77,7 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
 
 _group = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
 _group_wide = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
-_geometry = _intrinsic(2, lambda b, data, rest: blocks.geometry(b, data, rest))
+_geometry = _intrinsic(2, blocks.geometry)
 _deliver = _intrinsic(4, lambda b, data, rest: blocks.deliver(b, data, *rest))
 
 

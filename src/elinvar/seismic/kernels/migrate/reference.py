@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.tables import EARLIEST
 
 __all__ = ["migrate"]
 
@@ -85,5 +86,5 @@ def _contributions(
     if amplitude == "true":
         # Schneider (1978) in stationary phase; t0 = 0 carries no energy, also where T = 0.
         weight = 2 * t0 / (math.pi * v**2 * time.square())
-        value = value * torch.where(t0 > 0, weight, torch.zeros_like(weight))
+        value = value * torch.where(t0 >= EARLIEST, weight, torch.zeros_like(weight))
     return value, inside

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 
-__all__ = ["BOUNDLESS", "Tables", "chebyshev_nodes", "prepare"]
+__all__ = ["BOUNDLESS", "EARLIEST", "Tables", "chebyshev_nodes", "prepare"]
 
 BOUNDLESS = 1e30
 """Radius in metres standing for no limit: finite, so that no compiler's idea of infinity matters."""
+
+EARLIEST = 1e-9
+"""Output times in seconds below this are 0, which carries no energy."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,13 @@ def prepare(
     if aperture is None:
         aperture = RadiusAperture()
     radius = aperture.radius(v, t0).to(wide).clamp(max=BOUNDLESS)
-    taper = aperture.taper
-    bounded = (radius > 0) & (radius < BOUNDLESS) & (taper > 0)
+    taper = aperture.taper if aperture.taper >= NARROWEST else 0.0
+    bounded = (radius > NARROWEST) & (radius < BOUNDLESS) & (taper > 0)
     slope = torch.where(bounded, 1 / (taper * radius + (~bounded).to(wide)), torch.zeros_like(radius))
     half = (t0 / (2 * dt)).expand_as(v)
     legs = torch.stack([half, slowness, radius, slope], -1).float().contiguous()
     if amplitude == "true":
-        gain = torch.where(t0 > 0, 2 * area / (math.pi * v.square() * t0.clamp(min=torch.finfo(wide).tiny)), 0.0)
+        gain = torch.where(t0 >= EARLIEST, 2 * area / (math.pi * v.square() * t0.clamp(min=EARLIEST)), 0.0)
     else:
         gain = torch.ones_like(v)
     outside = legs[:, : n * block, 2].reshape(-1, n, block)

@@ -1,0 +1,126 @@
+"""The .metal versions on the emulator: against float64, under the race detector, and inside their buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import elinvar
+from elinvar.seismic.kernels import migrate
+from elinvar.seismic.kernels.migrate import RadiusAperture, metal
+
+pytestmark = pytest.mark.gxx
+HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
+
+
+@pytest.fixture(autouse=True)
+def _compiler(emulator: Callable[..., Any]) -> None:
+    del emulator  # skips without g++
+
+
+def baseline(*args: Any, **options: Any) -> None:
+    metal.migrate_baseline(*args, **options, device=elinvar.device("cpu"))
+
+
+def v2(*args: Any, **options: Any) -> None:
+    metal.migrate_v2(*args, **options, device=elinvar.device("cpu"))
+
+
+VERSIONS = {"baseline": baseline, "v2": v2}
+versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=list(VERSIONS))
+
+CASES: dict[str, dict[str, Any]] = {
+    "everything on": {},
+    "no aperture, no weight": {"aperture": None, "amplitude": "none", "traces": 37},
+    "hard aperture": {"aperture": HARD, "pillars": 9},
+    "the rim is all of it": {"aperture": RadiusAperture(2.0, 400.0, 100.0, 1.0)},
+    "near zero offset": {"offset": 30, "spread": 250},
+    "velocity per pillar": {"rows": 3, "nt": 333},
+    "recording delay": {"start": 0.4},
+    "recording before zero": {"start": -0.05, "traces": 33},
+    "image from below": {"t0_out": 0.7, "nt": 250},
+    "output twice as coarse": {"ratio": 2.0, "nt": 200, "aperture": None},
+    "steep velocity": {"gradient": 4000, "aperture": None, "traces": 20},
+    "one sample": {"traces": 9, "nt": 1, "t0_out": 0.5, "spread": 100, "offset": 50, "pillars": 1},
+    "two input samples": {"ns": 2, "nt": 300, "start": 0.6, "spread": 100, "offset": 50, "traces": 9},
+}
+
+
+@versions
+@pytest.mark.parametrize("changes", CASES.values(), ids=list(CASES))
+def test_agrees_with_float64(
+    version: Any, changes: dict[str, Any], survey: Callable[..., Any], agrees: Callable[..., None]
+) -> None:
+    agrees(version, survey(**{"traces": 40, "pillars": 3, "nt": 290, **changes}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@versions
+def test_agrees_on_the_registered_tiles(version: Any, seed: int, agrees: Callable[..., None]) -> None:
+    tensors, options = migrate.example(seed)
+    agrees(version, (list(tensors), options))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_other_tunings_agree(samples: int, pairs: bool, survey: Any, agrees: Any) -> None:
+    tuning = metal.Tuning(simdgroups=3, samples=samples, pairs=pairs)
+    agrees(lambda *a, **k: v2(*a, **k, tuning=tuning), survey(traces=40, pillars=4, nt=290))
+
+
+@versions
+def test_adds_to_what_is_there_and_does_without_fold(version: Any, survey: Any) -> None:
+    tensors, options = survey(traces=36, pillars=3, nt=130)
+    image, fold, data, source, receiver, pillars, vrms = tensors
+    version(image, fold, data, source, receiver, pillars, vrms, **options)
+    parts, counts = torch.zeros_like(image), torch.zeros_like(fold)
+    for k in (slice(0, 13), slice(13, 36)):
+        version(parts, counts, data[k], source[k], receiver[k], pillars, vrms, **options)
+    assert torch.equal(counts, fold)
+    torch.testing.assert_close(parts, image, rtol=1e-4, atol=float(image.abs().max()) * 1e-5)
+    alone = torch.zeros_like(image)
+    version(alone, None, data, source, receiver, pillars, vrms, **options)
+    assert torch.equal(alone, image)
+
+
+@versions
+def test_touches_nothing_else(version: Any, survey: Any, agrees: Any) -> None:
+    """Neighbours of the output stay as they are, neighbours of the input are never used."""
+    tensors, options = survey(traces=21, ns=150, nt=130, pillars=3)
+    padded = []
+    for x in tensors:
+        around = torch.full((len(x) + 2, x.shape[1]), float("nan") if x.is_floating_point() else -7, dtype=x.dtype)
+        around[1:-1] = x
+        padded.append(around)
+    inner = [x[1:-1] for x in padded]
+    agrees(version, (inner, options))
+    version(*inner, **options)
+    for x in padded:
+        outside = x[[0, -1]]
+        assert bool((outside.isnan() if x.is_floating_point() else outside == -7).all())
+
+
+def test_large_surveys_are_cut_into_launches(survey: Any, agrees: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metal, "_INDEXABLE", 3000)
+    for version in VERSIONS.values():
+        agrees(version, survey(traces=25, ns=200, nt=200, pillars=20, rows=20))
+
+
+@versions
+def test_no_races_in_any_order(version: Any, agrees: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_once = metal.metal.compile
+
+    def racing(*args: Any, **options: Any) -> Any:
+        return compile_once(*args, **options, races=True, schedule="random", seed=3)
+
+    monkeypatch.setattr(metal.metal, "compile", racing)
+    metal._library.cache_clear()
+    try:
+        for seed in (1, 3):
+            tensors, options = migrate.example(seed)
+            agrees(version, (list(tensors), options))
+    finally:
+        metal._library.cache_clear()
