@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -642,3 +644,32 @@ kernel void all_kinds(device float* out [[buffer(0)]], constant Params& p [[buff
     lib.all_kinds(out, params, [0.125, 1000], True, [[0, 0], [0, 0], [1, 2]], [1, 2, 3], big, [0, 0, 0, 16], 1)
     base = 2 + 30 + 400 + 0.5 + 8 + 1 + 1000 + 4000 + 3 + 16 + 3 + 0.25
     assert out.tolist() == [base + 0.125, base + 1000]
+
+
+LOOP = HEAD + """
+kernel void for_ever(device volatile uint* x [[buffer(0)]], uint i [[thread_position_in_grid]])
+{
+    while (x[0] == 0) x[1] += 1;
+}
+kernel void waiting(device volatile uint* x [[buffer(0)]])
+{
+    while (x[0] == 0) threadgroup_barrier(mem_flags::mem_device);
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "group"), [("for_ever", None), ("waiting", 32)])
+def test_a_kernel_that_never_ends_can_be_interrupted(name: str, group: int | None, emulator: Compile) -> None:
+    lib = emulator(LOOP)
+    x = torch.zeros(2, dtype=torch.int32)
+    earlier = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises((KeyboardInterrupt, MetalLaunchError)):
+            lib[name](x, threads=32, group_size=group)
+            time.sleep(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    x[0] = 1
+    lib[name](x, threads=32, group_size=group)  # and the emulator is as before

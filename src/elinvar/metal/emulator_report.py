@@ -162,6 +162,8 @@ def _memory(place: Place, address: int) -> str:
 
 
 def _signal(fault: _Fault) -> str:
+    if fault.number in (signal.SIGINT, signal.SIGALRM):
+        return f"interrupted while {fault.who} was running"
     found = line_of(fault.place, fault.a.pc)
     where = f" in {user_line(fault.place, *found)}" if found else ""
     if fault.number == signal.SIGFPE:

@@ -157,8 +157,18 @@ class _Translator:
         """Tell whether this ``::`` means the global namespace, which the translation has moved into elinvar_msl."""
         before = self.tokens[index - 1] if index else None
         if before is None or before.kind == "mark":
-            return before is None or before.text not in {">", ">>"}
+            return before is None or before.text not in {">", ">>"} or self.ends_template_head(index - 1)
         return before.text in _KEYWORDS or before.text in QUALIFIERS
+
+    def ends_template_head(self, index: int) -> bool:
+        """Tell whether the ``>`` at `index` closes ``template <...>``."""
+        depth = 0
+        while index > 0:
+            depth += {">": 1, ">>": 2, "<": -1}.get(self.tokens[index].text, 0)
+            if depth <= 0 or self.tokens[index].text in {";", "{", "}"}:
+                break
+            index -= 1
+        return self.tokens[index - 1].text == "template"
 
     def name(self, index: int) -> int:
         token = self.tokens[index]

@@ -236,15 +236,26 @@ void run_groups() {
 
 // ---- signals: a kernel's division by zero or wild pointer must not take Python with it ----------------------------------
 #ifndef __SANITIZE_ADDRESS__
-const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-struct sigaction before[4];
+// And Ctrl-C or an alarm must be able to end one that loops for ever: Python only looks at signals between its own steps.
+const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGALRM};
+const int caught_count = 6;
+struct sigaction before[caught_count];
 pthread_mutex_t installing = PTHREAD_MUTEX_INITIALIZER;
 unsigned installed = 0;
 
+bool interrupts(int number) { return number == SIGINT || number == SIGALRM; }
+
 void on_signal(int number, siginfo_t* info, void* context) {
-  if (now == nullptr) {  // not ours: let whoever was there before have it, by meeting the fault again
-    for (int i = 0; i < 4; i++)
-      if (caught[i] == number) sigaction(number, &before[i], nullptr);
+  int which = 0;
+  while (caught[which] != number) which++;
+  const struct sigaction& earlier = before[which];
+  if (interrupts(number)) {
+    // Whoever was there before hears of it (Python notes it for its next step); then the kernel is abandoned.
+    if (earlier.sa_flags & SA_SIGINFO) earlier.sa_sigaction(number, info, context);
+    else if (earlier.sa_handler != SIG_IGN && earlier.sa_handler != SIG_DFL) earlier.sa_handler(number);
+    if (now == nullptr || (!(earlier.sa_flags & SA_SIGINFO) && earlier.sa_handler == SIG_IGN)) return;
+  } else if (now == nullptr) {  // not ours: let whoever was there before have it, by meeting the fault again
+    sigaction(number, &earlier, nullptr);
     return;
   }
   elinvar_fault& fault = *now->fault;
@@ -254,7 +265,7 @@ void on_signal(int number, siginfo_t* info, void* context) {
   fault.first = site_of(lane);
   fault.first.pc = elinvar_offset(elinvar_program_counter(context), now->body);
   fault.first.what = "";
-  const bool overflow = number != SIGFPE && now->launch->fibres && elinvar_in_guard(lane.fibre, info->si_addr);
+  const bool overflow = (number == SIGSEGV || number == SIGBUS) && now->launch->fibres && elinvar_in_guard(lane.fibre, info->si_addr);
   stop(overflow ? ELINVAR_STACK : ELINVAR_SIGNAL);
 }
 
@@ -265,14 +276,14 @@ void catch_signals() {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < 4; i++) sigaction(caught[i], &action, &before[i]);
+    for (int i = 0; i < caught_count; i++) sigaction(caught[i], &action, &before[i]);
   }
   pthread_mutex_unlock(&installing);
 }
 void release_signals() {
   pthread_mutex_lock(&installing);
   if (--installed == 0)
-    for (int i = 0; i < 4; i++) sigaction(caught[i], &before[i], nullptr);
+    for (int i = 0; i < caught_count; i++) sigaction(caught[i], &before[i], nullptr);
   pthread_mutex_unlock(&installing);
 }
 struct alternative_stack {  // a thread's own stack may be the one that overflowed
