@@ -38,7 +38,7 @@ _HOME = {
     "qc_report": "qc",
     "travel_time": "traveltime",
 }
-_MODULES = ("gathers", "pyramid", "synthetic", "targets")
+_MODULES = ("gathers", "pyramid", "synthetic", "targets", "viewer")
 
 __all__ = [
     "Aperture",
@@ -65,10 +65,11 @@ __all__ = [
     "synthetic",
     "targets",
     "travel_time",
+    "viewer",
 ]
 
 if TYPE_CHECKING:
-    from . import gathers, pyramid, synthetic, targets
+    from . import gathers, pyramid, synthetic, targets, viewer
     from .adaptive import preview, preview_cost
     from .analysis import analyse, illumination
     from .aperture import Aperture
