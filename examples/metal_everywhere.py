@@ -59,9 +59,8 @@ def main() -> None:
         except MetalError as error:
             print(f"{device}: {error}")
             continue
-        print(
-            f"{device} ({device.name}): {int(found.sum())} pixels, equal to torch.bincount: {found.equal(expected.int())}"
-        )
+        same = "equal to" if found.equal(expected.int()) else "NOT equal to"
+        print(f"{device} ({device.name}): {int(found.sum())} pixels counted, {same} torch.bincount")
 
     # The CPU can also tell whether the kernel is right for every order of threads, and free of races.
     try:
