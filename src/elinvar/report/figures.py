@@ -25,7 +25,9 @@ def _graph_objects() -> Any:
 
 
 def _short(value: float, unit: str) -> str:
-    return f"{value:.3g} {unit}".rstrip()
+    # Three figures; the thousands a person reads at a glance are not written as powers of ten.
+    number = f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{number} {unit}".rstrip()
 
 
 def bars(
