@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elinvar.cli import seismic_job, seismic_view
 from elinvar.cli.common import emit, progress, si, table
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
     from elinvar.seismic import Survey, Velocity
 
-__all__ = ["app"]
+__all__ = ["app", "header_bytes"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prestack time migration: SEG-Y in, image out.")
 
@@ -72,15 +73,21 @@ def _velocity(text: str, gradient: float, kind: str) -> Velocity:
     return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind)  # type: ignore[arg-type]
 
 
-def _open(path: Path, header: list[str] | None, endian: str, dt: float | None) -> Survey:
-    from elinvar.seismic import open_segy
-
+def header_bytes(entries: list[str] | None) -> dict[str, int]:
+    """Read ``NAME=BYTE`` options."""
     moved: dict[str, int] = {}
-    for entry in header or []:
+    for entry in entries or []:
         name, _, byte = entry.partition("=")
         if not byte.strip().isdecimal():
             raise InputError(f"--header {entry!r} is not NAME=BYTE; write for example --header sx=73.")
         moved[name.strip()] = int(byte)
+    return moved
+
+
+def _open(path: Path, header: list[str] | None, endian: str, dt: float | None) -> Survey:
+    from elinvar.seismic import open_segy
+
+    moved = header_bytes(header)
     with _sentences():
         return open_segy(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
 
@@ -214,3 +221,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
         f"{out}: {' x '.join(map(str, grid.shape))}, {image.contributions:.3g} contributions at {rate}/s, {spent:.1f} s"
     )
     emit(result, json_, lambda: line)
+
+
+seismic_job.register(app)
+seismic_view.register(app)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import ArrayLike
 
 from elinvar.errors import InputError
+from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as resolve_device
 from elinvar.runtime.device import devices as present_devices
 from elinvar.runtime.kernels import Kernel
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["KERNEL", "migrate", "plan"]
+__all__ = ["KERNEL", "devices_of", "migrate", "plan"]
 
 
 def migrate(
@@ -147,7 +148,7 @@ def migrate(
             executor = _executor(cluster, held)
             workers = workers_of(executor, str(device), kernel)
             kernel = workers.version
-        kernels = _kernels(device, devices, kernel)
+        kernels = _kernels(devices_of(device, devices), kernel)
         compiled = time.perf_counter() - begin
         session = None
         if checkpoint is not None:
@@ -190,7 +191,7 @@ def plan(
     `rate` is contributions per second of one device, when they are known better than ``elinvar tune`` knows them.
     """
     options = resolve(survey, velocity, grid, aperture, "true", True, gathers, None)
-    kernels = _kernels(device, devices, kernel)
+    kernels = _kernels(devices_of(device, devices), kernel)
     job, _ = describe(options, kernels[0], lanes=len(kernels), in_flight=in_flight, budget_bytes=memory, rate=rate)
     return job
 
@@ -201,18 +202,22 @@ def _executor(where: Any, held: contextlib.ExitStack) -> ClusterExecutor:
     return where if isinstance(where, ClusterExecutor) else held.enter_context(cluster(where))
 
 
-def _kernels(device: Any, devices: Sequence[Any] | str | None, version: str | None) -> list[Kernel]:
-    """Return the kernel for each device: the same version on all of them."""
+def devices_of(device: Any, devices: Sequence[Any] | str | None) -> list[Device]:
+    """Return the devices that the arguments `device` and `devices` name."""
     if devices is None:
-        return [choose_kernel(KERNEL, resolve_device(device), version)]
+        return [resolve_device(device)]
     if isinstance(devices, str):
         if devices != "all":
             raise InputError(f"migrate: devices is {devices!r}; give a list such as ('cuda:0', 'cuda:1'), or 'all'.")
-        found = [one for one in present_devices() if one.kind != "cpu"] or [resolve_device("cpu")]
-    else:
-        found = [resolve_device(one) for one in devices]
+        return [one for one in present_devices() if one.kind != "cpu"] or [resolve_device("cpu")]
+    found = [resolve_device(one) for one in devices]
     if not found or len(set(found)) < len(found):
         named = ", ".join(map(str, found)) or "none"
         raise InputError(f"migrate: devices are {named}; name each once, and one at least.")
+    return found
+
+
+def _kernels(found: Sequence[Device], version: str | None) -> list[Kernel]:
+    """Return the kernel for each device: the same version on all of them."""
     first = choose_kernel(KERNEL, found[0], version)
     return [first, *(choose_kernel(KERNEL, one, first.version) for one in found[1:])]

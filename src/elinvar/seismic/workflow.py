@@ -1,0 +1,448 @@
+"""From a job file to an image on disk: build what it describes, check it, plan it, run it, go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elinvar import seismic
+from elinvar.errors import ConfigError, ElinvarError, InputError
+from elinvar.runtime.parallel import set_threads
+from elinvar.runtime.tuning import save_tuned, tuned
+
+from . import config as cfg
+from .aperture import Aperture
+from .binning import AzimuthSectors, Binning, OffsetBins, OffsetVectorTiles
+from .checkpoint import Checkpoint, free_bytes
+from .grid import Grid
+from .locking import Lock
+from .migration import migrate, plan
+from .options import KERNEL, check_options
+from .selection import azimuths, offsets, where
+from .targets import lines
+from .velocity import Velocity
+
+if TYPE_CHECKING:
+    from elinvar.runtime.device import DeviceProfile
+
+    from .image import Image
+    from .job import Job
+    from .run import Progress
+    from .survey import Survey
+
+__all__ = ["DataCheck", "Work", "assemble", "check_data", "create", "estimate", "execute", "open_survey"]
+
+_READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
+_SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
+_WORTH_A_RATE = 1.0  # seconds in the kernel from which a run says something about the next
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job file with everything it names opened and checked.
+
+    Attributes
+    ----------
+    config, folder
+        The file's content, and the folder its paths are relative to.
+    survey, velocity, grid
+        What is migrated, with what, to where.
+    options
+        The other arguments of :func:`~elinvar.seismic.migrate`.
+    """
+
+    config: cfg.JobConfig
+    folder: Path
+    survey: Survey
+    velocity: Velocity
+    grid: Grid
+    options: Mapping[str, Any]
+
+    def path(self, name: str | None) -> Path | None:
+        """Return a path of the file as it is seen from here."""
+        return None if name is None else self.folder / name
+
+    @property
+    def output(self) -> Path:
+        """The main result: the Zarr folder, or the SEG-Y file when there is no such folder."""
+        out = self.config.output
+        found = self.path(out.zarr if out.zarr is not None else out.segy)
+        assert found is not None
+        return found
+
+    def checkpoint(self, resume: bool | None = None) -> Checkpoint | None:
+        """Return where the job is kept, or None when the file says that it is not."""
+        kept, limit = self.config.execution.checkpoint, self.config.execution.limits.minutes
+        if not kept.enabled:
+            return None
+        folder = self.path(kept.folder) or self.output.with_name(f"{self.output.name}.checkpoint")
+        return Checkpoint(folder, seconds=kept.seconds, resume=resume, limit=None if limit is None else 60.0 * limit)
+
+
+# -------------------------------------------------------------------- building
+
+
+def open_survey(options: cfg.Input, folder: Path) -> Survey:
+    """Open what the section ``input`` names, selection included."""
+    path = folder / options.path
+    form = _SUFFIXES.get(path.suffix.lower(), "segy") if options.format == "auto" else options.format
+    reader: Callable[..., Survey] | None = getattr(seismic, _READERS[form], None)
+    if reader is None:
+        raise NotImplementedError(f"input.format {form} is not built yet; segy is.")
+    given: dict[str, Any] = {}
+    if options.bin_size is not None:
+        given["bin_size"] = options.bin_size
+    if form != "zarr":
+        given |= {"endian": options.endian, **options.header_bytes}
+        given["dt"] = None if options.dt_ms is None else 1e-3 * options.dt_ms
+    elif options.header_bytes or options.dt_ms is not None or options.endian != "auto":
+        raise ConfigError("input.header_bytes, endian and dt_ms belong to SEG-Y and SU files; leave them out for Zarr.")
+    if form == "su" and options.endian == "auto":
+        given.pop("endian")
+    survey = reader(path, **given)
+    flags = _selected(options.select, survey)
+    return survey if flags.all() else survey.select(flags)
+
+
+def _selected(options: cfg.Selection, survey: Survey) -> Any:
+    flags = np.ones(survey.n_traces, bool)
+    if options.where is not None:
+        flags &= where(survey, options.where)
+    if options.offset is not None:
+        flags &= offsets(survey, *options.offset, along=options.along)
+    elif options.along is not None:
+        raise ConfigError("input.select.along says how offsets are signed; give input.select.offset with it.")
+    if options.azimuth is not None:
+        flags &= azimuths(survey, *options.azimuth, reciprocal=options.reciprocal)
+    if not flags.any():
+        raise ConfigError("input.select leaves no trace; widen it.")
+    return flags
+
+
+def build_velocity(options: Any, folder: Path) -> Velocity:
+    """Return the field that the section ``velocity`` describes."""
+    bounds = tuple(options.bounds)
+    if isinstance(options, cfg.ConstantVelocity):
+        return Velocity.constant(options.v, bounds=bounds)
+    if isinstance(options, cfg.LinearVelocity):
+        return Velocity.linear(options.v0, options.k, bounds=bounds)
+    if isinstance(options, cfg.TableVelocity):
+        return Velocity.table([1e-3 * t for t in options.times_ms], options.v, options.kind, bounds=bounds)
+    raise NotImplementedError(
+        f"velocity.type {options.type} ({folder / options.path}) is not built yet; constant, linear and table are."
+    )
+
+
+def build_grid(options: Any, survey: Survey) -> Grid:
+    """Return the grid that the section ``grid`` describes."""
+    if isinstance(options, cfg.SurveyGrid):
+        step = survey.dt if options.dt_ms is None else 1e-3 * options.dt_ms
+        nt = None if options.t_max_ms is None else round(1e-3 * options.t_max_ms / step) + 1
+        grid = Grid.from_survey(survey, bin_size=options.bin_size, azimuth=options.azimuth, nt=nt, dt=step)
+    else:
+        times: dict[str, Any] = {"nt": options.nt, "dt": 1e-3 * options.dt_ms, "t0": 1e-3 * options.t0_ms}
+        if isinstance(options, cfg.ExplicitGrid):
+            names = ("origin", "azimuth", "nx", "ny", "dx", "dy", "inline", "crossline", "crossline_side")
+            grid = Grid(**{name: getattr(options, name) for name in names}, **times)
+        else:
+            maker = getattr(Grid, "from_corners", None)
+            if maker is None:
+                raise NotImplementedError("grid.type corners is not built yet; survey and explicit are.")
+            grid = maker(options.corners, dx=options.dx, dy=options.dy, **times)
+    if options.inlines is not None or options.crosslines is not None:
+        grid = lines(grid, options.inlines, options.crosslines)
+    return grid
+
+
+def build_gathers(options: Any) -> Binning | None:
+    """Return the gathers that ``algorithm.gathers`` describes."""
+    if options is None:
+        return None
+    if isinstance(options, cfg.OffsetGathers):
+        return OffsetBins(options.edges, options.along)
+    if isinstance(options, cfg.AzimuthGathers):
+        return AzimuthSectors(options.edges, options.reciprocal)
+    return OffsetVectorTiles(options.dx, options.dy, options.azimuth, options.reciprocal)
+
+
+def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Work:
+    """Open and build everything a job names; headers are read, samples are not.
+
+    Raises
+    ------
+    ConfigError
+        With every problem that was found, options that are not built yet among them.
+    """
+    place = Path(folder)
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def attempt(name: str, build: Callable[[], Any]) -> None:
+        try:
+            found[name] = build()
+        except (ElinvarError, NotImplementedError) as error:
+            problems.append(str(error).rstrip("."))
+
+    ways, where_to = config.algorithm, config.execution
+    attempt("survey", lambda: open_survey(config.input, place))
+    attempt("velocity", lambda: build_velocity(config.velocity, place))
+    if "survey" in found:
+        attempt("grid", lambda: build_grid(config.grid, found["survey"]))
+    attempt("aperture", lambda: Aperture(**cfg.plain(ways.aperture)))
+    attempt("gathers", lambda: build_gathers(ways.gathers))
+    attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
+    attempt("output", lambda: _check_output(config.output, place))
+    _raise(problems)
+    names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")
+    options = {name: getattr(ways, name) for name in names}
+    options |= {name: getattr(where_to, name) for name in ("device", "devices", "kernel", "in_flight", "shards")}
+    options |= {"aperture": found["aperture"], "gathers": found["gathers"], "cluster": where_to.cluster}
+    options["memory"] = cfg.memory_bytes(where_to.memory)
+    return Work(config, place, found["survey"], found["velocity"], found["grid"], options)
+
+
+def _raise(problems: list[str]) -> None:
+    if len(problems) == 1:
+        raise ConfigError(f"{problems[0]}.")
+    if problems:
+        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(problems, 1))
+        raise ConfigError(f"the job has {len(problems)} problems: {listed}.")
+
+
+def _check_output(options: cfg.Output, folder: Path) -> None:
+    for name in (options.zarr, options.segy, options.products.qc):
+        if name is None:
+            continue
+        target = folder / name
+        above = target.absolute().parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise ConfigError(f"output {target} cannot be written: {above} is no folder to write in; choose another.")
+    if options.segy is not None and not hasattr(seismic.Image, "to_segy"):
+        raise NotImplementedError("output.segy is not built yet; output.zarr is.")
+
+
+def refuse_overwriting(work: Work) -> None:
+    """Stop before an existing result would be replaced unasked."""
+    if work.config.output.overwrite:
+        return
+    for name in (work.config.output.zarr, work.config.output.segy):
+        path = work.path(name)
+        if path is not None and path.exists():
+            raise ConfigError(f"output {path} exists; set output.overwrite: true, or give another name.")
+
+
+# -------------------------------------------------------------------- looking before running
+
+
+def estimate(work: Work) -> Job:
+    """Return the plan, with the time it will take and where that number comes from."""
+    names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
+    options = {name: work.options[name] for name in names}
+    job = plan(work.survey, work.velocity, work.grid, **options)
+    profile = _profile(work)
+    rate, source = _known_rate(profile, job.version, work)
+    if rate is None:
+        return job
+    job = plan(work.survey, work.velocity, work.grid, rate=rate, **options)
+    note = f"The time assumes {rate:.3g} contributions/s{' per device' if job.lanes > 1 else ''}, {source}."
+    notes = [*job.plan.notes, note]
+    if work.options["cluster"] is not None:
+        notes.append("That is for one worker; a cluster divides it.")
+    return replace(job, plan=replace(job.plan, notes=tuple(notes)))
+
+
+def _profile(work: Work) -> DeviceProfile:
+    from .migration import devices_of
+
+    return devices_of(work.options["device"], work.options["devices"])[0].profile
+
+
+def _rate_key(version: str, work: Work) -> str:
+    ways = work.config.algorithm
+    return f"{KERNEL}.{version}.{ways.physics}.{ways.antialias or 'plain'}.{ways.interpolation}.rate"
+
+
+def _known_rate(profile: DeviceProfile, version: str, work: Work) -> tuple[float | None, str]:
+    """Return contributions per second, and who measured it."""
+    known = tuned(profile)
+    last = known.options.get(_rate_key(version, work))
+    with contextlib.suppress(TypeError, KeyError, ValueError):
+        if float(last["rate"]) > 0:  # type: ignore[index]
+            return float(last["rate"]), f"measured by the run of {last['when']} on this machine"  # type: ignore[index]
+    if KERNEL in known.rates:
+        return known.rates[KERNEL], "measured by `elinvar tune`"
+    return None, ""
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What reading every live trace found."""
+
+    traces: int
+    silent: int
+    broken: int
+    first_broken: int | None
+    rms: float
+
+
+def check_data(survey: Survey, progress: Progress | None = None) -> DataCheck:
+    """Read every live trace and look for samples that are not finite and traces that are zero throughout.
+
+    Raises
+    ------
+    InputError
+        No trace holds a signal, or samples are not finite.
+    """
+    done = silent = broken = 0
+    first: int | None = None
+    energy, samples = 0.0, 0
+    total = int(survey.live.sum())
+    for block in survey.blocks():
+        finite = np.isfinite(block.traces).all(axis=1)
+        if first is None and not finite.all():
+            first = int(block.index[np.flatnonzero(~finite)[0]])
+        broken += int((~finite).sum())
+        sound = block.traces[finite]
+        silent += int((~sound.any(axis=1)).sum())
+        energy += float(np.square(sound, dtype=np.float64).sum())
+        samples += sound.size
+        done += len(block.index)
+        if progress is not None:
+            progress(done, total)
+    if broken:
+        raise InputError(
+            f"{survey.name}: {broken} of {total} traces have samples that are not finite, first trace {first}; repair "
+            f"the file, or leave them out (input.select.where: trace != {first})."
+        )
+    if silent == total:
+        raise InputError(f"{survey.name}: all {total} live traces are zero throughout; there is nothing to image.")
+    return DataCheck(total, silent, broken, first, float(np.sqrt(energy / max(samples, 1))))
+
+
+def findings(work: Work, job: Job) -> list[str]:
+    """Return what is allowed but deserves a look, one sentence each."""
+    from .velocity_checks import check_velocity
+
+    said = [*work.survey.notes]
+    grid = work.grid
+    thin = grid.pillars.reshape(grid.nx, grid.ny, 2)[:: max(1, grid.nx // 32), :: max(1, grid.ny // 32)]
+    if grid.nt > 2:
+        said += check_velocity(work.velocity, grid.t[:: max(1, grid.nt // 100)], thin).findings()
+    needed = 8 * job.pillars * job.times * (1 + job.bins)
+    kept = work.checkpoint()
+    wanted = needed * (3 if kept is not None else 1)
+    free = free_bytes(work.output.parent)
+    if free < wanted:
+        what = "the image and its checkpoint" if kept is not None else "the image"
+        said.append(f"{what} may need {wanted / 2**30:.2f} GiB and the disk has {free / 2**30:.2f} GiB left.")
+    return said
+
+
+# -------------------------------------------------------------------- running
+
+
+def execute(work: Work, checkpoint: Checkpoint | None, progress: Progress | None = None) -> Image:
+    """Migrate, write everything that is asked for, and clear the checkpoint.
+
+    What was migrated stays in the checkpoint until everything is written.
+
+    Raises
+    ------
+    Cancelled
+        The run was paused.
+    """
+    refuse_overwriting(work)
+    afresh = checkpoint is None or checkpoint.resume is False or not (checkpoint.folder / "job.json").exists()
+    with contextlib.ExitStack() as held:
+        if checkpoint is None:
+            work.output.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(Lock(work.output.with_name(f".{work.output.name}.lock"), f"output {work.output}"))
+        held.enter_context(_threads(work.config.execution.threads))
+        image = migrate(work.survey, work.velocity, work.grid, checkpoint=checkpoint, progress=progress, **work.options)
+        _write(work, image)
+    if checkpoint is not None:
+        checkpoint.clear()
+    if afresh:  # else the clocks know a part of the work only
+        _remember_rate(work, image)
+    return image
+
+
+@contextlib.contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    if n is None:
+        yield
+        return
+    old = set_threads(n)
+    try:
+        yield
+    finally:
+        set_threads(old)
+
+
+def _write(work: Work, image: Image) -> None:
+    out = work.config.output
+    zarr, segy, report = (work.path(name) for name in (out.zarr, out.segy, out.products.qc))
+    if zarr is not None:
+        image.to_zarr(zarr)
+    if segy is not None:
+        image.to_segy(segy)  # type: ignore[attr-defined,unused-ignore]
+    if out.products.pyramid and zarr is not None:
+        from . import pyramid
+
+        pyramid.build(zarr)
+    if report is not None and zarr is not None:
+        from .qc import qc_report
+
+        qc_report(zarr, work.survey, work.velocity, report)
+
+
+def _remember_rate(work: Work, image: Image) -> None:
+    """Store how fast this was, for the next plan; a machine that cannot store it has no better plan."""
+    seconds = image.timing.kernel
+    many = work.options["cluster"] is not None or image.job.lanes > 1
+    if many or seconds < _WORTH_A_RATE or not image.contributions:
+        return
+    today = datetime.now(UTC).date().isoformat()
+    with contextlib.suppress(OSError):
+        value = {"rate": image.contributions / seconds, "when": today}
+        save_tuned(_profile(work), f"option.{_rate_key(image.job.version, work)}", value)
+
+
+# -------------------------------------------------------------------- making a job file
+
+
+def create(survey: str | None = None, folder: str | os.PathLike[str] = ".", **given: Any) -> cfg.JobConfig:
+    """Return a job for a survey, its grid filled in from the survey's coverage.
+
+    Parameters
+    ----------
+    survey
+        Path of the survey relative to `folder`; None writes a job to be filled in.
+    folder
+        Where the job file will be.
+    **given
+        Options of the section ``input``.
+    """
+    if survey is None:
+        return cfg.JobConfig(input=cfg.Input(path="survey.sgy", **given), velocity=cfg.ConstantVelocity(v=2000.0))
+    options = cfg.Input(path=survey, **given)
+    grid = Grid.from_survey(open_survey(options, Path(folder)))
+    return cfg.JobConfig(input=options, velocity=cfg.ConstantVelocity(v=2000.0), grid=explicit(grid))
+
+
+def explicit(grid: Grid) -> cfg.ExplicitGrid:
+    """Return a grid as the section ``grid``."""
+    return cfg.ExplicitGrid(
+        origin=grid.origin, azimuth=grid.azimuth, nx=grid.nx, ny=grid.ny, dx=grid.dx, dy=grid.dy, nt=grid.nt,
+        dt_ms=round(1e3 * grid.dt, 9), t0_ms=round(1e3 * grid.t0, 9), inline=grid.inline, crossline=grid.crossline,
+        crossline_side=grid.crossline_side,
+    )  # fmt: skip
