@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elinvar.errors import (
     ConfigError,
@@ -261,6 +262,16 @@ def test_the_check_runs_once_whatever_the_threads(registry: Registry, calls: Cal
     for thread in threads:
         thread.join()
     assert calls == ["v2"]
+
+
+def test_the_callers_modes_do_not_reach_the_check(registry: Registry) -> None:
+    class Refuse(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise AssertionError("an operation of the caller's thread")
+
+    with Refuse(), torch.inference_mode():
+        assert registry.kernel("demo.double", "cpu").version == "v2"
+    assert not [thread for thread in threading.enumerate() if thread.name == "elinvar-self-check"]
 
 
 def test_check_reports_the_error(registry: Registry, calls: Calls) -> None:

@@ -326,7 +326,7 @@ class Registry:
 
             outcome = self._known(item, backend, device)
             if outcome is None:
-                outcome = selfcheck.first_use(item, backend, device)
+                outcome = selfcheck.first_use_apart(item, backend, device)
                 with self._lock:
                     self._outcomes[key] = outcome
                 if not outcome.passed:

@@ -6,6 +6,7 @@ Kept apart from `kernels` so that registering a kernel imports neither torch nor
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from elinvar.errors import DeviceLost, DeviceOutOfMemory, KernelError, KernelRej
 
 from .kernelinfo import CheckReport, Outcome, Version
 
-__all__ = ["as_device", "as_float64", "compare", "difference", "first_use", "must_propagate", "results"]
+__all__ = ["as_device", "as_float64", "compare", "difference", "first_use_apart", "must_propagate", "results"]
 
 if TYPE_CHECKING:
     from .device import Device
@@ -169,6 +170,29 @@ def first_use(item: Version, backend: str, device: Device) -> Outcome:
         sentence=f"{item.version} failed its self-check (relative error {report.error:.1e} > {report.tolerance:.1e})",
         error=rejected,
     )
+
+
+def first_use_apart(item: Version, backend: str, device: Device) -> Outcome:
+    """Run `first_use` in a thread of its own, where no mode of the caller reaches it.
+
+    `no_transfers`, inference mode, autocast and other dispatch modes hold for the thread that entered them; the check
+    copies to the device and back and must not fail, or differ, because of where a kernel happens to be used first.
+    """
+    done: list[Outcome | BaseException] = []
+
+    def call() -> None:
+        try:
+            done.append(first_use(item, backend, device))
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            done.append(error)
+
+    thread = threading.Thread(target=call, name="elinvar-self-check", daemon=True)
+    thread.start()
+    thread.join()
+    [result] = done
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def compare(item: Version, backend: str, device: Device, seed: int) -> CheckReport:
