@@ -9,8 +9,10 @@ import pytest
 import segyio
 
 from elinvar.errors import InputError
-from elinvar.seismic import Survey, SurveyWarning, open_segy, synthetic
-from elinvar.seismic.segy import _runs
+from elinvar.seismic import Grid, Survey, SurveyWarning, open_segy
+from elinvar.seismic.segy import text_header
+from elinvar.seismic.selection import where
+from elinvar.seismic.tracefile import runs
 
 CDP = {"sx": 181, "sy": 185, "gx": 181, "gy": 185}
 
@@ -49,45 +51,12 @@ def patch(path: Path, byte: int, value: int, *, width: int = 2, trace: int | Non
             raw.write(int(value).to_bytes(width, order, signed=True))
 
 
-@pytest.mark.parametrize("endian", ["big", "little"])
-@pytest.mark.parametrize("sample_format", [1, 5])
-def test_what_is_written_is_read(tmp_path, endian, sample_format):
-    survey = synthetic.dataset("tiny").select(np.arange(300))
-    path = tmp_path / "a.sgy"
-    survey.write_segy(path, sample_format=sample_format, endian=endian)
-    again = open_segy(path)
-    tolerance = 0 if sample_format == 5 else 2e-6
-    assert again.read() == pytest.approx(survey.read(), abs=tolerance)
-    assert again.source == pytest.approx(survey.source, abs=1e-9)
-    assert again.receiver == pytest.approx(survey.receiver, abs=1e-9)
-    assert (again.dt, again.n_samples) == (survey.dt, survey.n_samples)
-    assert endian in again.notes[0]
-
-
-def test_a_strict_reader_accepts_the_file(small):
-    with segyio.open(small, ignore_geometry=True) as file:
-        header = file.header[3]
-        assert (header[71], header[29], header[109], header[117], header[115]) == (-100, 1, 100, 2000, 31)
-        assert header[37] == 130
-        assert file.header[7][29] == 2
-        assert b"PRESTACK" in bytes(file.text[0])
-
-
 def test_delay_and_dead_traces(small):
     survey = open_segy(small)
     assert survey.delay == pytest.approx(np.full(40, 0.1))
     assert not survey.live[7]
     assert survey.live.sum() == 39
     assert any("1 traces are not live" in note for note in survey.notes)
-
-
-def test_delays_of_fractions_of_a_millisecond_use_the_time_scalar(tmp_path):
-    data, place = np.ones((2, 5)), np.ones((2, 2))
-    Survey.from_arrays(data, place, 2 * place, 0.001, delay=[0.0125, -0.1]).write_segy(tmp_path / "a.sgy")
-    assert open_segy(tmp_path / "a.sgy").delay == pytest.approx([0.0125, -0.1])
-    with pytest.raises(InputError, match="16 bits of milliseconds"):
-        Survey.from_arrays(data, place, 2 * place, 0.001, delay=99.0).write_segy(tmp_path / "b.sgy")
-    assert not (tmp_path / "b.sgy").exists()
 
 
 @pytest.mark.parametrize(("scalco", "factor"), [(0, 1.0), (1, 1.0), (10, 10.0), (-10, 0.1), (-1000, 0.001)])
@@ -121,6 +90,61 @@ def test_words_can_be_elsewhere(small):
         open_segy(small, sx=74)
 
 
+def test_header_words_are_columns(small):
+    patch(small, 9, 77, width=4, trace=3)
+    patch(small, 189, 1200, width=4, trace=-1)
+    patch(small, 99, -25, trace=5)
+    patch(small, 113, 400, trace=5)
+    survey = open_segy(small, xline=9)
+    assert survey.headers["fldr"][3] == survey.headers["xline"][3] == 77
+    assert survey.headers["inline"].tolist() == [1200] * 40
+    assert (survey.headers["sstat"][5], survey.headers["mute"][5]) == pytest.approx((-0.025, 0.4))
+    assert survey.headers["cdp_x"] == pytest.approx(survey.midpoint[:, 0], abs=0.006)
+    part = survey.select([5, 3])
+    assert part.headers["fldr"].tolist() == [survey.headers["fldr"][5], 77]
+    with pytest.raises(KeyError):
+        survey.headers["nothing"]
+    assert where(survey, "fldr == 77").sum() == 1
+
+
+@pytest.mark.parametrize(("scalel", "factor"), [(0, 1.0), (-10, 0.1), (2, 2.0)])
+def test_elevations(small, scalel, factor):
+    for byte, value in ((41, 1500), (45, 1600), (49, 30), (53, 1000), (57, 1100)):
+        patch(small, byte, value, width=4, trace=-1)
+    patch(small, 69, scalel, trace=-1)
+    survey = open_segy(small)
+    assert survey.receiver_elevation == pytest.approx(np.full(40, 1500 * factor))
+    assert survey.source_elevation == pytest.approx(np.full(40, 1570 * factor))
+    assert survey.datum == pytest.approx(np.full(40, 1050 * factor))
+    assert survey.select([1]).source_elevation == pytest.approx([1570 * factor])
+    patch(small, 3255, 2)
+    assert open_segy(small).receiver_elevation == pytest.approx(np.full(40, 0.3048 * 1500 * factor))
+
+
+def test_cdp_coordinates_are_checked_not_used(small):
+    with segyio.open(small, ignore_geometry=True) as file:
+        x = np.array(file.attributes(181)[:]) // 100
+        y = np.array(file.attributes(185)[:]) // 100
+    for trace in range(40):
+        patch(small, 181, x[trace], width=4, trace=trace)
+        patch(small, 185, y[trace], width=4, trace=trace)
+    with pytest.warns(SurveyWarning, match=r"CDP coordinates of 39 traces .* \(scalco does not seem to apply"):
+        survey = open_segy(small)
+    assert survey.midpoint[:, 0].min() > 4e5
+    patch(small, 181, 0, width=4, trace=-1)
+    patch(small, 185, 0, width=4, trace=-1)
+    open_segy(small)  # nothing said, nothing to check
+
+
+@pytest.mark.parametrize("coding", ["cp037", "ascii"])
+def test_the_text_header_is_readable(small, coding):
+    cards = [f"C{i + 1:2d} ".ljust(80) for i in range(40)]
+    cards[0] = "C 1 CLIENT: NOBODY, 3-D & ALL".ljust(80)
+    with small.open("r+b") as raw:
+        raw.write("".join(cards).encode(coding))
+    assert open_segy(small).text == ("C 1 CLIENT: NOBODY, 3-D & ALL",)
+
+
 def test_feet_become_metres(small):
     before = open_segy(small)
     patch(small, 3255, 2)
@@ -140,6 +164,8 @@ def test_feet_become_metres(small):
         (lambda p: patch(p, 29, 2, trace=-1), "all 40 traces are marked dead"),
         (lambda p: patch(p, 3225, 4), "format code 4"),
         (lambda p: patch(p, 3221, 30), "cut off, corrupt"),
+        (lambda p: patch(p, 3221, 0), "traces have 0 samples"),
+        (lambda p: [patch(p, 3501, 2, width=1), patch(p, 3507, 1, width=4)], r"1 additional header\(s\) per trace"),
         (lambda p: p.write_bytes(p.read_bytes()[:-100]), "cut off, corrupt"),
         (lambda p: p.write_bytes(p.read_bytes()[:3600]), "no traces"),
         (lambda p: p.write_bytes(b"Zarr" * 20), "the file has 80 bytes"),
@@ -200,26 +226,8 @@ def test_scattered_reads_are_few_and_right(small):
     whole = survey.read()
     for index in ([0], [3, 4, 5], [0, 10, 20, 30], [1, 2, 9, 11, 13, 39], [5, 5, 6]):
         assert np.array_equal(survey.read(index), whole[index])
-    assert len(_runs(np.arange(0, 1000, 7))) == 1
-    assert len(_runs(np.array([1, 2, 3, 10, 12, 14]))) == 2
-
-
-def test_nothing_half_written_stays(tmp_path):
-    survey = synthetic.dataset("tiny").select(np.arange(5))
-    survey.traces = None  # reading fails in the middle of the job
-    with pytest.raises(AttributeError):
-        survey.write_segy(tmp_path / "a.sgy")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_does_not_fit_a_header_is_refused(tmp_path):
-    data, place = np.ones((2, 5)), np.ones((2, 2))
-    with pytest.raises(InputError, match="coordinate reaches"):
-        Survey.from_arrays(data, place * 3e7, place, 0.001).write_segy(tmp_path / "a.sgy")
-    with pytest.raises(InputError, match="whole microseconds"):
-        Survey.from_arrays(data, place, 2 * place, 0.5).write_segy(tmp_path / "a.sgy")
-    with pytest.raises(InputError, match="sample_format is 3"):
-        Survey.from_arrays(data, place, 2 * place, 0.5).write_segy(tmp_path / "a.sgy", sample_format=3)
+    assert len(runs(np.arange(0, 1000, 7))) == 1
+    assert len(runs(np.array([1, 2, 3, 10, 12, 14]))) == 2
 
 
 @pytest.mark.parametrize("order", ["msb", "lsb"])
@@ -255,7 +263,26 @@ def test_delay_with_scalar(shared):
     assert survey.source[0] == pytest.approx([467093.36, 6557701.67])
 
 
-@pytest.mark.parametrize("name", ["small.sgy", "shot-gather.sgy", "multi-text.sgy"])
+def test_text_headers_of_real_files(shared):
+    assert text_header(shared / "segyio" / "f3.sgy")[0] == "C 1 Cropped F3 2-byte integer data set"  # EBCDIC
+    assert text_header(shared / "segyio" / "delay-scalar.sgy")[0].startswith("C 1 CLIENT")  # ASCII
+    lines = text_header(shared / "segyio" / "multi-text.sgy")  # five blocks
+    assert sum("END EBCDIC" in line for line in lines) == 5
+
+
+@pytest.mark.parametrize("name", ["acute-small.sgy", "obtuse-small.sgy"])
+def test_rotated_files(shared, name):
+    survey = open_segy(shared / "segyio" / name, **CDP)
+    assert (survey.n_traces, survey.offset.max()) == (25, 0.0)
+    grid = Grid.from_survey(survey)
+    assert (grid.nx, grid.ny) == (5, 5)
+    assert grid.azimuth == pytest.approx(45, abs=90.01)
+    assert abs(grid.azimuth) == pytest.approx(45, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["small.sgy", "shot-gather.sgy", "multi-text.sgy", "1xN.sgy", "Mx1.sgy", "small-lsb.sgy", "small-ps.sgy"]
+)
 def test_files_without_coordinates_say_what_to_do(shared, name, tmp_path):
     copy = tmp_path / name
     shutil.copy(shared / "segyio" / name, copy)
@@ -266,6 +293,11 @@ def test_files_without_coordinates_say_what_to_do(shared, name, tmp_path):
 def test_a_file_with_garbage_for_trace_headers_is_refused(shared):
     with pytest.raises(InputError, match="contradicts itself"):
         open_segy(shared / "segyio" / "long.sgy")
+
+
+def test_additional_trace_headers_are_refused_by_name(shared):
+    with pytest.raises(InputError, match="revision 2 file with 65536 additional"):
+        open_segy(shared / "segyio" / "rotated-small-rev2.sgy")
 
 
 def test_an_interval_that_contradicts_itself(shared):

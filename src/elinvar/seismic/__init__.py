@@ -32,6 +32,8 @@ _HOME = {
     "migrate": "migration",
     "open_image": "volume",
     "open_segy": "survey",
+    "open_su": "su",
+    "open_zarr": "archive",
     "plan": "migration",
     "preview": "adaptive",
     "preview_cost": "adaptive",
@@ -57,6 +59,8 @@ __all__ = [
     "migrate",
     "open_image",
     "open_segy",
+    "open_su",
+    "open_zarr",
     "plan",
     "preview",
     "preview_cost",
@@ -73,12 +77,14 @@ if TYPE_CHECKING:
     from .adaptive import preview, preview_cost
     from .analysis import analyse, illumination
     from .aperture import Aperture
+    from .archive import open_zarr
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan
     from .qc import qc_report
+    from .su import open_su
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time
     from .velocity import Velocity

@@ -8,8 +8,9 @@ functions in :data:`FUNCTIONS` exist, over the columns in :func:`columns`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +166,7 @@ def where(survey: Survey, condition: str, extra: Mapping[str, NDArray[Any]] | No
     ----------
     condition
         For example ``"300 <= offset < 2500 and not (45 < azimuth < 90)"`` or ``"trace % 2 == 0"``. Names are the
-        :data:`COLUMNS`; angles in ``sin`` and ``cos`` are degrees.
+        :data:`COLUMNS` and those of ``survey.headers``; angles in ``sin`` and ``cos`` are degrees.
     extra
         More columns, each (n,).
 
@@ -182,7 +183,8 @@ def where(survey: Survey, condition: str, extra: Mapping[str, NDArray[Any]] | No
         at = getattr(error, "offset", None)
         place = f" at character {at}" if at else ""
         raise InputError(f"where: {condition!r} cannot be read{place}; write it like 'offset < 2000'.") from None
-    known = {**columns(survey), **(extra or {})}
+    headers = cast("MutableMapping[str, NDArray[Any]]", survey.headers)  # a column is read only when it is named
+    known = ChainMap(dict(extra or {}), columns(survey), headers)
     with np.errstate(all="ignore"):
         result = np.asarray(_Reader(condition, known).read(tree.body, 0))
     if result.dtype != bool:

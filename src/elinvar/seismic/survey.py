@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from elinvar.errors import InputError
 
 from ._check import count, number, points
+from .headers import Columns
+
+if TYPE_CHECKING:
+    from .tracefile import Geometry, SegyTraces
 
 __all__ = ["ArrayTraces", "Survey", "SurveyWarning", "TraceBlock", "Traces", "open_segy"]
 
@@ -95,8 +101,11 @@ class Survey:
         False for traces that are dead or not seismic; they are never read, bool (n,).
     bin_size
         Midpoint cell (dx, dy) in metres that each trace of one common-offset volume stands for; None when unknown.
-    name, notes
-        For people: where the survey came from and what was done to it on the way in.
+    headers
+        More values per trace, each (n,), read when first asked for: ``survey.headers["cdp"]``. What a file brings is in
+        :data:`elinvar.seismic.headers.WORDS`; :func:`~elinvar.seismic.selection.where` knows them by these names.
+    name, notes, text
+        For people: where the survey came from, what was done to it on the way in, and its text header.
     """
 
     def __init__(
@@ -109,8 +118,13 @@ class Survey:
         delay: ArrayLike = 0.0,
         live: ArrayLike | None = None,
         bin_size: tuple[float, float] | None = None,
+        source_elevation: ArrayLike | None = None,
+        receiver_elevation: ArrayLike | None = None,
+        datum: ArrayLike | None = None,
+        headers: Mapping[str, ArrayLike] | None = None,
         name: str = "survey",
         notes: tuple[str, ...] = (),
+        text: tuple[str, ...] = (),
     ) -> None:
         n, ns = traces.shape
         count("Survey", "number of traces", n)
@@ -122,9 +136,7 @@ class Survey:
         self.dt = number("Survey", "dt", dt, low=0.0, open_low=True)
         if self.dt > 1.0:
             raise InputError(f"Survey: dt is {self.dt:g}; it is given in seconds (2 ms is 0.002).")
-        self.delay: Floats = np.broadcast_to(np.asarray(delay, np.float64), (n,)).copy()
-        if not np.isfinite(self.delay).all():
-            raise InputError("Survey: a recording delay is not a finite number; give seconds.")
+        self.delay: Floats = _per_trace("a recording delay", delay, n, "seconds")
         self.live: NDArray[np.bool_] = np.ones(n, bool) if live is None else np.array(live, bool)
         if self.live.shape != (n,):
             raise InputError(f"Survey: live has shape {self.live.shape}; give one flag for each of {n} traces.")
@@ -134,8 +146,14 @@ class Survey:
         if bin_size is not None:
             dx, dy = (number("Survey", "bin_size", s, low=0.0, open_low=True) for s in bin_size)
             self.bin_size = (dx, dy)
+        self.headers = headers if isinstance(headers, Columns) else _columns(headers or {}, n)
+        heights = {"source_elevation": source_elevation, "receiver_elevation": receiver_elevation, "datum": datum}
+        for key, value in heights.items():
+            if value is not None:  # otherwise worked out from the headers when asked for
+                self.__dict__[key] = _per_trace(f"a {key.replace('_', ' ')}", value, n, "metres")
         self.name = name
         self.notes = notes
+        self.text = text
 
     @classmethod
     def from_arrays(
@@ -148,6 +166,10 @@ class Survey:
         delay: ArrayLike = 0.0,
         live: ArrayLike | None = None,
         bin_size: tuple[float, float] | None = None,
+        source_elevation: ArrayLike | None = None,
+        receiver_elevation: ArrayLike | None = None,
+        datum: ArrayLike | None = None,
+        headers: Mapping[str, ArrayLike] | None = None,
         name: str = "survey",
     ) -> Survey:
         """Return a survey over samples in memory.
@@ -166,6 +188,11 @@ class Survey:
             Flags (n,); False traces are ignored.
         bin_size
             Midpoint cell (dx, dy) in metres of one common-offset volume, when known.
+        source_elevation, receiver_elevation, datum
+            Metres above sea level, one number or (n,): of the source itself, of the receiver, and of the surface that
+            times are counted from.
+        headers
+            More values per trace, each (n,).
 
         Raises
         ------
@@ -177,7 +204,28 @@ class Survey:
             raise InputError(
                 f"Survey.from_arrays: traces are {array.dtype} of shape {array.shape}; give real (traces, samples)."
             )
-        return cls(ArrayTraces(array), source, receiver, dt, delay=delay, live=live, bin_size=bin_size, name=name)
+        return cls(
+            ArrayTraces(array), source, receiver, dt, delay=delay, live=live, bin_size=bin_size, name=name,
+            source_elevation=source_elevation, receiver_elevation=receiver_elevation, datum=datum, headers=headers,
+        )  # fmt: skip
+
+    @cached_property
+    def source_elevation(self) -> Floats:
+        """Elevation of each source in metres, (n,): that of the surface less the source's depth; 0 when not said."""
+        return self._length("selev") - self._length("sdepth")
+
+    @cached_property
+    def receiver_elevation(self) -> Floats:
+        """Elevation of each receiver in metres, (n,); 0 when not said."""
+        return self._length("gelev")
+
+    @cached_property
+    def datum(self) -> Floats:
+        """Elevation in metres that the times of each trace are counted from, (n,): source's and receiver's mean."""
+        return 0.5 * (self._length("sdel") + self._length("gdel"))
+
+    def _length(self, name: str) -> Floats:
+        return np.asarray(self.headers[name], np.float64) if name in self.headers else np.zeros(self.n_traces)
 
     @property
     def n_traces(self) -> int:
@@ -228,6 +276,7 @@ class Survey:
         if index.min() < -self.n_traces or index.max() >= self.n_traces:
             raise InputError(f"Survey.select: positions reach {index.max()}; the survey has {self.n_traces} traces.")
         index = index % self.n_traces
+        heights = {name: self.__dict__[name][index] for name in _HEIGHTS if name in self.__dict__}
         return Survey(
             _Chosen(self.traces, index),
             self.source[index],
@@ -236,9 +285,26 @@ class Survey:
             delay=self.delay[index],
             live=self.live[index],
             bin_size=self.bin_size,
+            headers=self.headers.at(index),
             name=self.name,
             notes=self.notes,
+            text=self.text,
+            **heights,
         )
+
+    def with_traces(self, traces: Traces) -> Survey:
+        """Return this survey over other samples: processed ones, weights, residuals.
+
+        Raises
+        ------
+        InputError
+            Another number of traces.
+        """
+        if traces.shape[0] != self.n_traces:
+            raise InputError(f"Survey.with_traces: {traces.shape[0]} traces given for {self.n_traces}.")
+        other = copy(self)
+        other.traces = traces
+        return other
 
     def read(self, index: ArrayLike | None = None) -> Samples:
         """Return samples at the given positions (all by default), float32 (n, ns)."""
@@ -264,6 +330,7 @@ class Survey:
     def info(self) -> dict[str, Any]:
         """Return what a person wants to know first, as plain values (metres, seconds, degrees)."""
         offset, midpoint = self.offset[self.live], self.midpoint[self.live]
+        heights = np.stack([self.source_elevation, self.receiver_elevation])[:, self.live]
         return {
             "name": self.name,
             "traces": self.n_traces,
@@ -277,6 +344,8 @@ class Survey:
             "midpoint_x_m": [float(midpoint[:, 0].min()), float(midpoint[:, 0].max())],
             "midpoint_y_m": [float(midpoint[:, 1].min()), float(midpoint[:, 1].max())],
             "offset_m": [float(offset.min()), float(offset.max())],
+            "elevation_m": [float(heights.min()), float(heights.max())],
+            "datum_m": [float(self.datum.min()), float(self.datum.max())],
             "size_bytes": 4 * self.n_traces * self.n_samples,
             "notes": list(self.notes),
         }
@@ -289,10 +358,40 @@ class Survey:
         endian: str = "big",
         progress: Callable[[int, int | None], object] | None = None,
     ) -> None:
-        """Write the survey as SEG-Y rev 1; see :func:`elinvar.seismic.segy.write_segy`."""
-        from .segy import write_segy
+        """Write the survey as SEG-Y rev 1; see :func:`elinvar.seismic.segy_write.write_segy`."""
+        from .segy_write import write_segy
 
         write_segy(self, path, sample_format=sample_format, endian=endian, progress=progress)
+
+    def to_zarr(
+        self, path: str | os.PathLike[str], *, progress: Callable[[int, int | None], object] | None = None
+    ) -> None:
+        """Write the survey as a folder, samples as Zarr and headers as Parquet; see :mod:`elinvar.seismic.archive`."""
+        from .archive import write_survey
+
+        write_survey(self, path, progress=progress)
+
+
+_HEIGHTS = ("source_elevation", "receiver_elevation", "datum")
+
+
+def _per_trace(what: str, value: ArrayLike, n: int, unit: str) -> Floats:
+    """Return one finite number per trace."""
+    array = np.asarray(value, np.float64)
+    if array.shape not in ((), (n,)):
+        raise InputError(f"Survey: {what} has shape {array.shape}; give one number, or one for each of {n} traces.")
+    if not np.isfinite(array).all():
+        raise InputError(f"Survey: {what} is not a finite number; give {unit}.")
+    return np.broadcast_to(array, (n,)).copy()
+
+
+def _columns(headers: Mapping[str, ArrayLike], n: int) -> Columns:
+    """Return given arrays as columns."""
+    arrays = {name: np.array(column) for name, column in headers.items()}
+    for name, array in arrays.items():
+        if array.shape != (n,) or array.dtype.kind not in "fiub":
+            raise InputError(f"Survey: header {name!r} is {array.dtype} of shape {array.shape}; give {n} numbers.")
+    return Columns(arrays.__getitem__, tuple(arrays))
 
 
 @dataclass(frozen=True)
@@ -338,7 +437,8 @@ def open_segy(
         Midpoint cell (dx, dy) in metres of one common-offset volume, when you know it.
     **header_bytes
         Where trace header words are, as 1-based bytes, for a file that differs from the standard: ``sx=73, sy=77,
-        gx=81, gy=85, scalco=71, offset=37, trid=29, delrt=109, dt=117, counit=89``.
+        gx=81, gy=85, scalco=71, offset=37, trid=29, delrt=109, counit=89, cdp=21, inline=189, xline=193, gelev=41``
+        and the others of :data:`elinvar.seismic.headers.WORDS`.
 
     Returns
     -------
@@ -355,21 +455,36 @@ def open_segy(
     Warns
     -----
     SurveyWarning
-        The offset words disagree with the coordinates. The coordinates are used; ``scalco`` does not apply to offset.
+        The offset words or the CDP coordinates disagree with source and receiver. These are used; ``scalco`` does not
+        apply to offset.
     """
     from .segy import read_headers
 
-    headers = read_headers(path, endian=endian, dt=dt, header_bytes=header_bytes)
-    for text in headers.warnings:
-        warnings.warn(text, SurveyWarning, stacklevel=2)
+    found = read_headers(path, endian=endian, dt=dt, header_bytes=header_bytes)
+    return from_file(found.traces, found.geometry, found.dt, bin_size=bin_size, text=found.text)
+
+
+def from_file(
+    traces: SegyTraces,
+    geometry: Geometry,
+    dt: float,
+    *,
+    bin_size: tuple[float, float] | None,
+    text: tuple[str, ...] = (),
+) -> Survey:
+    """Return a survey of what was read from a file's headers, and warn of what does not add up."""
+    for sentence in geometry.warnings:
+        warnings.warn(sentence, SurveyWarning, stacklevel=3)
     return Survey(
-        headers.traces,
-        headers.source,
-        headers.receiver,
-        headers.dt,
-        delay=headers.delay,
-        live=headers.live,
+        traces,
+        geometry.source,
+        geometry.receiver,
+        dt,
+        delay=geometry.delay,
+        live=geometry.live,
         bin_size=bin_size,
-        name=os.fspath(headers.traces.path.name),
-        notes=headers.notes,
+        headers=geometry.columns,
+        name=os.fspath(traces.path.name),
+        notes=geometry.notes,
+        text=text,
     )
