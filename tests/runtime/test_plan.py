@@ -101,6 +101,11 @@ def test_pooled_rows_count_as_the_pool_hands_them_out():
     with pool.acquire((3000 * 1000 // 4,)):
         assert job.resident_bytes(3000) == pool.stats().bytes_live == 4 * MIB
     assert Job("j", 1, rows=3000, row_bytes=1000, pooled=False).resident_bytes(3000) == 3_000_000
+    assert [Job("j", 1, row_bytes=1).resident_bytes(n) for n in (0, 1, 2, 3, 4096, 4097)] == [0, 1, 2, 4, 4096, 8192]
+
+
+def test_a_job_may_have_nothing_to_stream():
+    assert plan(PROFILES["laptop"], Job("j", 0, blocks=0, block_bytes=10), known=Tuned()).memory_bytes == 10
 
 
 @pytest.mark.parametrize(

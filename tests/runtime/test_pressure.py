@@ -292,6 +292,16 @@ def test_the_thread_samples_until_stopped_and_then_gives_everything_back():
     monitor.stop()
 
 
+def test_a_stopped_monitor_can_start_again():
+    monitor = Monitor([Sensor("memory", "m", FakeSensor(2.5), 1, 2)], interval=0.01)
+    for _ in range(2):
+        changed = threading.Event()
+        forget = monitor.on_change(lambda change, changed=changed: changed.set())
+        with monitor:
+            assert changed.wait(30)  # the level rises anew: what was known before the stop is forgotten
+        forget()
+
+
 def test_a_callback_may_stop_the_monitor():
     monitor = Monitor([Sensor("memory", "m", FakeSensor(2.5), 1, 2)], interval=0.01)
     done = threading.Event()

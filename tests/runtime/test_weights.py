@@ -440,6 +440,14 @@ def test_missing_and_unexpected_keys_are_counted_and_five_are_named():
     assert "7 missing: m0, m1, m2, m3, m4 and 2 more" in text
     assert "1 unexpected: u1" in text
     assert "m5" not in text
+    with pytest.raises(WeightsError, match=r"5 missing: m0, m1, m2, m3, m4\. Get"):
+        check_keys([f"m{i}" for i in range(5)], [])
+
+
+def test_names_alone_are_enough(state):
+    check_keys(state, list(state))
+    with pytest.raises(WeightsError, match="1 missing: half"):
+        check_keys(state, [name for name in state if name != "half"])
 
 
 def test_shapes_are_compared_even_when_not_strict(tmp_path, state):

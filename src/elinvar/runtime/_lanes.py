@@ -46,7 +46,7 @@ class State(enum.Enum):
 class Ticket:
     """One item on its way through the stages."""
 
-    __slots__ = ("context", "dispose", "error", "index", "modes", "ready", "state", "value", "where")
+    __slots__ = ("context", "dispose", "error", "index", "modes", "ready", "state", "value")
 
     def __init__(self, index: int, value: object) -> None:
         self.index = index
@@ -54,7 +54,6 @@ class Ticket:
         self.state = State.QUEUED
         self.dispose: Callable[[Any], object] | None = None  # of the stage that made the value
         self.error: BaseException | None = None
-        self.where = ""
         # What the submitting thread had in force: context variables, torch's grad modes, queued CUDA work.
         self.context = contextvars.copy_context()
         self.modes = _grad_modes()
@@ -73,7 +72,6 @@ class Ticket:
         with contextlib.suppress(Exception):  # an exotic exception may refuse notes; it is still raised
             error.add_note(f"elinvar.Pipeline: stage {where!r}, item {self.index}")
         self.error = error
-        self.where = where
         self.state = State.FAILED
 
     def pop_error(self) -> BaseException:
