@@ -247,8 +247,6 @@ def test_nothing_stays_behind(survey):
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"physics": "curved"}, "curved"),
-        ({"physics": "vti", "eta": 0.1}, "vti"),
         ({"antialias": "bank"}, "bank"),
         ({"antialias": "triangle"}, "triangle"),
         ({"interpolation": "cubic"}, "cubic"),
@@ -265,6 +263,11 @@ def test_what_is_not_built_is_refused_by_name(survey, options, name):
     [
         ({"physics": "ray"}, "straight, curved, vti"),
         ({"eta": 0.1}, "belongs to physics='vti'"),
+        ({"physics": "vti"}, "needs eta"),
+        ({"physics": "vti", "eta": 0.6}, "eta reaches 0.6"),
+        ({"physics": "vti", "eta": float("nan")}, "eta reaches nan"),
+        ({"physics": "vti", "eta": [0.1, 0.2]}, r"eta has shape \(2,\)"),
+        ({"physics": "curved", "eta": 0.1}, "belongs to physics='vti'"),
         ({"antialias": "sometimes"}, "bank, triangle"),
         ({"amplitude": "loud"}, "true, none"),
         ({"interpolation": "best"}, "linear, cubic, sinc8"),

@@ -147,6 +147,7 @@ class DeviceLane(Lane):
     fold: torch.Tensor
     _places: torch.Tensor
     _vrms: torch.Tensor
+    _eta: torch.Tensor | None = None
 
     def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
         super().__init__(options, job, steps, number)
@@ -226,6 +227,10 @@ class DeviceLane(Lane):
                 ]
             )
             self._vrms = to_device(torch.from_numpy(vrms), self.device)
+            eta = self.options.eta
+            if eta is not None:
+                part = (eta[step.pillars] if len(eta) > 1 else eta).astype(np.float32)
+                self._eta = to_device(torch.from_numpy(part), self.device)
             self._resident = step.pillars
         for resident, kept in ((self.image, start.image), (self.fold, start.fold)):
             if kept is None:
@@ -255,6 +260,9 @@ class DeviceLane(Lane):
                 amplitude=self.options.amplitude,
                 aperture=self.options.aperture.for_kernel(),
                 area=self.options.area,
+                physics=self.options.physics,
+                medium=self.options.medium,
+                eta=self._eta,
             )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin

@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VI, Emit, Vector
+from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Emit, Vector
 
 __all__ = [
     "BLOCK",
@@ -18,6 +18,8 @@ __all__ = [
     "DEPTH",
     "FAR",
     "GROUP",
+    "KNOT_ROWS",
+    "SAMPLE_ROWS",
     "TOLERANCE",
     "TOTAL",
     "TRACE",
@@ -32,6 +34,7 @@ GROUP = 4  # traces per visit of an image block
 DEPTH = 64  # traces held in the second-level cache
 ROWS = 7  # of coefficients per trace: c0 c1 c2 w0 w1 w2, and c0 from the window of the block's second half
 WIDE = CHUNK + 2 * LANES  # length of a row of knots
+KNOT_ROWS, SAMPLE_ROWS = 9, 5  # of the tables of straight rays; behind them stands what other physics need
 TOLERANCE = 3e-4
 """Largest error of a block's quadratic: samples for the travel time, relative for the weight."""
 FAR = 3e38  # midpoint distance of a trace that takes no part: beyond any radius
@@ -49,10 +52,32 @@ TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, a
 # ---------------------------------------------------------------------------------------------------------------------
 # Physics and preparation, 16 knots or blocks at a time.
 # ---------------------------------------------------------------------------------------------------------------------
-def _moveout(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
-    """T - t0 in samples. Any other travel time may stand here: the rest only asks for smoothness."""
+# Each is T - t0 in samples; the rest only asks for smoothness. Formulas: `physics`.
+def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     legs: list[Vector] = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
     return legs[0] + legs[1]
+
+
+def _curved(s: Vector, c: Vector, slow: Vector, kappa: Vector, ds: Any, dr: Any) -> Vector:
+    growth, g = [], s * kappa + c
+    for square in (ds, dr):
+        b = slow * square
+        r2 = s * s + b
+        m, d = r2.sqrt() + s, (r2 * (kappa * kappa) + 1.0).sqrt() + c
+        growth.append(b * kappa * (m * kappa + d) * (m * d * g).max(1e-20).reciprocal())
+    z = growth[0] * growth[1] + growth[0] + growth[1]
+    moved: Vector = z.log1p() / kappa
+    return moved
+
+
+def _vti(tau: Vector, p: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
+    legs, t2 = [], tau * tau
+    for square in (ds, dr):
+        a = slow * square
+        a = a * (t2 + a) * (p * a + t2).max(1e-20).reciprocal()
+        legs.append((t2 + a).sqrt() - tau)
+    moved: Vector = legs[0] + legs[1]
+    return moved
 
 
 def _obliquity(tau: Vector, moved: Vector) -> Vector:
@@ -92,7 +117,7 @@ class Group:
         e = self.e
         self.work, self.traces, self.samples, self.table = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
-        self.ratio, self.rim, self.last, self.weighted = scalars[7:]
+        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa = scalars[7:]
         self.total = e.at(self.work, TOTAL)
         self.count = e.at(self.total, self.length)
         self.blocks = e.at(self.count, self.length)
@@ -131,12 +156,39 @@ class Group:
     def _range(self, stop: Any) -> tuple[Any, Any, Any]:
         return ir.Constant(I64, 0), stop, ir.Constant(I64, LANES)
 
+    def variable(self) -> Any:
+        """Room for a vector that branches write to; becomes a register."""
+        return cgutils.alloca_once(self.b, VF)  # type: ignore[no-untyped-call]
+
+    def moveout(self, places: list[Any], ds: Any, dr: Any) -> tuple[Vector, Vector]:
+        """T - t0 of 16 knots or samples, and t0 / 2, from places in the tables: the physics is chosen here."""
+        tau, slow, first, second = places
+        e, b = self.e, self.b
+        result = self.variable()
+        t, slowness = e.vector(*tau), e.vector(*slow)
+
+        def physics(number: int) -> Any:
+            return b.icmp_signed("==", self.physics, ir.Constant(I64, number))
+
+        with b.if_else(physics(0)) as (straight, other):
+            with straight:
+                b.store(_straight(t, slowness, ds, dr).value, result)
+            with other, b.if_else(physics(1)) as (curved, vti):
+                with curved:
+                    bends = e.vector(*first), e.vector(*second)
+                    b.store(_curved(*bends, slowness, e.scalar(self.kappa), ds, dr).value, result)
+                with vti:
+                    b.store(_vti(t, e.vector(*first), slowness, ds, dr).value, result)
+        return Vector(e, b.load(result)), t
+
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
         """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
         e = self.e
         for parity in range(2):
-            tau, slow = (e.vector(self.table, self.times(self.columns, q), self.lo, c) for q in (parity, 2 + parity))
-            moved = _moveout(tau, slow, ds, dr)
+            places = [
+                (self.table, self.times(self.columns, q + parity), self.lo, c) for q in (0, 2, KNOT_ROWS, KNOT_ROWS + 2)
+            ]
+            moved, tau = self.moveout(places, ds, dr)
             e.store(moved, self.work, KNOTS + parity * WIDE, c)
             e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
 
@@ -255,9 +307,10 @@ class Group:
     def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
         """Add one trace, every sample with its own travel time."""
         e, b = self.e, self.b
-        tau, slow, radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in range(4))
+        places = [(self.samples, t, self.times(self.length, q)) for q in (0, 1, SAMPLE_ROWS, SAMPLE_ROWS + 1)]
+        radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
-        moved = _moveout(tau, slow, ds, dr)
+        moved, tau = self.moveout(places, ds, dr)
         x = e.ramp() * self.ratio + part + moved  # from the whole sample where the block begins at zero offset
         low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
         inside = (radius >= reach) & (x >= low) & (x <= high)
