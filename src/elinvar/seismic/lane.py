@@ -63,7 +63,17 @@ class Board(Protocol):
 
 
 class Lane(ABC):
-    """See the module. `step` and `blocks` say how far it is, `seconds` has one clock per thread that writes it."""
+    """See the module.
+
+    Attributes
+    ----------
+    step, blocks
+        How far it is.
+    sounding
+        Traces so far that are not zero throughout.
+    seconds
+        One clock per thread that writes it.
+    """
 
     def __init__(self, options: Options, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
         self.options = options
@@ -72,6 +82,7 @@ class Lane(ABC):
         self.number = number
         self.step = 0
         self.blocks = 0
+        self.sounding = 0
         self.seconds = dict.fromkeys(CLOCKS, 0.0)
 
     def run(self, board: Board, start: State) -> None:
@@ -237,6 +248,7 @@ class DeviceLane(Lane):
         """Add one block to the resident image."""
         if not len(result.traces):
             return
+        self.sounding += len(result.traces)
         n = self.pillars
         begin = time.perf_counter()
         with trace("seismic.kernel", traces=len(result.traces), pillars=n):

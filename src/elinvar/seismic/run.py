@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elinvar.errors import Cancelled
+from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.trace import trace
 
 from .image import Gathers, Image, Timing
@@ -70,6 +70,7 @@ class Run:
                 self.lanes[0].run(self, starts[0])
             else:
                 self._side_by_side(starts)
+        self._check_sound(anew=not starts[0].step and not any(start.blocks for start in starts))
         # Lanes work at the same time: the slowest one's clocks are the job's.
         clock = {name: max(lane.seconds[name] for lane in self.lanes) for name in CLOCKS}
         timing = Timing(
@@ -83,6 +84,15 @@ class Run:
         bins = self.options.bins
         members = [] if bins is None else [self._traces_in(number) for number in range(len(bins))]
         return self.volumes.image(self.options.grid, bins, members, timing, self.job, self.options.attributes())
+
+    def _check_sound(self, *, anew: bool) -> None:
+        """Refuse to call an image what holds nothing because no trace does."""
+        if anew and not any(lane.sounding for lane in self.lanes):
+            survey = self.options.survey
+            raise InputError(
+                f"migrate: all {self.job.traces} traces of {survey.name} near the grid are zero throughout; there is "
+                "nothing to image: check the file."
+            )
 
     def _traces_in(self, number: int) -> int:
         """Count the traces of a gather bin; tiles may share some."""
