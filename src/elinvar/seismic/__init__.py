@@ -20,6 +20,7 @@ _HOME = {
     "Aperture": "aperture",
     "AzimuthSectors": "binning",
     "Checkpoint": "checkpoint",
+    "Coverage": "covering",
     "Grid": "grid",
     "Image": "image",
     "OffsetBins": "binning",
@@ -28,6 +29,7 @@ _HOME = {
     "SurveyWarning": "survey",
     "Velocity": "velocity",
     "analyse": "analysis",
+    "coverage": "covering",
     "illumination": "analysis",
     "migrate": "migration",
     "open_image": "volume",
@@ -46,6 +48,7 @@ __all__ = [
     "Aperture",
     "AzimuthSectors",
     "Checkpoint",
+    "Coverage",
     "Grid",
     "Image",
     "OffsetBins",
@@ -54,6 +57,7 @@ __all__ = [
     "SurveyWarning",
     "Velocity",
     "analyse",
+    "coverage",
     "gathers",
     "illumination",
     "migrate",
@@ -80,6 +84,7 @@ if TYPE_CHECKING:
     from .archive import open_zarr
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
+    from .covering import Coverage, coverage
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan
