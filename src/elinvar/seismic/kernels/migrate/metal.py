@@ -90,7 +90,6 @@ def migrate_baseline(
             *_rows(tables, p, len(vrms))[:2],
             image[p],
             counted if fold is None else counted[p],
-            p.stop - p.start,
             k.stop - k.start,
             traces.shape[1],
             nt,
