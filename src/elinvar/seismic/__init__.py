@@ -30,6 +30,7 @@ _HOME = {
     "Velocity": "velocity",
     "analyse": "analysis",
     "coverage": "covering",
+    "export_segy": "export",
     "illumination": "analysis",
     "migrate": "migration",
     "open_image": "volume",
@@ -58,6 +59,7 @@ __all__ = [
     "Velocity",
     "analyse",
     "coverage",
+    "export_segy",
     "gathers",
     "illumination",
     "migrate",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
     from .covering import Coverage, coverage
+    from .export import export_segy
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan

@@ -118,7 +118,7 @@ def coverage(survey: Survey, grid: Grid, *, offset_step: float | None = None) ->
 def _gap(filled: NDArray[np.bool_]) -> int:
     """Return how far a bin is from the nearest filled one, at most."""
     if not filled.any():
-        return max(filled.shape)
+        return int(max(filled.shape))
     ndimage = optional_library("scipy.ndimage", "coverage")
     distance: NDArray[np.int32] = ndimage.distance_transform_cdt(~filled, "chessboard")
     return int(distance.max())
