@@ -59,15 +59,8 @@ def same(one, other):
 
 def test_the_same_image_and_the_same_bits(survey, whole, inside, relative):
     calls = []
-    image = migrate(
-        survey,
-        V,
-        GRID,
-        gathers=EDGES,
-        cluster=inside,
-        shards=6,
-        progress=lambda done, total: calls.append((done, total)),
-    )
+    given = {"gathers": EDGES, "cluster": inside, "shards": 6}
+    image = migrate(survey, V, GRID, **given, progress=lambda done, total: calls.append((done, total)))
     assert relative(image.values, whole.values) < 1e-6
     assert relative(image.panels.values, whole.panels.values) < 1e-6
     assert np.array_equal(image.counts, whole.counts)
