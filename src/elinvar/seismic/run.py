@@ -190,7 +190,7 @@ class Run:
             state, step = first.state(), self.steps[first.step]
             assert state.image is not None
             assert state.fold is not None
-            self.volumes.add(step, state.image, state.fold)
+            self.volumes.add(step, state.image, state.fold, fresh=state.fresh)
             if self.session is not None:
                 if step.bin is None and self.options.bins is not None:
                     # Bins will be added to this part of the stack, and nothing else holds it.
@@ -241,13 +241,18 @@ class Volumes:
     """Host arrays that passes are added to, in pass order: the same bits whatever the timing."""
 
     def __init__(self, pillars: int, bins: int, nt: int) -> None:
+        self.empty = True
         self.stack = np.zeros((pillars, nt), np.float32)
         self.fold = np.zeros((pillars, nt), np.int32)
         self.panels = np.zeros((pillars, bins, nt), np.float32)
         self.panel_fold = np.zeros((pillars, bins, nt), np.int32)
 
-    def add(self, step: Pass, image: NDArray[np.float32], fold: NDArray[np.int32]) -> None:
-        """Add one pass to the stack and, when it belongs to a bin, to its gather."""
+    def add(self, step: Pass, image: NDArray[np.float32], fold: NDArray[np.int32], *, fresh: bool = False) -> None:
+        """Add one pass to the stack and, when it belongs to a bin, to its gather; `fresh` arrays may be kept."""
+        if fresh and self.empty and self.panels.shape[1] == 0 and len(image) == len(self.stack):
+            self.stack, self.fold, self.empty = image, fold, False
+            return
+        self.empty = False
         self.stack[step.pillars] += image
         self.fold[step.pillars] += fold
         if step.bin is not None:
