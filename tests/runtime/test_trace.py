@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,6 +190,34 @@ def test_vendor_markers_follow_the_ranges_and_only_when_on():
     with tracer("d"):
         pass
     assert markers.log[4:] == [("push", "c"), ("pop",)]
+
+
+def test_nvtx_is_used_where_torch_sees_cuda_and_signposts_where_it_sees_metal(monkeypatch):
+    log = []
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(
+            is_available=lambda: True,
+            nvtx=SimpleNamespace(range_push=log.append, range_pop=lambda: log.append("pop")),
+        ),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: True)),
+        mps=SimpleNamespace(
+            profiler=SimpleNamespace(start=lambda **kw: log.append("start"), stop=lambda: log.append("stop"))
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    tracer = Tracer()
+    with tracer.record(), tracer("a"):
+        pass
+    assert log == ["start", "a", "pop", "stop"]
+    del log[:]
+    torch.cuda.is_available = torch.backends.mps.is_available = lambda: False
+    with tracer.record(), tracer("a"):
+        pass
+    monkeypatch.delitem(sys.modules, "torch")
+    with tracer.record(), tracer("a"):
+        pass
+    assert log == []
+    assert "torch" not in sys.modules  # tracing alone never imports it
 
 
 def test_a_bare_decorator_is_refused_instead_of_replacing_the_function(tracer):

@@ -82,8 +82,19 @@ def test_only_asked_for_work_is_done(survey, monkeypatch):
     calls = []
     real = adaptive.migrate
     monkeypatch.setattr(adaptive, "migrate", lambda *a, **k: calls.append(a[2].size) or real(*a, **k))
-    next(preview(survey, V, GRID, progressive=True, **OPTIONS))
+    stages = preview(survey, V, GRID, progressive=True, **OPTIONS)
+    next(stages)
     assert calls == [16 * 14]
+    next(stages)
+    assert len(calls) == 2
+
+
+def test_no_pillar_is_migrated_twice(survey, monkeypatch):
+    calls = []
+    real = adaptive.migrate
+    monkeypatch.setattr(adaptive, "migrate", lambda *a, **k: calls.append(a[2].size) or real(*a, **k))
+    found = preview(survey, V, GRID, **OPTIONS)
+    assert sum(calls) == found.computed.sum()
 
 
 def test_the_mask_is_grown_between_and_around():
@@ -102,7 +113,9 @@ def test_the_mask_is_grown_between_and_around():
 
 def test_a_silent_image_has_nothing_to_refine(survey):
     far = Grid((1000, 1200), 0, 9, 9, 25, 25, 3, 0.001, 0.0)
-    quiet = Survey.from_arrays(np.eye(survey.n_traces, 400), survey.source, survey.receiver, survey.dt)
+    late = np.zeros((survey.n_traces, 400))
+    late[:, -1] = 1.0  # what there is lies below the image
+    quiet = Survey.from_arrays(late, survey.source, survey.receiver, survey.dt)
     found = preview(quiet, V, far, phase_filter=False, **OPTIONS)
     assert not found.image.values.any()
     assert found.fraction == pytest.approx(9 / 81)

@@ -47,6 +47,20 @@ def test_volumes_are_their_gathers(image, tmp_path, monkeypatch):
     assert found.equals(again)
 
 
+def test_each_gather_is_analysed_with_its_own_velocity(image):
+    coarse = Grid((200, 250), 0, 2, 2, 50, 25, 2, 1.0)
+    i, j, _ = np.meshgrid(*map(range, coarse.shape), indexing="ij")
+    velocity = Velocity.cube(2300.0 + 100 * i + 50 * j, coarse)
+    found = analyse(image, velocity)
+    v = velocity.on_pillars(GRID.t, GRID.pillars).reshape(GRID.shape)
+    assert v[2, 1, 75] == pytest.approx(2450)
+    for i, j in ((0, 0), (2, 0), (2, 1)):
+        known = gathers.residual_moveout(
+            image.panels.values[i, j], GRID.t, image.panels.axis.rms_offset, v[i, j], fold=image.panels.fold[i, j]
+        )
+        assert found["moveout"].values[i, j] == pytest.approx(known.percent, abs=1e-3, nan_ok=True)
+
+
 def test_every_other_line(image):
     found = analyse(image, every=2)
     assert found["semblance"].shape == (2, 1, 150)

@@ -93,6 +93,13 @@ def test_tiles():
     assert folded.member[0] == folded.member[3] == folded.member[4]
 
 
+def test_offset_vectors_on_an_edge():
+    tiny = 1e-7
+    found = OffsetVectorTiles(100, 100).assign(shot([(100 - tiny, 100 - tiny), (100 + tiny, 100), (0, -tiny)]))
+    assert found.axis.labels == ("0 to 100 m, 0 to 100 m", "100 to 200 m, 100 to 200 m")
+    assert found.member.tolist() == [1, 1, 0]
+
+
 def test_tiles_turn_with_their_azimuth():
     rng = np.random.default_rng(0)
     vectors = rng.uniform(-900, 900, (200, 2))

@@ -105,9 +105,20 @@ def test_the_scan_finds_a_known_velocity_error():
 
 def test_a_maximum_at_the_end_of_the_scan_is_no_pick():
     v = np.full(T.shape, 2400.0)
-    late = gathers.moveout_times(np.array([0.4]), H, v[:1], 6.0)[:, 0] - 0.4
+    late = gathers.moveout_times(np.array([0.4]), H, v[:1], 3.3)[:, 0] - 0.4
     found = gathers.residual_moveout(gather(late, ((0.4, 1.0),)), T, H, v, percents=np.arange(-3, 3.1, 0.5))
+    assert found.semblance[200] > 0.9
     assert np.isnan(found.percent[200])
+
+
+def test_a_moveout_that_leads_most_bins_out_of_the_gather_says_nothing():
+    v = np.full(T.shape, 2400.0)
+    early = gather(events=((0.06, 1.0),))
+    panel = gathers.moveout_scan(early, T, H, v, percents=[0.0, 8.0])
+    assert panel[0, 30] > 0.99
+    left = np.isfinite(gathers.moveout_times(np.array([0.06]), H, v[:1], 8.0)).sum()
+    assert 0 < left < 4  # of eight: too few to agree
+    assert np.isnan(panel[1, 30])
 
 
 def test_moveout_times_are_the_two_hyperbolas():

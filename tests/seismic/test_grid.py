@@ -135,3 +135,99 @@ def test_wrong_grids_are_named(change, words):
     base = {"origin": (0, 0), "azimuth": 0, "nx": 2, "ny": 2, "dx": 25, "dy": 25, "nt": 10, "dt": 0.002}
     with pytest.raises(InputError, match=words.replace(".", r"\.")):
         Grid(**base | change)
+
+
+TIMES = {"nt": 5, "dt": 0.004, "t0": 0.1}
+
+
+def corners_of(grid):
+    x, y = grid.position([0, grid.nx - 1, grid.nx - 1, 0], [0, 0, grid.ny - 1, grid.ny - 1])
+    return np.stack([x, y], axis=1)
+
+
+def close(a, b, within=1e-3):
+    assert a.shape == b.shape
+    assert (a.inline, a.crossline, a.crossline_side) == (b.inline, b.crossline, b.crossline_side)
+    assert np.abs(a.pillars - b.pillars).max() < within
+    assert a.t == pytest.approx(b.t)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-179, 179), st.sampled_from(["right", "left"]), st.sampled_from([(7, 5), (1, 5), (7, 1), (40, 3)]))
+def test_four_corners_make_the_grid(azimuth, side, size):
+    side = side if min(size) > 1 else "right"
+    grid = Grid((431000.0, 6780000.0), azimuth, *size, 25.0, 12.5, **TIMES, crossline_side=side)
+    close(Grid.from_corners(corners_of(grid), 25.0, 12.5, **TIMES), grid)
+
+
+def test_corners_are_rounded_in_life():
+    grid = Grid((431000.3, 6780000.7), 37.0, 101, 51, 25.0, 25.0, **TIMES)
+    close(Grid.from_corners(np.round(corners_of(grid)), 25.0, 25.0, **TIMES), grid, within=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda c: c + np.array([[0, 0], [0, 0], [30, 0], [0, 0]]),
+            r"corner [1-4] is .* m from that of the nearest grid",
+        ),
+        (lambda c: c[[0, 2, 1, 3]], "in order around"),
+        (lambda c: c * 1.03, "whole numbers of 25 m"),
+        (lambda c: c[:3], r"give \(4, 2\)"),
+        (lambda c: c * np.nan, "finite"),
+        (lambda c: c + np.array([[0, 0], [400, 0], [400, 0], [0, 0]]), "more than 60 degrees|nearest grid"),
+    ],
+)
+def test_wrong_corners_are_named(change, words):
+    grid = Grid((0, 0), 0, 11, 21, 25.0, 25.0, **TIMES)
+    with pytest.raises(InputError, match=words):
+        Grid.from_corners(change(corners_of(grid)), 25.0, 25.0, **TIMES)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.floats(-179, 179),
+    st.sampled_from(["right", "left"]),
+    st.sampled_from([(100, 2), (500, -4)]),
+    st.sampled_from([(7, 1), (90, -3)]),
+)
+def test_three_bins_with_numbers_make_the_grid(azimuth, side, inline, crossline):
+    grid = Grid((431000.0, 6780000.0), azimuth, 9, 6, 12.5, 25.0, **TIMES, inline=inline, crossline=crossline,
+                crossline_side=side)  # fmt: skip
+    i, j = np.array([0, 8, 3]), np.array([0, 1, 5])
+    x, y = grid.position(i, j)
+    known = np.stack([grid.inlines[i], grid.crosslines[j], x, y], axis=1)
+    ranges = [(int(n[0]), int(n[-1]), step) for n, (_, step) in ((grid.inlines, inline), (grid.crosslines, crossline))]
+    close(Grid.from_lines(known, *ranges, **TIMES), grid)
+    numbers = grid.line_numbers(x, y)
+    assert numbers[0] == pytest.approx(grid.inlines[i], abs=1e-6)
+    assert numbers[1] == pytest.approx(grid.crosslines[j], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("known", "inline", "words"),
+    [
+        ([(1, 1, 0, 0), (2, 1, 25, 0)], (1, 9, 1), "three or more"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (3, 1, 50, 0)], (1, 9, 1), "not on one line"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 5, 25)], (1, 9, 1), r"axes meet at 78\.69 degrees"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 100, 10)], (1, 9, 1), "more than 60 degrees"),
+        ([(1, 1, 0, 0), (2, 1, 0, 0), (1, 2, 0, 25)], (1, 9, 1), "same coordinates"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 0, 25), (2, 2, 25, 60)], (1, 9, 1), "where a rectangular grid puts it"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 0, 25)], (1, 8, 2), "1 does not lead to 8 in steps of 2"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 0, 25)], (9, 1, 1), "9 does not lead to 1"),
+        ([(1, 1, 0, 0), (2, 1, 25, 0), (1, 2, 0, 25)], 9, "first number, last number and step"),
+        ([(1, 1, 0)], (1, 9, 1), r"give \(n, 4\)"),
+    ],
+)
+def test_wrong_line_numbers_are_named(known, inline, words):
+    with pytest.raises(InputError, match=words):
+        Grid.from_lines(known, inline, (1, 9, 1), **TIMES)
+
+
+def test_a_box_is_covered():
+    grid = Grid.from_box((1000, 2010), (500, 600), dx=25, dy=50, **TIMES)
+    assert (grid.shape, grid.origin) == ((5, 22, 5), (1000.0, 500.0))
+    assert [c.max() for c in grid.map] == [2050.0, 600.0]
+    with pytest.raises(InputError, match="lower limit first"):
+        Grid.from_box((5, 1), (0, 1), dx=1, dy=1, **TIMES)

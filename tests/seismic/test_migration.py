@@ -10,7 +10,7 @@ from elinvar.errors import InputError, UnknownKernel
 from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
-from elinvar.seismic import Grid, Survey, Velocity, lane, migrate, plan, synthetic
+from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -317,3 +317,29 @@ def test_one_sample_is_not_a_trace(survey):
     short = Survey.from_arrays(survey.read()[:, :1], survey.source, survey.receiver, survey.dt)
     with pytest.raises(InputError, match="1 sample"):
         migrate(short, V, GRID, device="cpu")
+
+
+def test_counting_blocks_is_what_they_are(survey):
+    mixed = Survey.from_arrays(
+        survey.read(), survey.source, survey.receiver, survey.dt, delay=0.001 * (np.arange(survey.n_traces) % 3)
+    )
+    bins = OffsetBins([0, 200]).assign(mixed)
+    steps = job.passes(mixed, GRID, V, Aperture(), bins, 5)
+    for size in (1, 7, 64, 1000):
+        items = list(job.blocks(mixed, steps, size))
+        assert job.count_blocks(mixed, steps, size) == len(items)
+        assert all(len(item.index) <= size and len(np.unique(mixed.delay[item.index])) == 1 for item in items)
+        assert [item.number for item in items if item.step == 1] == list(range(sum(i.step == 1 for i in items)))
+        assert sum(len(item.index) for item in items) == sum(len(step.index) for step in steps)
+
+
+def test_which_traces_sound():
+    traces = np.zeros((6, 50), np.float32)
+    traces[1, 7] = 1e-38  # its square is 0 in float32
+    traces[2, 49] = -1.0
+    traces[3, 0] = 3e38  # its square is infinite
+    traces[5] = 1e30
+    assert lane._sounding(traces).tolist() == [False, True, True, True, False, True]
+    for bad in (np.nan, np.inf, -np.inf):
+        traces[4, 3] = bad
+        assert lane._sounding(traces) is None

@@ -17,6 +17,7 @@ from elinvar.seismic import (
     pyramid,
     qc_report,
     synthetic,
+    viewer,
 )
 from elinvar.testing.browser import open_page
 
@@ -113,6 +114,17 @@ def test_a_silent_image_and_one_sample(survey, tmp_path):
     image = migrate(survey, V, far, phase_filter=False, device="cpu")
     image.values[:] = 0
     assert "Sections" in qc_report(image, survey, V, tmp_path / "report.html").read_text()
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize(("nx", "ny", "nt"), [(1, 9, 100), (9, 1, 100), (1, 1, 2)])
+def test_lines_and_single_traces(survey, nx, ny, nt, tmp_path):
+    x, y = (float(c) for c in survey.grid.position(4, 4))
+    grid = Grid((x, y), 30, nx, ny, 25, 25, nt, 0.004, 0.3)
+    image = migrate(survey, Velocity.constant(2500), grid, gathers=[0, 1000], device="cpu")
+    report = open_page(qc_report(image, survey, Velocity.constant(2500), tmp_path / "report.html"))
+    assert report.problems == ()
+    assert open_page(viewer.write_page(image, tmp_path / "view.html")).problems == ()
 
 
 def test_a_volume_too_large_to_read_says_so(image, tmp_path, monkeypatch):

@@ -151,7 +151,10 @@ def test_colours_gain_and_zoom_change_the_picture(image, tmp_path):
         before = tab.screenshot()
         tab.select_option("#colours", "gray")
         gray = tab.screenshot()
+        ends = [float(tab.text_content("#bar").rpartition("+")[2])]
         put(tab, "gain", 20)
+        ends.append(float(tab.text_content("#bar").rpartition("+")[2]))
+        assert ends[0] / ends[1] == pytest.approx(10, rel=0.01)  # 20 dB are a factor of ten
         loud = tab.screenshot()
         tab.keyboard.press("+")
         assert len({before, gray, loud, tab.screenshot()}) == 4
@@ -171,6 +174,8 @@ def test_a_known_amplitude_has_its_colour(tmp_path, image):
         assert tab.evaluate(pixel, [1.3, 10]) == [0x6B, 0x0B, 0x1F]  # the ends and the middle of "seismic"
         assert tab.evaluate(pixel, [1.3, 60]) == [0x0B, 0x2A, 0x6B]
         assert tab.evaluate(pixel, [1.3, 79]) == [0xFF, 0xFF, 0xFF]
+        put(tab, "gain", -20)  # a tenth of the way from white to the ends
+        assert tab.evaluate(pixel, [1.3, 10]) == pytest.approx([251, 234, 228], abs=2)
 
 
 def test_gathers_are_thinned_until_they_fit(image, tmp_path, monkeypatch):

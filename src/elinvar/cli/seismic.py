@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elinvar.cli import seismic_job, seismic_view
-from elinvar.cli.common import emit, progress, si, table
+from elinvar.cli import seismic_data, seismic_job, seismic_view
+from elinvar.cli.common import emit, progress, si
+from elinvar.cli.seismic_data import Endian, Header, Interval, Json, header_bytes, numbers, open_any, sides
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
-    from elinvar.seismic import Survey, Velocity
+    from elinvar.seismic import Velocity
 
 __all__ = ["app", "header_bytes"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prestack time migration: SEG-Y in, image out.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-File = Annotated[Path, typer.Argument(help="Prestack SEG-Y file.")]
-Header = Annotated[
-    list[str] | None,
-    typer.Option("--header", help="Where a trace header word is, e.g. sx=73 (may be repeated).", metavar="NAME=BYTE"),
-]
-Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
-Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
+File = Annotated[Path, typer.Argument(help="Prestack survey: SEG-Y, SU, or a Zarr folder.")]
 
 
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Show warnings as one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        finally:
-            for item in caught:
-                typer.echo(f"elinvar: warning: {item.message}", err=True)
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    """Read ``a,b,c`` or ``first:last:step``."""
-    try:
-        if ":" in text:
-            first, last, step = (float(part) for part in text.split(":"))
-            count = round((last - first) / step) + 1
-            return [first + i * step for i in range(count)] if count > 1 else [first]
-        return [float(part) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{option} {text!r} is neither numbers (0,400,800) nor first:last:step (0:800:200).") from None
-
-
-def _velocity(text: str, gradient: float, kind: str) -> Velocity:
-    """Read ``2500`` or ``ms:velocity,ms:velocity``."""
+def _velocity(text: str, gradient: float, kind: str | None) -> Velocity:
+    """Read ``2500``, ``ms:velocity,ms:velocity`` or the name of a velocity file."""
     from elinvar.seismic import Velocity
 
+    if Path(text).exists():
+        if gradient:
+            raise InputError("--gradient goes with one surface velocity, not with a velocity file; leave one out.")
+        return Velocity.open(text, kind)  # type: ignore[arg-type]
     try:
         pairs = [tuple(float(part) for part in pick.split(":")) for pick in text.split(",")]
     except ValueError:
@@ -67,29 +38,12 @@ def _velocity(text: str, gradient: float, kind: str) -> Velocity:
     if len(pairs) == 1 and len(pairs[0]) == 1:
         return Velocity.linear(pairs[0][0], gradient)
     if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise InputError(f"--velocity {text!r} is neither a number (2500) nor picks in ms:m/s (0:1800,1000:2400).")
+        raise InputError(
+            f"--velocity {text!r} is neither a number (2500), picks in ms:m/s (0:1800,1000:2400), nor a file."
+        )
     if gradient:
         raise InputError("--gradient goes with one surface velocity, not with a table of picks; leave one out.")
-    return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind)  # type: ignore[arg-type]
-
-
-def header_bytes(entries: list[str] | None) -> dict[str, int]:
-    """Read ``NAME=BYTE`` options."""
-    moved: dict[str, int] = {}
-    for entry in entries or []:
-        name, _, byte = entry.partition("=")
-        if not byte.strip().isdecimal():
-            raise InputError(f"--header {entry!r} is not NAME=BYTE; write for example --header sx=73.")
-        moved[name.strip()] = int(byte)
-    return moved
-
-
-def _open(path: Path, header: list[str] | None, endian: str, dt: float | None) -> Survey:
-    from elinvar.seismic import open_segy
-
-    moved = header_bytes(header)
-    with _sentences():
-        return open_segy(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
+    return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind or "rms")  # type: ignore[arg-type]
 
 
 @app.command()
@@ -98,7 +52,7 @@ def synth(
     dataset: Annotated[str, typer.Option(help="tiny, small, medium or large: 4 MB to 6.6 GB.")] = "small",
     noise: Annotated[float, typer.Option(help="Noise relative to the signal's peak.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    sample_format: Annotated[int, typer.Option("--format", help="1 (IBM float) or 5 (IEEE float).")] = 5,
+    sample_format: Annotated[int, typer.Option("--format", help="1 (IBM float), 5 (IEEE float) or 6 (double).")] = 5,
     json_: Json = False,
 ) -> None:
     """Write a survey with a known answer: a diffractor 800 m below the centre, in 2500 m/s."""
@@ -121,43 +75,13 @@ def synth(
 
 
 @app.command()
-def info(path: File, header: Header = None, endian: Endian = "auto", dt: Interval = None, json_: Json = False) -> None:
-    """Say what is in a file, what does not add up, and which grid would cover it."""
-    from elinvar.seismic import Grid
-
-    survey = _open(path, header, endian, dt)
-    grid = Grid.from_survey(survey)
-    found: dict[str, Any] = {
-        **survey.info(),
-        "suggested_grid": {
-            "origin_m": grid.origin, "azimuth_deg": grid.azimuth, "nx": grid.nx, "ny": grid.ny,
-            "dx_m": grid.dx, "dy_m": grid.dy, "nt": grid.nt, "dt_s": grid.dt,
-        },
-    }  # fmt: skip
-
-    def render() -> object:
-        flat = {**found, **{f"grid {k}": v for k, v in found.pop("suggested_grid").items()}}
-        flat.pop("suggested_grid", None)
-        return table([{"": name.replace("_", " "), "value": _plain(value)} for name, value in flat.items()])
-
-    emit(found, json_, render)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        between = "; " if any(isinstance(item, str) for item in value) else " to "
-        return between.join(_plain(item) for item in value) or "-"
-    return f"{value:,.10g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-@app.command()
 def migrate(  # one option per knob of the library: a long signature is the interface
     path: File,
     out: Annotated[Path, typer.Argument(help="Zarr folder to write; replaced when it exists.")],
     velocity: Annotated[
-        str, typer.Option("--velocity", "-v", help="m/s: 2500, or picks in ms:m/s such as 0:1800,1000:2400.")
+        str, typer.Option("--velocity", "-v", help="m/s: 2500, picks in ms:m/s such as 0:1800,1000:2400, or a file.")
     ],
-    kind: Annotated[str, typer.Option(help="What the picks are: rms, interval or average.")] = "rms",
+    kind: Annotated[str | None, typer.Option(help="What the values are: rms (default), interval or average.")] = None,
     gradient: Annotated[float, typer.Option(help="k of V = V0 + k z, in 1/s, with one velocity.")] = 0.0,
     bin_size: Annotated[str | None, typer.Option("--bin", help="Bin size in m: 25 or 25,12.5.")] = None,
     azimuth: Annotated[float | None, typer.Option(help="Of the +inline axis, degrees clockwise from north.")] = None,
@@ -180,21 +104,18 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     """Migrate a survey and write image, fold and gathers as Zarr."""
     from elinvar import seismic
 
-    survey = _open(path, header, endian, dt)
+    survey = open_any(path, header, endian, dt)
     step = survey.dt if dt_out is None else 1e-3 * dt_out
-    sides = None if bin_size is None else _numbers(bin_size, "--bin")
-    if sides is not None and len(sides) > 2:
-        raise InputError(f"--bin {bin_size!r} has {len(sides)} numbers; give one, or two with a comma.")
     grid = seismic.Grid.from_survey(
         survey,
-        bin_size=None if sides is None else (sides[0], sides[-1]),
+        bin_size=sides(bin_size),
         azimuth=azimuth,
         nt=None if t_max is None else round(1e-3 * t_max / step) + 1,
         dt=step,
     )
     field = _velocity(velocity, gradient, kind)
     aperture = seismic.Aperture(dip=dip, radius=radius, taper=taper)
-    edges = None if gathers is None else _numbers(gathers, "--gathers")
+    edges = None if gathers is None else numbers(gathers, "--gathers")
     job = seismic.plan(survey, field, grid, aperture=aperture, gathers=edges, kernel=kernel, device=device)
     if plan_only:
         emit(job, json_, lambda: str(job))
@@ -223,5 +144,6 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     emit(result, json_, lambda: line)
 
 
+seismic_data.register(app)
 seismic_job.register(app)
 seismic_view.register(app)

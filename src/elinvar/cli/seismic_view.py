@@ -54,10 +54,11 @@ def report(
     json_: Json = False,
 ) -> None:
     """Write a report a person can look at: sections, fold, gathers, survey, velocity, spectra."""
-    from elinvar.cli.seismic import _open, _velocity
+    from elinvar.cli.seismic import _velocity
+    from elinvar.cli.seismic_data import open_any
     from elinvar.seismic import qc_report
 
-    recorded = None if survey is None else _open(survey, header, endian, dt)
+    recorded = None if survey is None else open_any(survey, header, endian, dt)
     field = None if velocity is None else _velocity(velocity, gradient, kind)
     begin = time.perf_counter()
     path = qc_report(image, recorded, field, _beside(image, "report.html") if out is None else out)
@@ -138,15 +139,16 @@ def preview(  # one option per knob of the library: a long signature is the inte
 ) -> None:
     """Look before migrating: target lines alone, or the image coarse first and fine where something is."""
     from elinvar import seismic
-    from elinvar.cli.seismic import _numbers, _open, _velocity
+    from elinvar.cli.seismic import _velocity
+    from elinvar.cli.seismic_data import numbers, open_any
 
-    survey = _open(path, header, endian, dt)
+    survey = open_any(path, header, endian, dt)
     grid = _grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)
     options: dict[str, Any] = {"aperture": seismic.Aperture(dip=dip), "device": device}
     if inlines is not None or crosslines is not None:
         chosen = [
-            None if t is None else _numbers(t, o) for t, o in ((inlines, "--inlines"), (crosslines, "--crosslines"))
+            None if t is None else numbers(t, o) for t, o in ((inlines, "--inlines"), (crosslines, "--crosslines"))
         ]
         _target(survey, field, seismic.targets.lines(grid, *chosen), out, options, cost=cost, json_=json_)
         return
@@ -188,11 +190,11 @@ def _target(
 def _grid(
     survey: Survey, bin_size: str | None, azimuth: float | None, t_max: float | None, dt_out: float | None
 ) -> Grid:
-    from elinvar.cli.seismic import _numbers
+    from elinvar.cli.seismic_data import numbers
     from elinvar.seismic import Grid
 
     step = survey.dt if dt_out is None else 1e-3 * dt_out
-    sides = None if bin_size is None else _numbers(bin_size, "--bin")
+    sides = None if bin_size is None else numbers(bin_size, "--bin")
     if sides is not None and len(sides) > 2:
         raise InputError(f"--bin {bin_size!r} has {len(sides)} numbers; give one, or two with a comma.")
     return Grid.from_survey(

@@ -20,6 +20,7 @@ _HOME = {
     "Aperture": "aperture",
     "AzimuthSectors": "binning",
     "Checkpoint": "checkpoint",
+    "Coverage": "covering",
     "Grid": "grid",
     "Image": "image",
     "OffsetBins": "binning",
@@ -28,6 +29,8 @@ _HOME = {
     "SurveyWarning": "survey",
     "Velocity": "velocity",
     "analyse": "analysis",
+    "coverage": "covering",
+    "export_segy": "export",
     "illumination": "analysis",
     "migrate": "migration",
     "open_image": "volume",
@@ -46,6 +49,7 @@ __all__ = [
     "Aperture",
     "AzimuthSectors",
     "Checkpoint",
+    "Coverage",
     "Grid",
     "Image",
     "OffsetBins",
@@ -54,6 +58,8 @@ __all__ = [
     "SurveyWarning",
     "Velocity",
     "analyse",
+    "coverage",
+    "export_segy",
     "gathers",
     "illumination",
     "migrate",
@@ -80,6 +86,8 @@ if TYPE_CHECKING:
     from .archive import open_zarr
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
+    from .covering import Coverage, coverage
+    from .export import export_segy
     from .grid import Grid
     from .image import Image
     from .migration import migrate, plan

@@ -55,7 +55,16 @@ _SHARE = 0.03  # of the time, at most, goes into keeping
 _DISK = 500e6  # bytes per second, until the first writing has been timed
 _LOOKED_AT = 16  # traces whose samples are part of a survey's fingerprint
 _OURS = re.compile(r"job\.json|pass-\d+\.npz|lane-\d+\.npz|PAUSE|\.(job\.json|(pass|lane)-\d+\.npz)\.\w+\.part")
-_NEVER_SHOWN = {"values", "members", "pillars", "headers", "sampled", "modified_ns"}  # hashes and the like
+_LABELS = {  # hashes and the like, whose values say nothing
+    "survey.headers": "the survey's headers",
+    "survey.sampled": "the survey's samples",
+    "survey.file": "the survey's file",
+    "survey.file.bytes": "the survey's file",
+    "survey.file.modified_ns": "the survey's file",
+    "velocity.values": "velocity",
+    "gathers.members": "gathers",
+    "pillars": "grid",
+}
 
 
 class Checkpoint:
@@ -260,7 +269,7 @@ class Session:
 
     def _load(self, file: Path) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(file) as data:
+            with file.open("rb") as raw, np.load(raw) as data:
                 return {name: data[name] for name in data.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._damaged(file, error) from error
@@ -389,18 +398,12 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Name what differs, with both values where a person can read them; nothing twice."""
     old, new = _flat(dict(before)), _flat(dict(after))
-    found: dict[str, str] = {}
-    for name in {**old, **new}:
-        if old.get(name) == new.get(name):
-            continue
-        head, _, tail = name.rpartition(".")
-        if (tail or head) in _NEVER_SHOWN:
-            found.setdefault(head or name, head or name)
-            continue
-        values = " to ".join(_short(side.get(name)) for side in (old, new))
-        found[name] = f"{name} (from {values})"
-    # "velocity (values differ)" says nothing that "velocity.is (from 2500 to 2600 m/s)" does not.
-    return [text for name, text in found.items() if not any(other.startswith(f"{name}.") for other in found)]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    plain = [name for name in names if name not in _LABELS]
+    hidden = dict.fromkeys(_LABELS[name] for name in names if name in _LABELS)
+    # "velocity" says nothing that "velocity.is (from 2500 m/s to 2600 m/s)" does not.
+    found = [label for label in hidden if not any(name.startswith(f"{label}.") for name in plain)]
+    return [f"{name} (from {_short(old.get(name))} to {_short(new.get(name))})" for name in plain] + found
 
 
 def _short(value: Any) -> str:

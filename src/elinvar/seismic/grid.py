@@ -9,7 +9,8 @@ numbers growing to the north and crossline numbers to the east.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
 
-from ._check import choice, count, number, optional_library, points
+from ._check import choice, count, number, points
+from .bins import Bins, suggest_bins
 
 if TYPE_CHECKING:
     from .survey import Survey
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Bins", "Grid", "suggest_bins"]
 
 Floats = NDArray[np.float64]
-_SAMPLE = 20_000  # midpoints looked at for a bin suggestion
-_STANDARD_BINS = (3.125, 6.25, 12.5, 18.75, 20.0, 25.0, 30.0, 37.5, 50.0, 75.0, 100.0, 150.0, 200.0)
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ class Grid:
             np.asarray((east * across[0] + north * across[1]) / self.dy),
         )
 
+    def line_numbers(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+        """Return (fractional) inline and crossline numbers of map coordinates, broadcast."""
+        ix, iy = self.indices(x, y)
+        return self.inline[0] + self.inline[1] * ix, self.crossline[0] + self.crossline[1] * iy
+
     @cached_property
     def map(self) -> tuple[Floats, Floats]:
         """Map coordinates of all bins, two arrays of shape (nx, ny)."""
@@ -209,90 +214,194 @@ class Grid:
         # Micrometres: turning there and back leaves digits that no one measured.
         return cls((round(float(x), 6), round(float(y), 6)), turn, nx, ny, dx, dy, samples, step)
 
+    @classmethod
+    def from_box(
+        cls,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        *,
+        dx: float,
+        dy: float,
+        nt: int,
+        dt: float,
+        t0: float = 0.0,
+    ) -> Grid:
+        """Return the grid of azimuth 0 that covers a box of the map.
 
-@dataclass(frozen=True)
-class Bins:
-    """A suggestion for bins: spacing in metres, lattice direction in degrees, and whether there is a lattice at all."""
+        Parameters
+        ----------
+        x, y
+            West and east, south and north limits in metres. The first bin is at the south-west corner; the last ones
+            reach the other sides, or just beyond.
+        dx, dy
+            Spacing along the inline axis, which is north here, and along the crossline axis, east.
+        nt, dt, t0
+            Times, as for :class:`Grid`.
+        """
+        sides = [tuple(number("Grid.from_box", name, v) for v in side) for name, side in (("x", x), ("y", y))]
+        for name, (low, high) in zip("xy", sides, strict=True):
+            if high < low:
+                raise InputError(f"Grid.from_box: {name} is {(low, high)}; give the lower limit first.")
+        steps = [number("Grid.from_box", name, v, low=0.0, open_low=True) for name, v in (("dy", dy), ("dx", dx))]
+        ny, nx = (math.ceil((high - low) / s - 1e-9) + 1 for (low, high), s in zip(sides, steps, strict=True))
+        return cls((sides[0][0], sides[1][0]), 0.0, nx, ny, dx, dy, nt, dt, t0)
 
-    dx: float
-    dy: float
-    azimuth: float
-    regular: bool
+    @classmethod
+    def from_corners(
+        cls,
+        corners: ArrayLike,
+        dx: float,
+        dy: float,
+        *,
+        nt: int,
+        dt: float,
+        t0: float = 0.0,
+        inline: tuple[int, int] = (1, 1),
+        crossline: tuple[int, int] = (1, 1),
+        tolerance: float | None = None,
+    ) -> Grid:
+        """Return the grid whose outer bin centres are four corners of a rectangle, however it is turned.
+
+        Parameters
+        ----------
+        corners
+            Map coordinates in metres, shape (4, 2), in order around the rectangle: the first is the first bin, the
+            inline axis runs from it to the second, the crossline axis to the fourth.
+        dx, dy
+            Spacing along the first and along the second side.
+        nt, dt, t0, inline, crossline
+            As for :class:`Grid`.
+        tolerance
+            How far a corner may be from the grid's, in metres; by default a tenth of a bin, 1 m at least.
+
+        Raises
+        ------
+        InputError
+            The corners are no rectangle, or its sides are not whole numbers of bins; the message names the corner.
+        """
+        operation = "Grid.from_corners"
+        place = points(operation, "corners", corners, 4)
+        steps = [number(operation, name, v, low=0.0, open_low=True) for name, v in (("dx", dx), ("dy", dy))]
+        along, across = place[1] - place[0] + place[2] - place[3], place[3] - place[0] + place[2] - place[1]
+        nx, ny = (round(0.5 * float(np.hypot(*v)) / s) + 1 for v, s in zip((along, across), steps, strict=True))
+        numbered = [(0, 0), (nx - 1, 0), (nx - 1, ny - 1), (0, ny - 1)]
+        found = np.concatenate([np.array(numbered, np.float64), place], axis=1)
+        grid = _fitted(operation, found, along, across, (nx, ny), steps, (nt, dt, t0), inline, crossline)
+        allowed = _tolerance(operation, tolerance, steps)
+        off = np.hypot(*(np.stack(grid.position(found[:, 0], found[:, 1]), axis=1) - place).T)
+        if off.max() > allowed:
+            sides = " and ".join(f"{0.5 * float(np.hypot(*v)):.1f} m" for v in (along, across))
+            raise InputError(
+                f"{operation}: corner {int(off.argmax()) + 1} is {off.max():.1f} m from that of the nearest grid "
+                f"({allowed:g} m is allowed): the sides, {sides}, must be whole numbers of {dx:g} m and {dy:g} m bins "
+                "at right angles, and the corners in order around; correct them, or pass tolerance=."
+            )
+        return grid
+
+    @classmethod
+    def from_lines(
+        cls,
+        known: ArrayLike,
+        inline: tuple[int, int, int],
+        crossline: tuple[int, int, int],
+        *,
+        nt: int,
+        dt: float,
+        t0: float = 0.0,
+        tolerance: float | None = None,
+    ) -> Grid:
+        """Return the grid of a survey's inline and crossline numbers, from the coordinates of some of its bins.
+
+        Parameters
+        ----------
+        known
+            Inline number, crossline number, x and y of three or more bins that are not on one line, shape (n, 4).
+        inline, crossline
+            First number, last number and step: ``(100, 580, 2)``. A step may be negative. The +inline axis points the
+            way in which inline numbers change by one step, whichever side the crosslines are on.
+        nt, dt, t0
+            Times, as for :class:`Grid`.
+        tolerance
+            How far one of the bins may be from where the grid puts it, in metres; by default a tenth of a bin, 1 m at
+            least.
+
+        Raises
+        ------
+        InputError
+            Too few bins or all on one line, axes that do not meet at right angles, numbers that do not step to the end.
+        """
+        operation = "Grid.from_lines"
+        rows = np.asarray(known, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all():
+            raise InputError(f"{operation}: known has shape {rows.shape}; give (n, 4): inline, crossline, x, y.")
+        ranges = [_range(operation, name, v) for name, v in (("inline", inline), ("crossline", crossline))]
+        index = (rows[:, :2] - [r[0] for r in ranges]) / [r[2] for r in ranges]
+        columns = np.concatenate([np.ones((len(rows), 1)), index], axis=1)
+        if len(rows) < 3 or np.linalg.matrix_rank(columns - columns.mean(axis=0)) < 2:
+            raise InputError(f"{operation}: {len(rows)} bins are known; give three or more that are not on one line.")
+        fit, *_ = np.linalg.lstsq(columns, rows[:, 2:] - rows[0, 2:], rcond=None)
+        along, across = fit[1], fit[2]
+        steps = [float(np.hypot(*v)) for v in (along, across)]
+        if min(steps) <= 0.0:
+            raise InputError(f"{operation}: bins of different numbers have the same coordinates; correct them.")
+        numbers = [(r[0], r[2]) for r in ranges]
+        sizes = tuple((r[1] - r[0]) // r[2] + 1 for r in ranges)
+        found = np.concatenate([index, rows[:, 2:]], axis=1)
+        grid = _fitted(operation, found, along, across, (sizes[0], sizes[1]), steps, (nt, dt, t0), *numbers)
+        # What is known may lie close together: the corners show what its errors become.
+        corners = np.array([(i, j) for i in (0, sizes[0] - 1) for j in (0, sizes[1] - 1)], np.float64)
+        places = np.concatenate([rows[:, 2:], rows[0, 2:] + fit[0] + corners @ fit[1:]])
+        index = np.concatenate([index, corners])
+        off = np.hypot(*(np.stack(grid.position(index[:, 0], index[:, 1]), axis=1) - places).T)
+        allowed = _tolerance(operation, tolerance, steps)
+        if off.max() > allowed:
+            turn = math.degrees(math.acos(float(np.clip(along @ across / (steps[0] * steps[1]), -1, 1))))
+            worst = [int(r[0] + r[2] * i) for r, i in zip(ranges, index[int(off.argmax())], strict=True)]
+            raise InputError(
+                f"{operation}: inline {worst[0]}, crossline {worst[1]} is {off.max():.1f} m from where a rectangular "
+                f"grid puts it ({allowed:g} m is allowed; the axes meet at {turn:.2f} degrees); correct the "
+                "coordinates, or pass tolerance=."
+            )
+        return grid
 
 
-def suggest_bins(midpoints: ArrayLike) -> Bins:
-    """Suggest bins for midpoints of shape (n, 2).
-
-    A lattice is found from the vectors between nearest neighbours: their common direction modulo 90 degrees is the
-    azimuth (in -45..45); a least-squares fit of the whole lattice gives the spacing. Without one (irregular land
-    geometry) the suggestion is the standard size next to the square root of area per distinct midpoint.
-    """
-    place = np.unique(np.round(points("suggest_bins", "midpoints", midpoints), 2), axis=0)
-    if len(place) < 2:
-        return Bins(25.0, 25.0, 0.0, regular=False)
-    tree = optional_library("scipy.spatial", "suggest_bins").cKDTree(place)
-    chosen = place[:: max(1, len(place) // _SAMPLE)]
-    distance, neighbour = tree.query(chosen, k=2)
-    vector = place[neighbour[:, 1]] - chosen
-    # Four times the angle makes directions 90 degrees apart equal, so the mean is that of the lattice.
-    angle = np.arctan2(vector[:, 0], vector[:, 1])
-    mean = np.mean(np.exp(4j * angle))
-    nearest = float(np.median(distance[:, 1]))
-    if abs(mean) < 0.9 or np.percentile(distance[:, 1], 90) > 1.1 * nearest:
-        area = max(float(np.ptp(place[:, 0]) * np.ptp(place[:, 1])), nearest * nearest)
-        size = min(_STANDARD_BINS, key=lambda s: abs(math.log(s / math.sqrt(area / len(place)))))
-        return Bins(size, size, 0.0, regular=False)
-    azimuth = math.degrees(np.angle(mean)) / 4.0
-    frame = Grid((0.0, 0.0), azimuth, 1, 1, 1.0, 1.0, 1, 1.0)
-    middle = place[np.argmin(np.square(place - place.mean(axis=0)).sum(axis=1))]
-    steps = [
-        _step((place - middle) @ axis, (place - middle) @ other, nearest)
-        for axis, other in ((frame.axes[0], frame.axes[1]), (frame.axes[1], frame.axes[0]))
-    ]
-    known = [s for s in steps if s is not None] or [nearest]
-    dx, dy = (known[0] if s is None else s for s in steps)
-    along = np.array([dx * frame.axes[0], dy * frame.axes[1]])
-    along, number_of = _fit_lattice(place - middle, along)
-    longest = int(np.argmax(number_of * np.hypot(*along.T)))
-    # The crossline axis points 90 degrees further.
-    fitted = math.degrees(math.atan2(along[longest, 0], along[longest, 1])) - 90.0 * longest
-    azimuth = (fitted + 180.0) % 360.0 - 180.0
-    sizes = [_tidy(float(np.hypot(*step)), int(n)) for step, n in zip(along, number_of, strict=True)]
-    return Bins(sizes[0], sizes[1], _tidy(azimuth, 10) + 0.0, regular=True)
+def _tolerance(operation: str, given: float | None, steps: Sequence[float]) -> float:
+    return max(1.0, 0.1 * min(steps)) if given is None else number(operation, "tolerance", given, low=0.0)
 
 
-def _step(coordinate: Floats, across: Floats, nearest: float) -> float | None:
-    """Return the usual gap between distinct values near the middle; None when there is but one value anywhere."""
-    reach = 10.0 * nearest
-    while True:
-        # Far from the middle, the error of the azimuth would smear values of one line into many.
-        gaps = np.diff(np.sort(coordinate[(np.abs(coordinate) <= reach) & (np.abs(across) <= reach)]))
-        gaps = gaps[gaps > 0.2 * nearest]
-        if gaps.size or reach > max(np.abs(coordinate).max(), np.abs(across).max()):
-            return float(np.median(gaps)) if gaps.size else None
-        reach *= 3.0
+def _range(operation: str, name: str, given: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Check first, last and step of line numbers."""
+    try:
+        first, last, step = (int(v) for v in given)
+    except (TypeError, ValueError):
+        raise InputError(f"{operation}: {name} is {given!r}; give first number, last number and step.") from None
+    if step == 0 or (last - first) % step or (last - first) // step < 0:
+        raise InputError(f"{operation}: {name} {first} does not lead to {last} in steps of {step}; correct them.")
+    return first, last, step
 
 
-def _fit_lattice(place: Floats, along: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Refine two lattice vectors by least squares, from the middle outwards, so that no index is ever ambiguous.
-
-    `place` is relative to one of the points. Returns the vectors (2, 2) and how many steps the points span along each.
-    """
-    away = np.hypot(*place.T)
-    reach = 10.0 * float(np.hypot(*along.T).max())
-    while True:
-        near = place[away <= reach]
-        index = np.round(near @ np.linalg.inv(along))
-        spans = np.ptp(index, axis=0)
-        columns = np.concatenate([np.ones((len(near), 1)), index], axis=1)
-        fit, *_ = np.linalg.lstsq(columns, near, rcond=None)
-        along = np.where((spans > 0)[:, None], fit[1:], along)
-        if reach >= away.max():
-            return along, spans.astype(np.int64)
-        reach *= 3.0
-
-
-def _tidy(value: float, n: int) -> float:
-    """Round to the hundredth where that moves nothing by more than a centimetre over `n` steps."""
-    short = round(value, 2)
-    return short if abs(value - short) * max(n, 1) < 0.01 else round(value, 6)
+def _fitted(
+    operation: str,
+    known: Floats,
+    along: Floats,
+    across: Floats,
+    sizes: tuple[int, int],
+    steps: Sequence[float],
+    times: tuple[int, float, float],
+    inline: tuple[int, int],
+    crossline: tuple[int, int],
+) -> Grid:
+    """Return the rectangular grid nearest to bins at known indices: rows of (ix, iy, x, y)."""
+    turning = float(along[0] * across[1] - along[1] * across[0])
+    right = turning <= 0.0
+    # The mean of both axes' directions, the second one turned back onto the first.
+    back = np.array([-across[1], across[0]]) if right else np.array([across[1], -across[0]])
+    lengths = [float(np.hypot(*v)) for v in (along, back)]
+    if lengths[0] > 0 and lengths[1] > 0 and float(along @ back) <= 0.5 * lengths[0] * lengths[1]:
+        raise InputError(f"{operation}: the axes are more than 60 degrees from a right angle; correct the coordinates.")
+    azimuth = math.degrees(math.atan2(float(along[0] + back[0]), float(along[1] + back[1])))
+    side: Literal["right", "left"] = "right" if right else "left"
+    (nx, ny), (dx, dy), (nt, dt, t0) = sizes, steps, times
+    frame = Grid((0.0, 0.0), azimuth, nx, ny, dx, dy, nt, dt, t0, inline, crossline, side)
+    shift = (known[:, 2:] - np.stack(frame.position(known[:, 0], known[:, 1]), axis=1)).mean(axis=0)
+    return replace(frame, origin=(round(float(shift[0]), 6), round(float(shift[1]), 6)))

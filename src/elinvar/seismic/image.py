@@ -226,6 +226,17 @@ class Image:
                 data.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         self.timing = replace(self.timing, store=self.timing.store + time.perf_counter() - start)
 
+    def to_segy(
+        self, path: str | os.PathLike[str], *, of: str = "image", sample_format: int = 5, endian: str = "big"
+    ) -> None:
+        """Write the stack (or ``of="fold"``, ``"gathers"``) as SEG-Y; see :func:`~elinvar.seismic.export_segy`."""
+        from .export import export_segy
+
+        start = time.perf_counter()
+        with trace("seismic.store"):
+            export_segy(self, path, of=of, sample_format=sample_format, endian=endian)
+        self.timing = replace(self.timing, store=self.timing.store + time.perf_counter() - start)
+
     def _labelled(
         self, name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: dict[str, Any]
     ) -> xr.DataArray:

@@ -32,6 +32,7 @@ __all__ = ["Item", "Job", "Layout", "Pass", "block_size", "blocks", "describe", 
 
 Indices = NDArray[np.int64]
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
+_BLOCKS_PER_LANE = 8  # at least, where there are traces enough: devices finish together
 _PER_TRACE = 120  # bytes of geometry on the way to a list of passes: midpoints in two frames, flags, positions
 
 
@@ -217,6 +218,15 @@ def blocks(survey: Survey, plan: Sequence[Pass], size: int, first_pass: int = 0)
                 number += 1
 
 
+def count_blocks(survey: Survey, plan: Sequence[Pass], size: int) -> int:
+    """Return how many items :func:`blocks` yields."""
+    total = 0
+    for step in plan:
+        starts = np.flatnonzero(np.diff(survey.delay[step.index], prepend=np.nan))
+        total += int((-(-np.diff(starts, append=len(step.index)) // size)).sum())
+    return total
+
+
 def describe(
     options: Options,
     kernel: Kernel,
@@ -248,7 +258,9 @@ def describe(
     whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
     block = block_size(survey.n_samples, traces, kernel.device.profile) if layout is None else layout.block
-    count = sum(1 for _ in blocks(survey, whole, block))
+    if lanes > 1 and layout is None:
+        block = min(block, max(64, -(-traces // (_BLOCKS_PER_LANE * lanes)) // 64 * 64))
+    count = count_blocks(survey, whole, block)
     work = estimate_contributions(survey, grid, velocity, options.aperture, whole)
     trace_bytes = 4 * survey.n_samples
     per_lane = RuntimeJob(

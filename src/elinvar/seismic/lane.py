@@ -41,12 +41,14 @@ class State:
     """How far a lane is: all of passes before `step`, and `blocks` of its items in that one.
 
     `image` and `fold` are what those blocks left, (pillars of the pass, times); None at the beginning of a pass.
+    `fresh` says that they are nobody else's.
     """
 
     step: int = 0
     blocks: int = 0
     image: NDArray[np.float32] | None = None
     fold: NDArray[np.int32] | None = None
+    fresh: bool = False
 
 
 class Board(Protocol):
@@ -63,7 +65,17 @@ class Board(Protocol):
 
 
 class Lane(ABC):
-    """See the module. `step` and `blocks` say how far it is, `seconds` has one clock per thread that writes it."""
+    """See the module.
+
+    Attributes
+    ----------
+    step, blocks
+        How far it is.
+    sounding
+        Traces so far that are not zero throughout.
+    seconds
+        One clock per thread that writes it.
+    """
 
     def __init__(self, options: Options, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
         self.options = options
@@ -72,6 +84,7 @@ class Lane(ABC):
         self.number = number
         self.step = 0
         self.blocks = 0
+        self.sounding = 0
         self.seconds = dict.fromkeys(CLOCKS, 0.0)
 
     def run(self, board: Board, start: State) -> None:
@@ -159,7 +172,7 @@ class DeviceLane(Lane):
         """Return how far it is."""
         n = self.pillars
         image, fold = (to_host(x[:n]).numpy() for x in (self.image, self.fold))
-        return State(self.step, self.blocks, image, fold)
+        return State(self.step, self.blocks, image, fold, fresh=self.device.kind != "cpu")
 
     def absorb(self, other: Lane) -> None:
         """Add another device's image of the same pass to this one's."""
@@ -185,13 +198,13 @@ class DeviceLane(Lane):
         """Read samples, drop silent traces, refuse broken ones, and move coordinates to the local frame."""
         begin = time.perf_counter()
         block = self.options.survey.block(item.index)
-        if not np.isfinite(block.traces).all():
+        sounding = _sounding(block.traces)
+        if sounding is None:
             bad = int(item.index[np.flatnonzero(~np.isfinite(block.traces).all(axis=1))[0]])
             raise InputError(
                 f"migrate: trace {bad} of {self.options.survey.name} has samples that are not finite; repair the file, "
                 "or leave the trace out with survey.select()."
             )
-        sounding = block.traces.any(axis=1)
         local = [self.options.grid.local(end[sounding]).astype(np.float32) for end in (block.source, block.receiver)]
         samples = block.traces if sounding.all() else block.traces[sounding]
         source, receiver = (torch.from_numpy(end) for end in local)
@@ -242,6 +255,7 @@ class DeviceLane(Lane):
         """Add one block to the resident image."""
         if not len(result.traces):
             return
+        self.sounding += len(result.traces)
         n = self.pillars
         begin = time.perf_counter()
         with trace("seismic.kernel", traces=len(result.traces), pillars=n):
@@ -273,3 +287,17 @@ class DeviceLane(Lane):
             torch.cuda.current_stream(self.device.torch).synchronize()
         elif self.device.kind == "mps":
             self.device.synchronize()
+
+
+def _sounding(traces: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Return which traces are not zero throughout, or None when a sample is not finite."""
+    # One pass over memory; only what over- or underflows in it is looked at sample by sample.
+    energy = np.einsum("ij,ij->i", traces, traces)
+    odd = ~(np.isfinite(energy) & (energy > 0))
+    sounding: NDArray[np.bool_] = ~odd
+    if odd.any():
+        rest = traces[odd]
+        if not np.isfinite(rest).all():
+            return None
+        sounding[odd] = rest.any(axis=1)
+    return sounding

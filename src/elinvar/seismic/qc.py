@@ -333,7 +333,7 @@ class _Report:
         both = [("RMS", rms[0, 0], 1e3 * t), ("interval", layer[0, 0], middle)]
         with page.row():
             page.figure(
-                curves(both, "velocity (m/s)", "two-way time (ms)", down=True),
+                curves(both, "velocity (m/s)", "two-way time (ms)", down=True, xrange=_around(rms, layer)),
                 f"At inline {volume.inlines[i]}, crossline {volume.crosslines[j]}.",
             )
             _, section = layers(velocity, t, volume.map[i][None])
@@ -382,6 +382,12 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple, np.ndarray)):
         return ", ".join(str(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _around(*values: Floats) -> tuple[float, float]:
+    """Return an axis range that holds some velocities; a constant one lies in its middle."""
+    known = np.concatenate([v[np.isfinite(v)].ravel() for v in values])
+    return 0.97 * float(known.min()), 1.03 * float(known.max())
 
 
 def _flat(values: Floats) -> str:

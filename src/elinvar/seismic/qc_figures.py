@@ -136,6 +136,7 @@ def curves(
     *,
     down: bool = False,
     height: int = 420,
+    xrange: tuple[float, float] | None = None,
     yrange: tuple[float, float] | None = None,
 ) -> Any:
     """Draw curves (name, x, y); `down` makes y grow downwards, as time does."""
@@ -150,6 +151,8 @@ def curves(
     )
     for name, x, y in lines:
         figure.add_scatter(x=np.asarray(x).tolist(), y=np.asarray(y).tolist(), mode="lines", name=name)
+    if xrange is not None:
+        figure.update_xaxes(range=list(xrange))
     if yrange is not None:
         figure.update_yaxes(range=list(yrange))
     return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elinvar.errors import Cancelled
+from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.trace import trace
 
 from .image import Gathers, Image, Timing
@@ -70,6 +70,7 @@ class Run:
                 self.lanes[0].run(self, starts[0])
             else:
                 self._side_by_side(starts)
+        self._check_sound(anew=not starts[0].step and not any(start.blocks for start in starts))
         # Lanes work at the same time: the slowest one's clocks are the job's.
         clock = {name: max(lane.seconds[name] for lane in self.lanes) for name in CLOCKS}
         timing = Timing(
@@ -83,6 +84,15 @@ class Run:
         bins = self.options.bins
         members = [] if bins is None else [self._traces_in(number) for number in range(len(bins))]
         return self.volumes.image(self.options.grid, bins, members, timing, self.job, self.options.attributes())
+
+    def _check_sound(self, *, anew: bool) -> None:
+        """Refuse to call an image what holds nothing because no trace does."""
+        if anew and not any(lane.sounding for lane in self.lanes):
+            survey = self.options.survey
+            raise InputError(
+                f"migrate: all {self.job.traces} traces of {survey.name} near the grid are zero throughout; there is "
+                "nothing to image: check the file."
+            )
 
     def _traces_in(self, number: int) -> int:
         """Count the traces of a gather bin; tiles may share some."""
@@ -180,7 +190,7 @@ class Run:
             state, step = first.state(), self.steps[first.step]
             assert state.image is not None
             assert state.fold is not None
-            self.volumes.add(step, state.image, state.fold)
+            self.volumes.add(step, state.image, state.fold, fresh=state.fresh)
             if self.session is not None:
                 if step.bin is None and self.options.bins is not None:
                     # Bins will be added to this part of the stack, and nothing else holds it.
@@ -231,13 +241,18 @@ class Volumes:
     """Host arrays that passes are added to, in pass order: the same bits whatever the timing."""
 
     def __init__(self, pillars: int, bins: int, nt: int) -> None:
+        self.empty = True
         self.stack = np.zeros((pillars, nt), np.float32)
         self.fold = np.zeros((pillars, nt), np.int32)
         self.panels = np.zeros((pillars, bins, nt), np.float32)
         self.panel_fold = np.zeros((pillars, bins, nt), np.int32)
 
-    def add(self, step: Pass, image: NDArray[np.float32], fold: NDArray[np.int32]) -> None:
-        """Add one pass to the stack and, when it belongs to a bin, to its gather."""
+    def add(self, step: Pass, image: NDArray[np.float32], fold: NDArray[np.int32], *, fresh: bool = False) -> None:
+        """Add one pass to the stack and, when it belongs to a bin, to its gather; `fresh` arrays may be kept."""
+        if fresh and self.empty and self.panels.shape[1] == 0 and len(image) == len(self.stack):
+            self.stack, self.fold, self.empty = image, fold, False
+            return
+        self.empty = False
         self.stack[step.pillars] += image
         self.fold[step.pillars] += fold
         if step.bin is not None:

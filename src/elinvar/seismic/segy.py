@@ -20,7 +20,7 @@ __all__ = ["FORMATS", "HEADER_BYTES", "SegyHeaders", "SegyTraces", "byte_order",
 
 #: Sample format codes that are read and written.
 FORMATS = {1: "IBM float", 2: "int32", 3: "int16", 5: "IEEE float", 6: "IEEE double", 8: "int8"}
-_BINARY_DT, _BINARY_FORMAT, BINARY_SYSTEM = 3217, 3225, 3255
+BINARY_DT, _BINARY_FORMAT, BINARY_SYSTEM = 3217, 3225, 3255
 _HEADER_END = 3600
 _TEXT = 3200
 
@@ -92,7 +92,7 @@ def read_headers(
     order = byte_order(place, endian)
     with opened(place, order) as file:
         trace_dt = np.unique(words(file, place, {"dt": TRACE_DT})["dt"])
-        step = interval("open_segy", place, int(file.bin[_BINARY_DT]), trace_dt, dt)
+        step = interval("open_segy", place, int(file.bin[BINARY_DT]), trace_dt, dt)
         shape = (int(file.tracecount), len(file.samples))
         feet = int(file.bin[BINARY_SYSTEM]) == 2
         label = FORMATS[int(file.format)]

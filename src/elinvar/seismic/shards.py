@@ -69,6 +69,7 @@ class ShardImage:
 
     step: int
     count: int
+    sounding: int
     image: NDArray[np.float32]
     fold: NDArray[np.int32]
     seconds: dict[str, float]
@@ -111,16 +112,12 @@ def _portable(survey: Survey, index: NDArray[np.int64]) -> Survey:
     """Return some traces of a survey in a form that another process can read: a file by its full path, else samples."""
     part = survey.select(index)
     inner: Any = part.traces
-    chosen = np.arange(len(index))
-    while not hasattr(inner, "path") and hasattr(inner, "traces") and hasattr(inner, "index"):
-        chosen = inner.index[chosen]
-        inner = inner.traces
-    path = getattr(inner, "path", None)
-    if path is None:
+    while not hasattr(inner, "path") and hasattr(inner, "traces"):
+        inner = inner.traces  # a selection of a selection
+    if not hasattr(inner, "path"):
         part.traces = ArrayTraces(part.traces.read(np.arange(len(index))))
-    elif not Path(path).is_absolute():
-        part = survey.select(index)
-        part.traces = replace(part.traces, traces=_absolute(part.traces.traces))  # type: ignore[type-var,attr-defined]
+    elif not Path(inner.path).is_absolute():
+        part.traces = _absolute(part.traces)
     return part
 
 
@@ -140,7 +137,7 @@ def migrate_shard(shard: Shard) -> ShardImage:
     board = _Solo(shard.options.survey, step, job.block)
     lane.run(board, State())
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return ShardImage(shard.step, shard.count, board.image, board.fold, lane.seconds, worker)
+    return ShardImage(shard.step, shard.count, lane.sounding, board.image, board.fold, lane.seconds, worker)
 
 
 class _Solo:
@@ -217,6 +214,7 @@ class ShardLane(Lane):
         self.fold = np.zeros(shape, np.int32) if start.fold is None else start.fold
 
     def _add(self, result: ShardImage) -> None:
+        self.sounding += result.sounding
         self.image += result.image
         self.fold += result.fold
         mine = self._clocks[result.worker]

@@ -16,7 +16,7 @@ from .headers import HEADER_BYTES
 from .survey import Survey, from_file
 from .tracefile import TRACE_DT, SegyTraces, geometry, interval, moved, opened, words
 
-__all__ = ["open_su"]
+__all__ = ["open_su", "su_byte_order"]
 
 #: Seismic Unix uses bytes 181 to 240 for other things than SEG-Y does.
 SU_BYTES = {name: byte for name, byte in HEADER_BYTES.items() if byte <= 180}
@@ -56,7 +56,7 @@ def open_su(
     """
     place = Path(path)
     where = moved("open_su", SU_BYTES, header_bytes)
-    order = _byte_order(place, endian)
+    order = su_byte_order(place, endian)
     with opened(place, order, "su") as file:
         trace_dt = np.unique(words(file, place, {"dt": TRACE_DT})["dt"])
         step = interval("open_su", place, None, trace_dt, dt)
@@ -66,7 +66,7 @@ def open_su(
     return from_file(SegyTraces(place, order, shape, "su"), found, step, bin_size=bin_size)
 
 
-def _byte_order(path: Path, endian: str) -> str:
+def su_byte_order(path: Path, endian: str) -> str:
     """Return the byte order in which the file is a whole number of traces."""
     choice("open_su", "endian", endian, ("auto", "big", "little"))
     try:

@@ -6,62 +6,33 @@ value beside ``t[i]`` holds from ``t[i-1]`` (or 0) down to ``t[i]``, and the las
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
 
-from ._check import choice, number
+from ._check import choice, number, points
+from .velocity_kinds import BOUNDS, KINDS, Kind, check_bounds, convert, dix
 
 if TYPE_CHECKING:
     from .grid import Grid
 
-__all__ = ["BOUNDS", "Kind", "Velocity", "dix"]
+__all__ = ["BOUNDS", "Kind", "Velocity", "convert", "dix"]
 
-Kind = Literal["rms", "interval", "average"]
 Floats = NDArray[np.float64]
-KINDS = ("rms", "interval", "average")
-#: Accepted velocities in m/s unless `bounds` says otherwise: below are typing errors, above are feet or km/s mistakes.
-BOUNDS = (100.0, 12000.0)
-
-
-def dix(t: ArrayLike, v_rms: ArrayLike) -> Floats:
-    """Return the interval velocities of the layers that end at `t` (Dix 1955).
-
-    ``v_i^2 = (V_i^2 t_i - V_{i-1}^2 t_{i-1}) / (t_i - t_{i-1})``
-
-    Parameters
-    ----------
-    t
-        Two-way times in seconds, strictly increasing, shape (n,).
-    v_rms
-        RMS velocities in m/s, shape (n,) or (..., n).
-
-    Raises
-    ------
-    InputError
-        Between two times the RMS velocity falls too fast for any layer to exist.
-    """
-    times, v = np.asarray(t, dtype=np.float64), np.asarray(v_rms, dtype=np.float64)
-    energy = np.square(v) * times
-    before = np.concatenate([np.zeros_like(energy[..., :1]), energy[..., :-1]], axis=-1)
-    thickness = np.diff(times, prepend=0.0)
-    square = np.divide(energy - before, thickness, out=np.square(v).copy(), where=thickness > 0)
-    if (square <= 0).any():
-        i = int(np.unravel_index(int(np.argmin(square)), square.shape)[-1])
-        raise InputError(
-            f"dix: the RMS velocity falls too fast between {times[max(i - 1, 0)]:g} s and {times[i]:g} s for any layer "
-            "to exist there; smooth the velocity or correct that pick."
-        )
-    return np.asarray(np.sqrt(square), np.float64)
 
 
 class Velocity(ABC):
-    """A velocity field; build one with :meth:`constant`, :meth:`table`, :meth:`linear` or :meth:`cube`."""
+    """A velocity field; make one with :meth:`constant`, :meth:`linear`, :meth:`table`, :meth:`functions`, :meth:`cube`.
+
+    :meth:`open` reads one from a file.
+    """
 
     #: True when the velocity changes along the map.
     varies_laterally = False
@@ -70,7 +41,7 @@ class Velocity(ABC):
     def constant(v: float, *, bounds: tuple[float, float] = BOUNDS) -> Velocity:
         """Return one velocity everywhere, in m/s."""
         value = number("Velocity.constant", "v", v)
-        _bounded("Velocity.constant", np.asarray(value), bounds)
+        check_bounds("Velocity.constant", np.asarray(value), bounds)
         return _Linear(value, 0.0)
 
     @staticmethod
@@ -80,7 +51,7 @@ class Velocity(ABC):
         Straight rays see its exact RMS velocity, curved rays the medium itself.
         """
         value = number("Velocity.linear", "v0", v0)
-        _bounded("Velocity.linear", np.asarray(value), bounds)
+        check_bounds("Velocity.linear", np.asarray(value), bounds)
         return _Linear(value, number("Velocity.linear", "k", k, low=-5.0, high=5.0))
 
     @staticmethod
@@ -118,7 +89,7 @@ class Velocity(ABC):
             raise InputError(
                 f"Velocity.table: kind={kind!r} gives the layers that end at t, so the first time must be > 0, not 0."
             )
-        _bounded("Velocity.table", values, bounds)
+        check_bounds("Velocity.table", values, bounds)
         return _Table(times, values, kind)
 
     @staticmethod
@@ -139,12 +110,81 @@ class Velocity(ABC):
         InputError
             A wrong shape, or velocities out of bounds.
         """
-        choice("Velocity.cube", "kind", kind, KINDS)
-        array = np.asarray(values, dtype=np.float64)
-        if array.shape != grid.shape:
-            raise InputError(f"Velocity.cube: values have shape {array.shape}; this grid needs {grid.shape}.")
-        _bounded("Velocity.cube", array, bounds)
-        return _Cube(_to_rms(grid.t, array, kind), grid)
+        from .velocity_field import cube
+
+        return cube(values, grid, kind, bounds)
+
+    @staticmethod
+    def functions(
+        places: ArrayLike,
+        tables: Sequence[tuple[ArrayLike, ArrayLike]],
+        kind: Kind = "rms",
+        *,
+        bounds: tuple[float, float] = BOUNDS,
+    ) -> Velocity:
+        """Return functions of time at scattered places, such as velocity analyses.
+
+        Between the places the RMS velocity is linear over their Delaunay triangles; outside it is that of the nearest
+        point on the triangles' outline. Places on one line make a section, the same across it.
+
+        Parameters
+        ----------
+        places
+            Map coordinates in metres, shape (n, 2), each once.
+        tables
+            For each place its times (s) and velocities (m/s), as for :meth:`table`; lengths may differ.
+        kind, bounds
+            As for :meth:`table`.
+
+        Raises
+        ------
+        InputError
+            Two functions at one place, times out of order, velocities out of bounds, layers that cannot exist; the
+            message names the place.
+        """  # fmt: skip
+        from .velocity_field import scattered
+
+        choice("Velocity.functions", "kind", kind, KINDS)
+        where = points("Velocity.functions", "places", places, len(tables))
+        rows = []
+        for (x, y), (t, v) in zip(where, tables, strict=True):
+            times, values = np.atleast_1d(np.asarray(t, np.float64)), np.atleast_1d(np.asarray(v, np.float64))
+            if times.ndim != 1 or times.shape != values.shape:
+                raise InputError(
+                    f"Velocity.functions: at x {x:.1f}, y {y:.1f} t has shape {times.shape} and v {values.shape}; give "
+                    "two lists of equal length."
+                )
+            rows.append((float(x), float(y), times, values))
+        if not rows:
+            raise InputError("Velocity.functions: there are no functions; give one at least.")
+        return scattered(rows, kind, bounds, "Velocity.functions")
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str], kind: Kind | None = None, *, bounds: tuple[float, float] = BOUNDS, **options: Any
+    ) -> Velocity:
+        """Open a velocity file: a cube as SEG-Y or Zarr, or a table as text.
+
+        Parameters
+        ----------
+        path
+            What it is goes by its content; see :mod:`elinvar.seismic.velocity_files` for what is understood.
+        kind
+            What the values are; by default what the file says, else ``"rms"``.
+        bounds
+            Accepted velocities in m/s.
+        **options
+            For SEG-Y ``inline, xline, cdp_x, cdp_y`` (bytes), ``endian``, ``dt``; for text ``columns``, ``unit``,
+            ``places``.
+
+        Raises
+        ------
+        InputError
+            Not such a file, or values that are no velocities; the message names the place.
+        """
+        from .velocity_files import open_velocity
+
+        return open_velocity(path, kind, bounds, **options)
 
     @abstractmethod
     def rms(self, t: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Floats:
@@ -162,6 +202,73 @@ class Velocity(ABC):
         """Return ``(v0, k)`` of ``v0 + k z``, or raise: curved rays are exact in such a medium only."""
         raise InputError(f"curved rays need Velocity.linear(v0, k) or Velocity.constant(v), not {self}.")
 
+    @abstractmethod
+    def scaled(self, percent: float) -> Velocity:
+        """Return the field times ``percent / 100``: RMS, interval and average velocities alike."""
+
+    def scan(self, percents: tuple[float, float, float]) -> Iterator[tuple[float, Velocity]]:
+        """Yield ``(percent, scaled field)`` from the first percentage to the last: ``velocity.scan((90, 110, 2))``.
+
+        Parameters
+        ----------
+        percents
+            First, last, step; the last is included when the steps reach it.
+        """
+        if len(percents) != 3:
+            raise InputError(f"Velocity.scan: percents are {percents!r}; give first, last and step.")
+        first, last, step = (number("Velocity.scan", "a percentage", value) for value in percents)
+        if step == 0.0 or (last - first) / step < 0.0:
+            raise InputError(f"Velocity.scan: {first:g} does not lead to {last:g} in steps of {step:g} percent.")
+        values = [round(first + i * step, 9) for i in range(int((last - first) / step + 1e-9) + 1)]
+        for value in values:
+            percentage(value)  # all of them, before any work is done with the first
+        return ((value, self.scaled(value)) for value in values)
+
+    def smoothed(self, metres: float = 0.0, seconds: float = 0.0) -> Velocity:
+        """Return the field with the slowness 1/V of its RMS velocity smoothed by a Gaussian.
+
+        Smoothing slowness keeps travel times nearer to what they were than smoothing velocity does. At the edges the
+        outer values go on; a constant stays what it is.
+
+        Parameters
+        ----------
+        metres
+            Standard deviation along the map, the same in all directions.
+        seconds
+            Standard deviation along two-way time.
+        """
+        self._lengths(metres, seconds)
+        return self
+
+    @staticmethod
+    def _lengths(metres: float, seconds: float) -> tuple[float, float]:
+        along = number("Velocity.smoothed", "metres", metres, low=0.0)
+        during = number("Velocity.smoothed", "seconds", seconds, low=0.0)
+        if during > 20.0:
+            raise InputError(f"Velocity.smoothed: seconds is {seconds!r}; it is given in seconds (100 ms is 0.1).")
+        return along, during
+
+    def sampled(self, grid: Grid, kind: Kind = "rms") -> Floats:
+        """Return velocities at the points of a grid, float64 (nx, ny, nt), as :meth:`cube` takes them.
+
+        Interval and average velocities are those of layers that end at the grid's times, so that the cube they make has
+        the same RMS velocity at all of them.
+        """
+        choice("Velocity.sampled", "kind", kind, KINDS)
+        x, y = (side[..., None] for side in grid.map)
+        rms = np.ascontiguousarray(np.broadcast_to(self.rms(grid.t, x, y), grid.shape))
+
+        def where(i: int) -> str:
+            return f"at x {x.ravel()[i]:.1f}, y {y.ravel()[i]:.1f}"
+
+        return convert(grid.t, rms, "rms", kind, where=where)
+
+    def save(self, path: str | os.PathLike[str], grid: Grid, kind: Kind = "rms") -> None:
+        """Write the field at the points of a grid: SEG-Y (``.sgy``, ``.segy``), Zarr (``.zarr``) or text (``.txt``)."""
+        from .velocity_files import save_velocity
+
+        save_velocity(self, path, grid, kind)
+
     def on_pillars(self, t: ArrayLike, pillars: ArrayLike) -> Floats:
         """Return RMS velocities at times (nt,) for pillars (n, 2): shape (1, nt), or (n, nt) where they vary."""
         times = np.asarray(t, dtype=np.float64)
@@ -171,30 +278,9 @@ class Velocity(ABC):
         return self.rms(times[None, :], places[:, :1], places[:, 1:])
 
 
-def _bounded(operation: str, v: Floats, bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    bad = ~(np.isfinite(v) & (v >= low) & (v <= high))
-    if bad.any():
-        worst = v[bad].ravel()[0]
-        raise InputError(
-            f"{operation}: velocity {worst:g} m/s is outside {low:g} to {high:g} m/s; check the unit, or pass bounds=."
-        )
-
-
-def _to_rms(t: Floats, v: Floats, kind: Kind) -> Floats:
-    """Convert velocities given at times `t` (last dimension) to RMS."""
-    if kind == "rms":
-        return v
-    thickness = np.diff(t, prepend=0.0)
-    layers = v
-    if kind == "average":
-        depth = v * t
-        rise = np.diff(depth, prepend=0.0, axis=-1)
-        layers = np.divide(rise, thickness, out=v.copy(), where=thickness > 0)
-        if (layers <= 0).any():
-            raise InputError("velocity: the average velocity falls so fast that depth decreases; correct it.")
-    energy = np.cumsum(np.square(layers) * thickness, axis=-1)
-    return np.sqrt(np.divide(energy, t, out=np.square(layers), where=t > 0))
+def percentage(percent: float) -> float:
+    """Return a percentage as a factor."""
+    return 0.01 * number("Velocity.scaled", "percent", percent, low=1.0, high=1000.0)
 
 
 @dataclass(frozen=True)
@@ -219,6 +305,10 @@ class _Linear(Velocity):
     def gradient(self) -> tuple[float, float]:
         return self.v0, self.k
 
+    def scaled(self, percent: float) -> Velocity:
+        # v(t) = v0 exp(k t / 2): times a factor it is again linear in its own depth, with the same k.
+        return _Linear(self.v0 * percentage(percent), self.k)
+
     def _mean_growth(self, t: Floats, power: float) -> Floats:
         """Return the mean of ``exp(power k t')`` over 0..t, which is 1 at t = 0."""
         a = power * self.k * t
@@ -236,14 +326,22 @@ class _Table(Velocity):
     def __str__(self) -> str:
         return f"{self.kind} table, {self.t.size} times, {self.v.min():g} to {self.v.max():g} m/s"
 
+    def scaled(self, percent: float) -> Velocity:
+        return replace(self, v=self.v * percentage(percent))
+
+    def smoothed(self, metres: float = 0.0, seconds: float = 0.0) -> Velocity:
+        from .velocity_field import smooth_time, smoothing_axis
+
+        _, during = self._lengths(metres, seconds)
+        if during == 0.0:
+            return self
+        t = smoothing_axis(float(self.t[-1]), during)
+        return _Table(t, smooth_time(self.rms(t), during / float(t[1] - t[0])), "rms")
+
     @property
     def layers(self) -> Floats:
         """Interval velocities of the layers that end at ``self.t``."""
-        if self.kind == "interval":
-            return self.v
-        if self.kind == "rms":
-            return dix(self.t, self.v)
-        return dix(self.t, _to_rms(self.t, self.v, "average"))
+        return convert(self.t, self.v, self.kind, "interval")
 
     def rms(self, t: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Floats:
         times = np.asarray(t, np.float64)
@@ -266,46 +364,3 @@ class _Table(Velocity):
         below = np.maximum(times - self.t[-1], 0.0) * value[-1]
         integral = np.interp(times, knots, total) + below
         return np.asarray(np.divide(integral, times, out=np.full_like(integral, value[0]), where=times > 0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Cube(Velocity):
-    """RMS velocities on a grid, trilinear between its points."""
-
-    values: Floats
-    grid: Grid
-    varies_laterally = True
-
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.values.shape))
-        return f"cube of {shape}, {self.values.min():g} to {self.values.max():g} m/s RMS"
-
-    def rms(self, t: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Floats:
-        if x is None or y is None:
-            raise InputError("Velocity.cube: a velocity that varies along the map needs x and y.")
-        ix, iy = self.grid.indices(x, y)
-        it = (np.asarray(t, np.float64) - self.grid.t0) / self.grid.dt
-        ix, iy, it = np.broadcast_arrays(ix, iy, it)
-        result = np.zeros(ix.shape)
-        spans = [_span(i, n) for i, n in zip((ix, iy, it), self.values.shape, strict=True)]
-        for corner in range(8):
-            pick, weight = [], np.ones(ix.shape)
-            for axis, (low, fraction) in enumerate(spans):
-                up = (corner >> axis) & 1
-                pick.append(np.minimum(low + up, self.values.shape[axis] - 1))
-                weight = weight * (fraction if up else 1.0 - fraction)
-            result += weight * self.values[tuple(pick)]
-        return result
-
-    def interval(self, t: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Floats:
-        raise NotImplementedError("Velocity.cube does not give interval velocities; convert the cube with dix().")
-
-    def average(self, t: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Floats:
-        raise NotImplementedError("Velocity.cube does not give average velocities; convert the cube with dix().")
-
-
-def _span(index: Floats, n: int) -> tuple[NDArray[np.intp], Floats]:
-    """Split fractional indices, clamped into 0..n-1, into the sample below and the fraction above it."""
-    clamped = np.clip(index, 0.0, n - 1.0)
-    low = np.floor(clamped).astype(np.intp)
-    return low, clamped - low

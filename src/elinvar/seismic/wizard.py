@@ -46,18 +46,16 @@ class _Asker:
 
     def text(self, question: str, default: str = "", check: Callable[[str], Any] = str) -> Any:
         """Return what `check` makes of an answer; what it raises is shown and the question asked again."""
-        from rich.prompt import Prompt
-        from rich.text import Text
-
         while True:
+            shown = f"{question} ({default}): " if default else f"{question}: "
             try:
-                answer = Prompt.ask(
-                    Text(question), console=self.console, default=default or None, stream=self.stream, show_default=True
-                )
+                answer = self.console.input(shown, markup=False, stream=self.stream)
+                if self.stream is not None and not answer:
+                    raise EOFError  # a line has at least its end
             except EOFError:
                 raise InputError(f"wizard: the input ended at {question!r}; nothing was written.") from None
             try:
-                return check((answer or "").strip())
+                return check(answer.strip() or default)
             except (ElinvarError, NotImplementedError, ValueError) as error:
                 self.say(f"  {_reason(error)}")
 

@@ -199,7 +199,7 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
     attempt("gathers", lambda: build_gathers(ways.gathers))
     attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
     if ways.physics == "curved" and "velocity" in found:
-        attempt("medium", lambda: found["velocity"].gradient())
+        attempt("medium", found["velocity"].gradient)
     attempt("output", lambda: _check_output(config.output, place))
     _raise(problems)
     names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")
@@ -373,6 +373,7 @@ def execute(work: Work, checkpoint: Checkpoint | None, progress: Progress | None
         _write(work, image)
     if checkpoint is not None:
         checkpoint.clear()
+    _make_products(work)
     if afresh:  # else the clocks know a part of the work only
         _remember_rate(work, image)
     return image
@@ -391,20 +392,29 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def _write(work: Work, image: Image) -> None:
-    out = work.config.output
-    zarr, segy, report = (work.path(name) for name in (out.zarr, out.segy, out.products.qc))
+    zarr, segy = (work.path(name) for name in (work.config.output.zarr, work.config.output.segy))
     if zarr is not None:
         image.to_zarr(zarr)
     if segy is not None:
         image.to_segy(segy)  # type: ignore[attr-defined,unused-ignore]
-    if out.products.pyramid and zarr is not None:
-        from . import pyramid
 
-        pyramid.build(zarr)
-    if report is not None and zarr is not None:
-        from .qc import qc_report
 
-        qc_report(zarr, work.survey, work.velocity, report)
+def _make_products(work: Work) -> None:
+    """Make what is made from the written image; when that fails, the image is not lost with it."""
+    from . import pyramid
+    from .qc import qc_report
+
+    zarr, wanted = work.path(work.config.output.zarr), work.config.output.products
+    if zarr is None:
+        return
+    try:
+        if wanted.pyramid and len(pyramid.plan(work.grid.shape, work.grid.dt)) > 1:
+            pyramid.build(zarr)
+        report = work.path(wanted.qc)
+        if report is not None:
+            qc_report(zarr, work.survey, work.velocity, report)
+    except ElinvarError as error:
+        raise InputError(f"{zarr} is written and whole, but not what should follow it: {error}") from error
 
 
 def _remember_rate(work: Work, image: Image) -> None:

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -224,11 +225,18 @@ class _Trial:
     deadline: float
 
 
-def _judge(check: Callable[[str], bool], source: str, environment: dict[str, str], answer: Connection) -> None:
+def _judge(
+    check: Callable[[str], bool], source: str, environment: dict[str, str], timeout: float, answer: Connection
+) -> None:
     """In the child: send True when the check notices nothing; an exception is as good as False and stays silent."""
     import torch
 
+    if hasattr(signal, "setitimer"):  # a mutant that loops ends even when nobody is left to end it
+        signal.setitimer(signal.ITIMER_REAL, timeout + 5.0)
     os.environ.update(environment)
+    silence = os.open(os.devnull, os.O_WRONLY)  # what a broken kernel makes the C library say is of no interest
+    for stream in (1, 2):
+        os.dup2(silence, stream)
     torch.set_num_threads(1)
     try:
         answer.send(bool(check(source)))
@@ -307,7 +315,9 @@ def _run(
             while waiting and len(running) < jobs:
                 mutant = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_judge, args=(check, mutant.source, environment, theirs), daemon=True)
+                process = context.Process(
+                    target=_judge, args=(check, mutant.source, environment, timeout, theirs), daemon=True
+                )
                 process.start()
                 theirs.close()
                 running.append(_Trial(mutant, process, ours, time.monotonic() + timeout))

@@ -24,7 +24,7 @@ def _mathematics(x, mask):
 
 def _run(program, args):
     views, outputs, layout = _arrange(program, args, "test", None)
-    gpu.launch(program, views, outputs, [2.0][: program.scalars], layout)
+    gpu.prepare(program, views, outputs, layout)(args, outputs, [])
     if program.per_row and not program.keepdim:
         return [o.squeeze(program.axis) for o in outputs]
     return outputs

@@ -25,6 +25,7 @@ from elinvar.metal.fuse.layout import STORAGE, arrange
 __all__ = ["Fused", "fuse"]
 
 _log = logging.getLogger("elinvar.fuse")
+_MOST_CASES = 256
 _broadcast_shapes: Callable[..., tuple[int, ...]] = torch.broadcast_shapes
 
 
@@ -176,6 +177,27 @@ def _shape(program: Program, tensors: list[torch.Tensor], name: str) -> tuple[in
     return shape
 
 
+@dataclass(frozen=True)
+class _Case:
+    """What every call with arguments of the same shapes, strides, types and device has in common."""
+
+    outputs: tuple[tuple[int, ...], torch.dtype, torch.device]
+    launch: Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]
+
+
+@functools.lru_cache(maxsize=4096)
+def _cases(program: Program) -> dict[Any, _Case]:
+    """Prepared calls of one program by the form of their arguments; bounded where it is filled."""
+    del program  # the key alone
+    return {}
+
+
+def _form_of(x: torch.Tensor, device: torch.device) -> tuple[Any, ...]:
+    # Vector loads need 16-byte alignment, on which the GPU's text depends.
+    aligned = 0 if device.type == "cpu" else x.data_ptr() % 32
+    return x.shape, x.stride(), x.dtype, x.device, aligned
+
+
 def _arrange(program: Program, tensors: list[torch.Tensor], name: str, out: torch.Tensor | None) -> Any:
     """Views of the inputs and fresh outputs with the reduction axis last, and how they lie in memory."""
     shape = _shape(program, tensors, name)
@@ -219,34 +241,61 @@ def _fitting(
             f"{name}: out is {out.dtype} of shape {tuple(out.shape)} on {out.device}; "
             f"give {dtype} of shape {shape} on {tensors[0].device}"
         )
+    _refuse_overlap(out, tensors, name)
+    return kept
+
+
+def _refuse_overlap(out: torch.Tensor, tensors: list[torch.Tensor], name: str) -> None:
     for t in tensors:
         same = t.data_ptr() == out.data_ptr() and t.stride() == out.stride() and t.shape == out.shape
         if not same and _overlap(t, out):
             raise InputError(f"{name}: out overlaps an input without being exactly it; give separate memory")
-    return kept
 
 
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    def span(x: torch.Tensor) -> tuple[int, int]:
-        last = sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-        return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
+    """Whether the memory between the first and the last element of two tensors of one device has bytes in common."""
+    start, other = a.data_ptr(), b.data_ptr()
+    if start <= other:
+        return bool(a.numel() and b.numel()) and start + _reach(a) > other
+    return bool(a.numel() and b.numel()) and other + _reach(b) > start
 
-    if not a.numel() or not b.numel() or a.device != b.device:
-        return False
-    (a0, a1), (b0, b1) = span(a), span(b)
-    return a0 < b1 and b0 < a1
+
+def _reach(x: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to behind its last."""
+    if x.is_contiguous():
+        return x.numel() * x.element_size()
+    return (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))) * x.element_size()
 
 
 def _run(
     program: Program, tensors: list[torch.Tensor], scalars: list[float], name: str, out: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, ...]:
-    views, outputs, layout = _arrange(program, tensors, name, out)
+    device = tensors[0].device
+    key = (*(_form_of(t, device) for t in tensors), None if out is None else _form_of(out, device))
+    cases = _cases(program)
+    case = cases.get(key)
+    if case is None:
+        views, outputs, layout = _arrange(program, tensors, name, out)
+        module = cpu if device.type == "cpu" else gpu
+        launch = module.prepare(program, views, outputs, layout)
+        if len(cases) >= _MOST_CASES:  # shapes that never come back must not pile up
+            cases.clear()
+        cases[key] = _Case((tuple(outputs[0].shape), outputs[0].dtype, device), launch)
+    else:
+        shape, dtype, device = case.outputs
+        launch = case.launch
+        if out is None:
+            outputs = [torch.empty(shape, dtype=dtype, device=device) for _ in program.outputs]
+        else:
+            _refuse_overlap(out, tensors, name)
+            outputs = [out]
     if outputs[0].numel():
-        module = cpu if outputs[0].device.type == "cpu" else gpu
-        module.launch(program, views, outputs, scalars, layout)
+        launch(tensors, outputs, scalars)
+    if out is not None:
+        return (out,)
     if program.per_row and not program.keepdim and program.axis is not None:
         outputs = [o.squeeze(program.axis) for o in outputs]
-    return tuple(outputs) if out is None else (out,)
+    return tuple(outputs)
 
 
 class _Apply(torch.autograd.Function):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from elinvar.metal.fuse.layout import STORAGE, Layout
 from elinvar.runtime.files import atomic_write, cache_dir
 from elinvar.runtime.parallel import parallel_for
 
-__all__ = ["launch", "text"]
+__all__ = ["prepare", "text"]
 
 _SHARED = {
     "add": "{0} + {1}",
@@ -78,7 +77,7 @@ _LOAD = {
     "bool": "{0} != 0",
 }
 _STORE = {"f32": "{0}", "f64": "{0}", "f16": "float_to_half({0})", "bf16": "float_to_bfloat({0})"}
-_VIEWS = {"f16": torch.int16, "bf16": torch.int16, "bool": torch.uint8}
+_POINTER = {"f32": "float32_at", "f64": "float64_at", "f16": "int16_at", "bf16": "int16_at", "bool": "uint8_at"}
 _START = {"sum": "{zero}", "amax": "-{inf}", "amin": "{inf}"}
 _JOIN = {"sum": "accumulate({0}, {1})", "amax": "larger({1}, {0})", "amin": "smaller({1}, {0})"}
 # Elements below which handing work to other threads costs more than it saves.
@@ -141,8 +140,13 @@ class _Writer:
         program = self.form.program
         arrays = [f"i{k}" for k in range(program.inputs)] + [f"o{k}" for k in range(self.outputs)]
         scalars = [f"s{k}" for k in range(program.scalars)]
-        arguments = ["r0", "r1", "c0", "c1", "columns", "sizes", "strides", "steps", *arrays, *scalars]
+        arguments = ["r0", "r1", "c0", "c1", "columns", "sizes", "strides", "steps", "reaches", *arrays, *scalars]
         body = self._offsets(len(arrays))
+        kinds = [*self.form.stored, *[self.form.result] * self.outputs]
+        views = [
+            f"    m{name} = carray({_POINTER[kind]}({name}), (reaches[{k}],))"
+            for k, (name, kind) in enumerate(zip(arrays, kinds, strict=True))
+        ]
         names: dict[Node, str] = {}
         for level in reduction_levels(program.outputs):
             body += self._reduce(level, names)
@@ -157,6 +161,7 @@ class _Writer:
         head = [
             '@njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, cache=True)',
             f"def kernel({', '.join(arguments)}):",
+            *views,
             "    for r in range(r0, r1):",
         ]
         return "\n".join(["", "", *head, *_indented(_indented(body)), ""])
@@ -174,7 +179,7 @@ class _Writer:
         lines += [f"    {name} += at * strides[{k}, d]" for k, name in enumerate(starts)]
         inputs = self.form.program.inputs
         for k, step in enumerate(self.form.steps):
-            array = f"i{k}" if k < inputs else f"o{k - inputs}"
+            array = f"mi{k}" if k < inputs else f"mo{k - inputs}"
             row = f"a{k}" if k < inputs else f"w{k - inputs}"
             if step == 0:
                 lines.append(f"{row} = {array}[p{k}]" if k < inputs else f"{row} = {array}[p{k}:]")
@@ -231,33 +236,33 @@ def _kernel(form: _Form) -> Callable[..., None]:
     return kernel
 
 
-def _flat(x: torch.Tensor, kind: str) -> Any:
-    """All elements between the first and the last a view can reach, as a 1-D numpy array over the same memory."""
-    if x.numel() == 0:
-        return np.empty(0, dtype=np.float32)
-    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    flat = x.detach().as_strided((reach,), (1,), x.storage_offset())
-    return (flat.view(_VIEWS[kind]) if kind in _VIEWS else flat).numpy()
+def _reach(x: torch.Tensor) -> int:
+    """Elements from the first to the last a view can reach."""
+    return 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
 
 
-def launch(
-    program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float], layout: Layout
-) -> None:
-    """Run the program on CPU tensors, writing ``outputs`` (all of one dtype, laid out as ``layout`` says)."""
+def prepare(
+    program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout
+) -> Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]:
+    """Return the call for CPU tensors laid out like these; it takes tensors over the same kind of memory."""
     form = _form(program, inputs, outputs, layout)
     kernel = _kernel(form)
-    arrays = [_flat(x, kind) for x, kind in zip(inputs, form.stored, strict=True)]
-    arrays += [_flat(x, form.result) for x in outputs]
+    reaches = np.array([_reach(x) for x in (*inputs, *outputs)], dtype=np.int64)
     sizes = np.array(layout.sizes, dtype=np.int64)
-    strides = np.array(layout.strides, dtype=np.int64).reshape(len(arrays), len(layout.sizes))
+    strides = np.array(layout.strides, dtype=np.int64).reshape(len(reaches), len(layout.sizes))
     steps = np.array(layout.steps, dtype=np.int64)
     rows, columns = layout.rows, layout.columns
     number = float if form.wide else np.float32
-    rest = (columns, sizes, strides, steps, *arrays, *(number(s) for s in scalars))
-    if rows * columns <= _SERIAL:
-        kernel(0, rows, 0, columns, *rest)
-    elif rows == 1 and program.axis is None:
-        parallel_for(columns, lambda c0, c1: kernel(0, 1, c0, c1, *rest), chunk=_SERIAL * 4)
-    else:
-        chunk = max(1, _SERIAL * 4 // max(1, columns))
-        parallel_for(rows, lambda r0, r1: kernel(r0, r1, 0, columns, *rest), chunk=chunk)
+    fixed = (columns, sizes, strides, steps, reaches)
+    chunk = max(1, _SERIAL * 4 // max(1, columns))
+
+    def launch(inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float]) -> None:
+        rest = (*fixed, *(x.data_ptr() for x in inputs), *(x.data_ptr() for x in outputs), *map(number, scalars))
+        if rows * columns <= _SERIAL:
+            kernel(0, rows, 0, columns, *rest)
+        elif rows == 1 and program.axis is None:
+            parallel_for(columns, lambda c0, c1: kernel(0, 1, c0, c1, *rest), chunk=_SERIAL * 4)
+        else:
+            parallel_for(rows, lambda r0, r1: kernel(r0, r1, 0, columns, *rest), chunk=chunk)
+
+    return launch

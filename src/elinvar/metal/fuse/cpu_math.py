@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types  # noqa: F401  (kernels behind this text use carray)
 from numba.extending import intrinsic
 
 f4 = np.float32
@@ -52,6 +52,24 @@ def float_to_half(_context, x):
         return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
 
     return types.int16(types.float32), generate
+
+
+def _pointer_to(kind):
+    @intrinsic
+    def at(_context, address):
+        def generate(target, builder, signature, args):
+            return builder.inttoptr(args[0], target.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.uintp if address == types.uint64 else address), generate
+
+    return at
+
+
+# Passing addresses instead of arrays spares each call its conversions of tensors.
+float32_at = _pointer_to(types.float32)
+float64_at = _pointer_to(types.float64)
+int16_at = _pointer_to(types.int16)
+uint8_at = _pointer_to(types.uint8)
 
 
 @njit(fastmath=_CONTRACT, forceinline=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from elinvar.metal.fuse.emit import Emitter, per_row_nodes, reduction_levels
 from elinvar.metal.fuse.expression import Node, Program
 from elinvar.metal.fuse.layout import STORAGE, Layout
 
-__all__ = ["launch", "text"]
+__all__ = ["prepare", "text"]
 
 _TYPE = {"f32": "float", "f16": "half", "bf16": "bfloat", "bool": "uchar"}
 _TEMPLATES = {
@@ -366,24 +367,31 @@ def _library(form: _Form, device: str) -> Any:
     return compile_metal(_Writer(form).text(), device)
 
 
-def launch(
-    program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float], layout: Layout
-) -> None:
-    """Run the program on GPU tensors (or, for verification, on CPU tensors in the emulator)."""
+def prepare(
+    program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout
+) -> Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]:
+    """Return the call for GPU tensors laid out like these (or, for verification, CPU tensors in the emulator)."""
     form = _form(program, inputs, outputs, layout)
-    library = _library(form, str(outputs[0].device))
-    arrays = [_flat(x) for x in (*inputs, *outputs)]
+    kernel = _library(form, str(outputs[0].device)).fused
     geometry: list[int] = [*layout.sizes]
     for strides, step in zip(layout.strides, layout.steps, strict=True):
         geometry += strides
         geometry += [step] if step > 1 else []
     total = layout.rows * (layout.columns // form.width)
     threads, group = (total, None) if program.axis is None else (layout.rows * _GROUP, _GROUP)
-    library.fused(*arrays, layout.columns, total, *geometry, *scalars, threads=threads, group_size=group)
+    fixed = (layout.columns, total, *geometry)
+
+    def launch(inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float]) -> None:
+        arrays = [_memory(x) for x in (*inputs, *outputs)]
+        kernel(*arrays, *fixed, *scalars, threads=threads, group_size=group)
+
+    return launch
 
 
-def _flat(x: torch.Tensor) -> torch.Tensor:
-    """The memory a view can reach as a 1-D tensor; truth values as bytes."""
-    reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
-    flat = x.detach().as_strided((reach,), (1,), x.storage_offset())
-    return flat.view(torch.uint8) if x.dtype == torch.bool else flat
+def _memory(x: torch.Tensor) -> torch.Tensor:
+    """What a kernel may be given: contiguous memory, truth values as bytes."""
+    x = x.detach()
+    if not x.is_contiguous():
+        reach = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+        x = x.as_strided((reach,), (1,), x.storage_offset())
+    return x.view(torch.uint8) if x.dtype == torch.bool else x

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import elinvar
+from elinvar.runtime import kernels
 from elinvar.seismic.kernels import migrate
 from elinvar.seismic.kernels.migrate import RadiusAperture, metal
 
@@ -62,6 +63,12 @@ def test_agrees_with_float64(
 def test_agrees_on_the_registered_tiles(version: Any, seed: int, agrees: Callable[..., None]) -> None:
     tensors, options = migrate.example(seed)
     agrees(version, (list(tensors), options))
+
+
+def test_what_is_registered_is_what_is_launched() -> None:
+    registered = kernels.default_registry.version("seismic.migrate", "v2")
+    assert registered.defines == metal.Tuning().defines("true")
+    assert registered.group_size == 32 * metal.Tuning().simdgroups
 
 
 @pytest.mark.parametrize("samples", [1, 4])

@@ -184,14 +184,14 @@ def _check_axes(
         raise InputError(f"{NAME}: vrms contains values that are not finite and > 0; give velocities in m/s")
 
 
-# What the tiles of `example` vary: pillars, output samples, traces, input samples, dt_out / dt, start, t0_out, whether
-# each pillar has its own velocities, the aperture, the amplitude; and, below, the physics.
+# What the tiles of `example` vary: pillars, output samples, traces, input samples, dt_out / dt, start and t0_out in
+# input samples, whether each pillar has its own velocities, the aperture, the amplitude; and, below, the physics.
 _TILES: tuple[tuple[int, int, int, int, float, float, float, bool, RadiusAperture | None, str], ...] = (
-    (3, 290, 37, 260, 1.0, 0.03, 0.02, False, RadiusAperture(0.8, 500.0, 40.0, 0.3), "true"),
+    (3, 290, 37, 253, 1.0, 7.5, 5.0, False, RadiusAperture(0.6, 700.0, 40.0, 0.3), "true"),
     (5, 333, 70, 400, 1.0, 0.0, 0.0, True, RadiusAperture(1.0, 900.0, 0.0, 0.0), "true"),
-    (2, 150, 33, 310, 2.0, -0.05, 0.0, False, None, "none"),
-    (9, 161, 40, 140, 1.25, 0.4, 0.36, True, RadiusAperture(1.5, 300.0, 100.0, 1.0), "none"),
-    (3, 290, 37, 260, 1.0, 0.03, 0.0, False, RadiusAperture(1.0, 700.0, 40.0, 0.3), "true"),
+    (2, 150, 33, 310, 2.0, -12.5, 0.0, False, None, "none"),
+    (9, 161, 40, 111, 1.25, 180.0, 95.0, True, RadiusAperture(1.5, 300.0, 100.0, 1.0), "none"),
+    (3, 290, 37, 260, 1.0, 7.3, 0.0, False, RadiusAperture(1.0, 700.0, 40.0, 0.3), "true"),
     (5, 203, 50, 300, 1.0, 0.0, 0.0, False, RadiusAperture(1.0, 900.0, 0.0, 0.2), "true"),
 )
 _CURVED, _VTI = 4, 5
@@ -200,25 +200,34 @@ _CURVED, _VTI = 4, 5
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """One tile that meets every rule: shallow and deep samples, a rising velocity, a rim, both ends of the traces.
 
-    No size is a multiple of a block, group or vector; what else varies with the seed is in `_TILES`.
+    No size is a multiple of a block, group or vector; what else varies with the seed is in `_TILES`. Some traces meet
+    pillar 0 exactly where a rule decides: trace 0 starts and ends there, so that output samples fall on the ends of the
+    trace; trace 1 lies on the largest radius, trace 2 on the radius of some output sample and trace 3 just beyond it.
     """
     make = torch.Generator().manual_seed(seed)
     pillars, nt, ntr, ns, ratio, start, t0_out, own, aperture, amplitude = _TILES[seed % len(_TILES)]
-    dt = 0.004
+    dt = 1 / 256  # times that meet must be exact in float32
     middle = torch.rand(ntr, 2, generator=make) * 1200 - 600
     half = torch.rand(ntr, 2, generator=make) * 500 - 250
-    t0 = t0_out + dt * ratio * torch.arange(nt)
+    places = torch.rand(pillars, 2, generator=make) * 200 - 100
+    t0 = dt * (t0_out + ratio * torch.arange(nt))
     scale = 1 + 0.05 * torch.rand(pillars if own else 1, 1, generator=make)
+    vrms = ((1800 + 700 * t0)[None] * scale).float()
+    middle[:4], half[:4], places[0] = 0, 0, 0
+    if aperture is not None:
+        wide = aperture.radius(vrms[0], t0)[min(200, nt // 2 + 60) :]
+        below = wide[wide.float() <= wide][0].item()  # float32 rounds it down, so that it is inside for everybody
+        middle[1:4, 0] = torch.tensor([aperture.maximum, below, below + 0.5])
     args = (
         torch.zeros(pillars, nt),
         torch.zeros(pillars, nt, dtype=torch.int32),
         torch.randn(ntr, ns, generator=make),
         middle - half,
         middle + half,
-        torch.rand(pillars, 2, generator=make) * 200 - 100,
-        ((1800 + 700 * t0)[None] * scale).float().contiguous(),
+        places,
+        vrms.contiguous(),
     )
-    axes = {"dt": dt, "start": start, "dt_out": dt * ratio, "t0_out": t0_out}
+    axes = {"dt": dt, "start": start * dt, "dt_out": dt * ratio, "t0_out": t0_out * dt}
     options: dict[str, Any] = {**axes, "amplitude": amplitude, "aperture": aperture, "area": 625.0}
     if seed % len(_TILES) == _CURVED:
         options |= {"physics": "curved", "medium": (1800.0, 0.6)}
@@ -249,4 +258,6 @@ register(
     tolerance=2e-4,
     summary="travel time at knots, window permutes on the CPU, simdgroups along time on the GPU",
     default=True,
+    group_size=128,
+    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},  # metal.Tuning(), which needs no import here
 )

@@ -68,21 +68,19 @@ kernel void migrate_baseline(
     device const float* gain [[buffer(4)]],       // what is left of the weight once (t0 / T)^2 is applied
     device float* image [[buffer(5)]],
     device int* fold [[buffer(6)]],
-    constant int& n_pillars [[buffer(7)]],
-    constant int& n_traces [[buffer(8)]],
-    constant int& n_samples [[buffer(9)]],
-    constant int& n_out [[buffer(10)]],
-    constant int& row_step [[buffer(11)]],        // distance of two pillars' rows in legs and gain; 0 when they share one
-    constant float& shift [[buffer(12)]],         // time of input sample 0, in samples
-    constant float& rim [[buffer(13)]],           // (1 - taper) / taper
-    constant int& weighted [[buffer(14)]],
-    constant int& counted [[buffer(15)]],
-    device const float2* bends [[buffer(16)]],    // in rows as legs; one unused entry for straight rays
-    constant float& kappa [[buffer(17)]],
+    constant int& n_traces [[buffer(7)]],
+    constant int& n_samples [[buffer(8)]],
+    constant int& n_out [[buffer(9)]],
+    constant int& row_step [[buffer(10)]],        // distance of two pillars' rows in legs and gain; 0 when they share one
+    constant float& shift [[buffer(11)]],         // time of input sample 0, in samples
+    constant float& rim [[buffer(12)]],           // (1 - taper) / taper
+    constant int& weighted [[buffer(13)]],
+    constant int& counted [[buffer(14)]],
+    device const float2* bends [[buffer(15)]],    // in rows as legs; one unused entry for straight rays
+    constant float& kappa [[buffer(16)]],
     uint2 position [[thread_position_in_grid]])
 {
     const int t = int(position.x), p = int(position.y);
-    if (t >= n_out || p >= n_pillars) return;
     const float4 leg = legs[p * row_step + t];
 #if PHYSICS
     const float2 bend = bends[p * row_step + t];

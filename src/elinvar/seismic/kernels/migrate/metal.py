@@ -100,7 +100,6 @@ def migrate_baseline(
             *_rows(tables, p)[:2],
             image[p],
             counted if fold is None else counted[p],
-            p.stop - p.start,
             k.stop - k.start,
             traces.shape[1],
             nt,

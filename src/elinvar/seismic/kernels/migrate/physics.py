@@ -21,7 +21,8 @@ The compiled versions use forms of the same that lose no digits in float32. With
    C = \cosh\kappa\tau,\quad D = \sqrt{1+\kappa^2R^2};
 
 both legs take :math:`\log(1+z_1+z_2+z_1z_2)/\kappa`, one logarithm. As :math:`k \to 0` this is the straight ray, with
-no case of its own. A VTI leg is a straight one with :math:`A' = A(\tau^2+A)/(\tau^2+(1+2\eta)A)` for :math:`A = h^2/V^2`.
+no case of its own. A VTI leg is a straight one with :math:`A' = A(\tau^2+A)/(\tau^2+(1+2\eta)A)` in place of
+:math:`A = h^2/V^2`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,247 @@
+"""``elinvar seismic info | export``: what is in a file, and the same data in another one."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elinvar.cli.common import emit, progress, table
+from elinvar.errors import InputError
+
+if TYPE_CHECKING:
+    from elinvar.seismic import Grid, Survey
+
+__all__ = ["numbers", "open_any", "plain", "register", "sentences"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", help="Where a trace header word is, e.g. sx=73 (may be repeated).", metavar="NAME=BYTE"),
+]
+Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
+Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
+_SEGY = (".sgy", ".segy", ".seg")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``elinvar seismic``."""
+    app.command()(info)
+    app.command()(export)
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Show warnings as one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for item in caught:
+                typer.echo(f"elinvar: warning: {item.message}", err=True)
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Read ``a,b,c`` or ``first:last:step``."""
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            count = round((last - first) / step) + 1
+            return [first + i * step for i in range(count)] if count > 1 else [first]
+        return [float(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{option} {text!r} is neither numbers (0,400,800) nor first:last:step (0:800:200).") from None
+
+
+def sides(text: str | None) -> tuple[float, float] | None:
+    """Read a bin size: one number, or two with a comma."""
+    if text is None:
+        return None
+    found = numbers(text, "--bin")
+    if len(found) > 2:
+        raise InputError(f"--bin {text!r} has {len(found)} numbers; give one, or two with a comma.")
+    return found[0], found[-1]
+
+
+def header_bytes(entries: list[str] | None) -> dict[str, int]:
+    """Read ``NAME=BYTE`` options."""
+    moved: dict[str, int] = {}
+    for entry in entries or []:
+        name, _, byte = entry.partition("=")
+        if not byte.strip().isdecimal():
+            raise InputError(f"--header {entry!r} is not NAME=BYTE; write for example --header sx=73.")
+        moved[name.strip()] = int(byte)
+    return moved
+
+
+def open_any(path: Path, header: list[str] | None = None, endian: str = "auto", dt: float | None = None) -> Survey:
+    """Open a survey by what its name and kind say: a folder is Zarr, ``.su`` Seismic Unix, anything else SEG-Y."""
+    from elinvar.seismic import open_segy, open_su, open_zarr
+
+    moved = header_bytes(header)
+    with sentences():
+        if path.is_dir():
+            if moved or dt is not None or endian != "auto":
+                raise InputError(f"{path}: --header, --endian and --dt are for SEG-Y and SU files; leave them out.")
+            return open_zarr(path)
+        reader = open_su if path.suffix.lower() == ".su" else open_segy
+        return reader(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_dir() and not (path / "headers.parquet").exists()
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="Survey (SEG-Y, SU, or a Zarr folder), or a migrated image's folder.")],
+    bin_size: Annotated[
+        str | None, typer.Option("--bin", help="Cover with bins of this size in m: 25 or 25,12.5.")
+    ] = None,
+    azimuth: Annotated[float | None, typer.Option(help="Of the +inline axis, degrees clockwise from north.")] = None,
+    words: Annotated[
+        bool, typer.Option("--words", help="List every trace header word that is used, and stop.")
+    ] = False,
+    header: Header = None,
+    endian: Endian = "auto",
+    dt: Interval = None,
+    json_: Json = False,
+) -> None:
+    """Say what is in a file, what does not add up, which grid would cover it and how well."""
+    if words:
+        _words(path, endian, json_)
+        return
+    if _is_image(path):
+        _image(path, json_)
+        return
+    from elinvar.seismic import Grid, coverage
+
+    survey = open_any(path, header, endian, dt)
+    grid = Grid.from_survey(survey, bin_size=sides(bin_size), azimuth=azimuth)
+    found: dict[str, Any] = {
+        **survey.info(),
+        "suggested_grid": _described(grid),
+        "coverage": coverage(survey, grid).to_dict(),
+        "text_header": list(survey.text),
+    }
+    emit(found, json_, lambda: _tables(found))
+
+
+def _described(grid: Grid) -> dict[str, Any]:
+    corners = grid.pillars.reshape(grid.nx, grid.ny, 2)[[0, -1, -1, 0], [0, 0, -1, -1]]
+    return {
+        "origin_m": grid.origin, "azimuth_deg": grid.azimuth, "nx": grid.nx, "ny": grid.ny,
+        "dx_m": grid.dx, "dy_m": grid.dy, "nt": grid.nt, "dt_s": grid.dt,
+        "corners_m": [[float(x), float(y)] for x, y in corners],
+    }  # fmt: skip
+
+
+def _tables(found: Mapping[str, Any]) -> list[object]:
+    """Return what a person sees of a survey: text header, one table of facts, one of offsets."""
+    covered = found["coverage"]
+    rest = {k: v for k, v in found.items() if k not in ("suggested_grid", "coverage", "text_header")}
+    grid = {k: v for k, v in found["suggested_grid"].items() if k != "corners_m"}
+    grid["origin_m"] = " / ".join(plain(v) for v in grid["origin_m"])
+    flat = {
+        **rest,
+        **{f"grid {name}": value for name, value in grid.items()},
+        "fold mean": covered["fold"]["mean"],
+        "fold of filled bins (median)": covered["fold"]["median_of_filled"],
+        "fold largest": covered["fold"]["largest"],
+        "empty bins": f"{covered['empty_percent']:.1f} %, at most {covered['largest_gap_bins']} from a filled one",
+        "traces outside the grid": covered["traces_outside"],
+    }
+    parts: list[object] = list(found["text_header"])
+    parts.append(table([{"": name.replace("_", " "), "value": plain(value)} for name, value in flat.items()]))
+    whole, most = max(1, covered["traces_inside"]), max(1, *(row["traces"] for row in covered["offsets"]))
+    rows = [
+        {
+            "offset m": f"{row['from_m']:g} to {row['to_m']:g}",
+            "traces": f"{row['traces']:,}",
+            "%": f"{100 * row['traces'] / whole:.1f}",
+            " ": "#" * round(40 * row["traces"] / most),
+        }
+        for row in covered["offsets"]
+        if row["traces"]
+    ]
+    return [*parts, "", table(rows)]
+
+
+def _words(path: Path, endian: str, json_: bool) -> None:
+    """List the trace header words in use, for a file whose geometry is in another place than the standard's."""
+    from elinvar.seismic.words import header_words
+
+    rows = header_words(path, endian)
+    emit(rows, json_, lambda: table([{**row, "trace 0": f"{row['trace 0']:,}"} for row in rows]))
+
+
+def _image(path: Path, json_: bool) -> None:
+    from elinvar.seismic.volume import Volume
+
+    with Volume.open(path) as volume:
+        dx, dy = volume.spacing
+        found = {
+            "name": volume.name,
+            "inlines": [int(volume.inlines[0]), int(volume.inlines[-1])],
+            "crosslines": [int(volume.crosslines[0]), int(volume.crosslines[-1])],
+            "shape": volume.shape,
+            "spacing_m": [dx, dy],
+            "time_s": [float(volume.t[0]), float(volume.t[-1])],
+            "dt_s": volume.dt,
+            "gathers": None if volume.gathers is None else f"{volume.gathers.shape[2]} by {volume.bin_dim}",
+            **{name: value for name, value in volume.data.attrs.items() if isinstance(value, (str, int, float))},
+        }
+    emit(found, json_, lambda: table([{"": k.replace("_", " "), "value": plain(v)} for k, v in found.items()]))
+
+
+def plain(value: object) -> str:
+    """Write a value for a person."""
+    if value is None:
+        return "-"
+    if isinstance(value, (list, tuple)):
+        between = "; " if any(isinstance(item, str) for item in value) else " to " if len(value) == 2 else " x "
+        return between.join(plain(item) for item in value) or "-"
+    return f"{value:,.10g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Survey (SEG-Y, SU, Zarr folder), or a migrated image's folder.")],
+    out: Annotated[Path, typer.Argument(help="What to write: .sgy or .segy; for a survey also .zarr.")],
+    of: Annotated[str, typer.Option("--of", help="Of an image: image, fold, gathers or gather_fold.")] = "image",
+    sample_format: Annotated[
+        int, typer.Option("--format", help="1 IBM, 5 IEEE, 6 double; 2, 3, 8 integers of 4, 2, 1 bytes.")
+    ] = 5,
+    order: Annotated[str, typer.Option("--order", help="Byte order to write: big or little.")] = "big",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    header: Header = None,
+    endian: Endian = "auto",
+    dt: Interval = None,
+    json_: Json = False,
+) -> None:
+    """Write an image as SEG-Y, or a survey as SEG-Y or as a Zarr folder. What is written is whole or not there."""
+    from elinvar.seismic import export_segy
+
+    ending = out.suffix.lower()
+    image = _is_image(source)
+    if ending not in (_SEGY if image else (*_SEGY, ".zarr")):
+        what = "an image" if image else "a survey"
+        accepted = ", ".join(_SEGY if image else (*_SEGY, ".zarr"))
+        raise InputError(f"{out}: {what} is written as {accepted}, by the name's ending.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; pass --overwrite to replace it, or give another name.")
+    if image:
+        with progress(f"writing {out.name}", unit="traces") as report:
+            export_segy(source, out, of=of, sample_format=sample_format, endian=order, progress=report)
+    else:
+        survey = open_any(source, header, endian, dt)
+        with progress(f"writing {out.name}", total=survey.n_traces, unit="traces") as report:
+            if ending == ".zarr":
+                survey.to_zarr(out, progress=report)
+            else:
+                survey.write_segy(out, sample_format=sample_format, endian=order, progress=report)
+    size = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")) if p.is_file())
+    emit({"path": out, "bytes": size}, json_, lambda: f"{out}: {size / 1e6:,.1f} MB")

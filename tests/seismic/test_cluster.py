@@ -1,0 +1,194 @@
+"""A migration on Dask workers, and on several devices of one process: the same image, the same bits from run to run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from elinvar.errors import Cancelled, InputError
+from elinvar.runtime.cluster import cluster
+from elinvar.runtime.device import Runtime
+from elinvar.seismic import Checkpoint, Grid, Survey, Velocity, migrate, open_segy, shards, synthetic
+
+V = Velocity.constant(2500)
+GRID = Grid((75.0, 60.0), 0, 4, 3, 25, 25, 120, 0.004, 0.2)
+EDGES = [0, 200, 250]
+
+pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """On disk: what workers read by its path."""
+    made = synthetic.diffractors(
+        [(120, 100, 500), (60, 90, 700)], extent=175, offsets=(150, 220, 300), azimuths=(0, 75), nt=400, noise=0.05
+    )
+    path = tmp_path_factory.mktemp("survey") / "a.sgy"
+    made.write_segy(path)
+    return open_segy(path, bin_size=(25.0, 25.0))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 16)
+
+
+@pytest.fixture(scope="module")
+def whole(survey):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("elinvar.seismic.job.block_size", lambda *_: 16)
+        return migrate(survey, V, GRID, device="cpu", gathers=EDGES)
+
+
+@pytest.fixture(scope="module")
+def inside():
+    with cluster("local") as executor:
+        yield executor
+
+
+def same(one, other):
+    pairs = [(one.values, other.values), (one.counts, other.counts), (one.panels.values, other.panels.values)]
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def test_the_same_image_and_the_same_bits(survey, whole, inside, relative):
+    calls = []
+    given = {"gathers": EDGES, "cluster": inside, "shards": 6}
+    image = migrate(survey, V, GRID, **given, progress=lambda done, total: calls.append((done, total)))
+    assert relative(image.values, whole.values) < 1e-6
+    assert relative(image.panels.values, whole.panels.values) < 1e-6
+    assert np.array_equal(image.counts, whole.counts)
+    assert image.panels.traces == whole.panels.traces
+    assert calls == [(64 * i, survey.n_traces) for i in range(1, 7)]
+    assert image.timing.kernel > 0
+    assert same(migrate(survey, V, GRID, **given), image)
+
+
+def test_pausing_and_going_on(survey, inside, tmp_path):
+    image = migrate(survey, V, GRID, gathers=EDGES, cluster=inside, shards=6)
+    kept = Checkpoint(tmp_path / "kept", blocks=1)
+    calls = []
+
+    def progress(done, total):
+        calls.append(done)
+        if len(calls) == 4:
+            kept.pause()
+
+    given = {"gathers": EDGES, "cluster": inside}
+    with pytest.raises(Cancelled, match="paused at 67 %"):
+        migrate(survey, V, GRID, **given, shards=6, checkpoint=kept, progress=progress)
+    with pytest.raises(InputError, match=r"limits\.shards \(from 6 to 7\)"):
+        migrate(survey, V, GRID, **given, shards=7, checkpoint=tmp_path / "kept")
+    with pytest.raises(InputError, match=r"devices \(from cluster of .* to "):
+        migrate(survey, V, GRID, gathers=EDGES, device="cpu", checkpoint=tmp_path / "kept")
+    again = migrate(survey, V, GRID, **given, shards=6, checkpoint=tmp_path / "kept", progress=progress)
+    assert calls[4] == calls[3]
+    assert len(calls) == 4 + 1 + 2
+    assert same(again, image)
+
+
+def test_surveys_in_memory_travel_with_their_shards(survey, inside):
+    held = Survey.from_arrays(
+        survey.read(), survey.source, survey.receiver, survey.dt, bin_size=(25.0, 25.0)
+    ).select(np.random.default_rng(1).permutation(survey.n_traces))  # fmt: skip
+    index = np.array([3, 20, 300])
+    part = pickle.loads(pickle.dumps(shards._portable(held, index)))
+    assert len(pickle.dumps(part)) < 12_000  # the whole survey has 600 000
+    assert np.array_equal(part.read(), held.read(index))
+    assert np.array_equal(part.source, held.source[index])
+
+
+def test_files_travel_by_their_whole_path(survey, monkeypatch):
+    monkeypatch.chdir(survey.traces.path.parent)
+    near = open_segy("a.sgy").select(np.arange(100)).select(np.arange(0, 100, 7))
+    part = shards._portable(near, np.array([1, 4]))
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickle.dumps(part))
+    assert np.array_equal(again.read(), survey.read([7, 28]))
+    assert len(pickle.dumps(part)) < 4000
+
+
+def test_workers_must_be_alike(monkeypatch, inside):
+    answers = {"a": ("EPYC avx2", "v2", "cpu"), "b": ("EPYC avx512f", "v2", "cpu")}
+    monkeypatch.setattr(inside.client, "run", lambda *_: answers)
+    with pytest.raises(InputError, match="the workers differ"):
+        shards.workers_of(inside, "auto", None)
+    monkeypatch.setattr(inside.client, "run", lambda *_: {})
+    with pytest.raises(InputError, match="no workers"):
+        shards.workers_of(inside, "auto", None)
+
+
+def test_devices_and_a_cluster_do_not_go_together(survey):
+    with pytest.raises(InputError, match="leave one out"):
+        migrate(survey, V, GRID, cluster="local", devices=["cpu"])
+    with pytest.raises(InputError, match="it takes 'local'"):
+        migrate(survey, V, GRID, cluster="nearby")
+
+
+def test_errors_on_a_worker_keep_their_sentence(survey, inside):
+    data = survey.read()
+    data[11, 30] = np.nan
+    broken = Survey.from_arrays(data, survey.source, survey.receiver, survey.dt)
+    with pytest.raises(InputError, match="samples that are not finite"):
+        migrate(broken, V, GRID, cluster=inside, shards=6)
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, relative):
+    with cluster("local", workers=2) as executor:
+        given = {"gathers": EDGES, "cluster": executor, "shards": 12}
+        first = migrate(survey, V, GRID, **given)
+        pids = list(executor.client.run(os.getpid).values())
+        killed = []
+
+        def progress(done, total):
+            if not killed:
+                killed.append(pids[0])
+                os.kill(pids[0], signal.SIGKILL)
+
+        again = migrate(survey, V, GRID, **given, progress=progress)
+        assert killed
+        assert same(again, first)
+    assert relative(first.values, whole.values) < 1e-6
+    until = time.monotonic() + 10
+    while threading.active_count() > 30 and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_devices_side_by_side(survey, whole, relative, devices):
+    def several():
+        return [Runtime().device("cpu") for _ in range(devices)]
+
+    image = migrate(survey, V, GRID, gathers=EDGES, devices=several())
+    assert image.job.lanes == devices
+    assert relative(image.values, whole.values) < 1e-6
+    assert relative(image.panels.values, whole.panels.values) < 1e-6
+    assert np.array_equal(image.counts, whole.counts)
+    assert same(migrate(survey, V, GRID, gathers=EDGES, devices=several()), image)
+    if devices == 1:
+        assert same(image, whole)
+
+
+def test_an_error_on_one_device_ends_all_of_them(survey):
+    data = survey.read()
+    data[200, 30] = np.inf
+    broken = Survey.from_arrays(data, survey.source, survey.receiver, survey.dt)
+    devices = [Runtime().device("cpu") for _ in range(3)]
+    before = threading.active_count()
+    with pytest.raises(InputError, match="trace 200 of survey"):
+        migrate(broken, V, GRID, devices=devices)
+    assert all(device.pool.stats().bytes_live == 0 for device in devices)
+    assert threading.active_count() <= before + 1
+
+
+@pytest.mark.parametrize("devices", [[], ["cpu", "cpu"], "some"])
+def test_devices_that_are_none(survey, devices):
+    with pytest.raises(InputError, match="devices"):
+        migrate(survey, V, GRID, devices=devices)
+    assert migrate(survey, V, GRID, devices="all").job.lanes >= 1
