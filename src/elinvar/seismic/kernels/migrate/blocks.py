@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from elinvar.seismic.kernels.migrate.physics import BENDS
 from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Emit, Vector
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CHUNK",
     "DEPTH",
     "FAR",
+    "GENTLY",
     "GROUP",
     "KNOT_ROWS",
     "SAMPLE_ROWS",
@@ -34,6 +36,7 @@ GROUP = 4  # traces per visit of an image block
 DEPTH = 64  # traces held in the second-level cache
 ROWS = 7  # of coefficients per trace: c0 c1 c2 w0 w1 w2, and c0 from the window of the block's second half
 WIDE = CHUNK + 2 * LANES  # length of a row of knots
+GENTLY = 3  # number of the physics "curved" where its polynomial serves
 KNOT_ROWS, SAMPLE_ROWS = 9, 5  # of the tables of straight rays; behind them stands what other physics need
 TOLERANCE = 3e-4
 """Largest error of a block's quadratic: samples for the travel time, relative for the weight."""
@@ -56,6 +59,20 @@ TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, a
 def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     legs: list[Vector] = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
     return legs[0] + legs[1]
+
+
+def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, polynomial: list[Vector], ds: Any, dr: Any) -> Vector:
+    *coefficients, top = polynomial
+    legs = []
+    for square in (ds, dr):
+        r2 = s * s + slow * square
+        v = (r2 * (kappa * kappa)).min(top)
+        p = coefficients[-1]
+        for c in coefficients[-2::-1]:
+            p = p * v + c
+        legs.append(p * r2.sqrt() - tau)
+    moved: Vector = legs[0] + legs[1]
+    return moved
 
 
 def _curved(s: Vector, c: Vector, slow: Vector, kappa: Vector, ds: Any, dr: Any) -> Vector:
@@ -115,7 +132,7 @@ class Group:
     def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, wide: bool) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
-        self.work, self.traces, self.samples, self.table = pointers
+        self.work, self.traces, self.samples, self.table, self.bending = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
         self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa = scalars[7:]
         self.total = e.at(self.work, TOTAL)
@@ -160,8 +177,11 @@ class Group:
         """Room for a vector that branches write to; becomes a register."""
         return cgutils.alloca_once(self.b, VF)  # type: ignore[no-untyped-call]
 
-    def moveout(self, places: list[Any], ds: Any, dr: Any) -> tuple[Vector, Vector]:
-        """T - t0 of 16 knots or samples, and t0 / 2, from places in the tables: the physics is chosen here."""
+    def moveout(self, places: list[Any], ds: Any, dr: Any, *, exact: bool) -> tuple[Vector, Vector]:
+        """T - t0 of 16 knots or samples, and t0 / 2, from places in the tables: the physics is chosen here.
+
+        The polynomial's error is below a knot's tolerance, but it is absolute: the ends of traces are not decided by it.
+        """
         tau, slow, first, second = places
         e, b = self.e, self.b
         result = self.variable()
@@ -173,12 +193,18 @@ class Group:
         with b.if_else(physics(0)) as (straight, other):
             with straight:
                 b.store(_straight(t, slowness, ds, dr).value, result)
-            with other, b.if_else(physics(1)) as (curved, vti):
-                with curved:
-                    bends = e.vector(*first), e.vector(*second)
-                    b.store(_curved(*bends, slowness, e.scalar(self.kappa), ds, dr).value, result)
+            with other, b.if_else(physics(2)) as (vti, curved):
                 with vti:
                     b.store(_vti(t, e.vector(*first), slowness, ds, dr).value, result)
+                with curved:
+                    s, kappa = e.vector(*first), e.scalar(self.kappa)
+                    gentle = ir.Constant(ir.IntType(1), 0) if exact else physics(GENTLY)
+                    with b.if_else(gentle) as (gently, sharply):
+                        with gently:
+                            polynomial = [e.broadcast(self.bending, i) for i in range(BENDS + 1)]
+                            b.store(_gently(t, s, slowness, kappa, polynomial, ds, dr).value, result)
+                        with sharply:
+                            b.store(_curved(s, e.vector(*second), slowness, kappa, ds, dr).value, result)
         return Vector(e, b.load(result)), t
 
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
@@ -188,7 +214,7 @@ class Group:
             places = [
                 (self.table, self.times(self.columns, q + parity), self.lo, c) for q in (0, 2, KNOT_ROWS, KNOT_ROWS + 2)
             ]
-            moved, tau = self.moveout(places, ds, dr)
+            moved, tau = self.moveout(places, ds, dr, exact=False)
             e.store(moved, self.work, KNOTS + parity * WIDE, c)
             e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
 
@@ -310,7 +336,7 @@ class Group:
         places = [(self.samples, t, self.times(self.length, q)) for q in (0, 1, SAMPLE_ROWS, SAMPLE_ROWS + 1)]
         radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
-        moved, tau = self.moveout(places, ds, dr)
+        moved, tau = self.moveout(places, ds, dr, exact=True)
         x = e.ramp() * self.ratio + part + moved  # from the whole sample where the block begins at zero offset
         low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
         inside = (radius >= reach) & (x >= low) & (x <= high)

@@ -27,8 +27,8 @@ from numba.extending import intrinsic
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
-from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GROUP, KNOT_ROWS, TOTAL, TRACE
-from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
+from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
+from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
 
@@ -59,6 +59,7 @@ class _Job(NamedTuple):
     stride: int  # samples from trace to trace
     physics: int
     kappa: Any
+    bending: Any  # polynomial of GENTLY curved rays
     first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
 
 
@@ -79,8 +80,8 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
     return cast("Any", intrinsic(typed))
 
 
-_group = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
-_group_wide = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
+_group = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
+_group_wide = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
 _geometry = _intrinsic(2, blocks.geometry)
 _deliver = _intrinsic(4, lambda b, data, rest: blocks.deliver(b, data, *rest))
 
@@ -114,7 +115,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
     furthest, fastest, table, samples = r.furthest, r.fastest, r.knots, r.samples
     _geometry((work, ends, ends.shape[1], first, depth, pillar[0], pillar[1]))
     lo = hi = 0
-    n, limit, row = len(furthest), job.latest * job.latest, job.first
+    n, limit, row, polynomial = len(furthest), job.latest * job.latest, job.first, job.bending
     for k in range(0, depth, GROUP):
         nearest = closest = f4(FAR)
         for i in range(k, k + GROUP):
@@ -132,8 +133,9 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             hi -= 1
         for begin in range(lo, hi, CHUNK):
             what = (
-                work, traces, samples, table, samples.shape[1], table.shape[1], k, k * job.stride, job.stride, begin,
-                min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics, job.kappa,
+                work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
+                job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
+                job.kappa,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -241,16 +243,19 @@ def migrate(
     }
     tables = prepare(vrms, **options, block=BLOCK, nodes=(0, BLOCK // 2, BLOCK), tail=2 * BLOCK, origin=0)
     last = traces.shape[1] - 1
+    latest = max(last + tables.shift, 0.0) + 0.1
+    polynomial = bending(latest, tables.kappa)
     job = _Job(
         ratio=f4(dt_out / dt),
         rim=f4(tables.rim),
         last=f4(last),
-        latest=f4(stretched(max(last + tables.shift, 0.0) + 0.1, tables.kappa)),
+        latest=f4(stretched(latest, tables.kappa)),
         weighted=amplitude == "true",
         wide=dt_out > 1.5 * dt,
         stride=traces.shape[1],
-        physics=PHYSICS.index(physics),
+        physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
         kappa=f4(tables.kappa),
+        bending=np.zeros(1, f4) if polynomial is None else polynomial,
         first=KNOT_ROWS if physics == "curved" else 0,
     )
     rows = _arrays(tables)
