@@ -91,6 +91,7 @@ def test_sections(tmp_path, keep):
     part_of(tmp_path / "v.sgy", keep, tmp_path / "line.sgy")
     found = Velocity.open(tmp_path / "line.sgy")
     assert isinstance(found, Cube)
+    assert found.grid.crossline_side == "right"
     assert found.on_pillars(GRID.t, GRID.pillars[keep]) == pytest.approx(
         CUBE.on_pillars(GRID.t, GRID.pillars[keep]), abs=0.01
     )
