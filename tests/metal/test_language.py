@@ -360,8 +360,8 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 @pytest.mark.parametrize(
     "before",
     [
-        "template <typename T> struct H { void go(T x) {} };\n"
-        "template <> struct H<int> { void go(int x) { simd_sum(x); } };",
+        """template <typename T> struct H { void go(T x) {} };
+template <> struct H<int> { void go(int x) { simd_sum(x); } };""",
         "template <typename T> void go(T x) {}\ntemplate <> void go<int>(int x) { simd_sum(x); }",
         "namespace n { struct H { static int go(int x) { return quad_max(x); } }; }",
         "struct In { void go(int x) { threadgroup_barrier(mem_flags::mem_none); } };\nusing H = In;",
