@@ -11,6 +11,7 @@ from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
 from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
+from elinvar.seismic.job import TABLE_BYTES
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -83,7 +84,7 @@ def test_threads_and_blocks_do_not_matter(survey, image, relative, monkeypatch):
 def memory(monkeypatch, rows, grid, ns):
     """Leave room for so many pillars beside three blocks of 64 traces."""
     monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
-    room = 3 * 5 * 64 * 4 * ns + 4 * grid.nt + (1 << (rows * 8 * grid.nt - 1).bit_length())
+    room = 3 * 5 * 64 * 4 * ns + TABLE_BYTES * grid.nt + (1 << (rows * 8 * grid.nt - 1).bit_length())
     monkeypatch.setattr("elinvar.seismic.job.runtime_plan", functools.partial(runtime_plan, budget_bytes=room))
 
 
@@ -340,3 +341,16 @@ def test_which_traces_sound():
     for bad in (np.nan, np.inf, -np.inf):
         traces[4, 3] = bad
         assert lane._sounding(traces) is None
+
+
+def test_velocities_that_vary_go_through_the_kernel_some_pillars_at_a_time(survey, monkeypatch):
+    coarse = Grid((0, 0), 0, 3, 3, 100, 100, 3, 0.5)
+    velocity = Velocity.cube(2400 + 10.0 * np.arange(27).reshape(3, 3, 3), coarse)
+    whole = migrate(survey, velocity, GRID, device="cpu")
+    monkeypatch.setattr(job, "_TABLES", 5 * TABLE_BYTES * GRID.nt)
+    monkeypatch.setattr(lane, "_VELOCITIES_AT_ONCE", 7 * GRID.nt)
+    assert job.pillars_at_once(GRID, velocity) == 5
+    assert job.pillars_at_once(GRID, V) == GRID.size
+    again = migrate(survey, velocity, GRID, device="cpu")
+    assert again.values.tobytes() == whole.values.tobytes()
+    assert again.job.plan.memory_bytes < whole.job.plan.memory_bytes
