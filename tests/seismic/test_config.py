@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,13 @@ def test_every_option_has_a_comment_with_its_meaning():
     for line in jobfile.render(job()).splitlines():
         if line.strip() and not line.lstrip().startswith(("#", "type:")):
             assert re.search(r"#\s\S", line), line
+
+
+def test_the_job_in_the_guide_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "seismic_jobs.md").read_text(encoding="utf-8")
+    made = jobfile.parse(re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL).group(1))
+    assert made.grid.bin_size == (25, 25)
+    assert memory_bytes(made.execution.memory) == 8 << 30
 
 
 def test_a_bare_true_is_an_amplitude():
