@@ -12,22 +12,35 @@ from elinvar.runtime import kernels
 from elinvar.testing.kernelcheck import kernel_survivors
 
 LIST = "decides which of two lists a trace lands in, and both add the same where they meet: costs time, changes nothing"
+_NEAR = "const bool near = k < n_traces && distance <= shape.x && fma(shape.w, spread, earliest) <= latest * latest;"
+_GOOD = "const bool good = worst <= tolerance;"
+_OFF = "const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);"
+_LIST = "const int list = exact ? 24 : x + swing > last - 0.01f ? 16 : steady || distance <= shape.y ? 0 : 8;"
+_LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
+_EITHER = (
+    "at equality both lists give the same sample: the other one evaluates it exactly, or with the rim's weight of 1"
+)
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("seismic.migrate", "v2"): {
-        "line 177: '< n_traces': < becomes <=": "at first == n_traces no lane has k < n_traces, so the round is skipped",
-        "line 185: '<= shape.x': bound + 1": "lets traces beyond the radius into the lists, where each sample is asked",
-        "line 185: '<= latest * latest': <= becomes <": "a bound with room of 0.1 samples: what it cuts adds nothing",
-        "line 185: '<= latest * latest': bound + 1": "lets in traces that end earlier, which the lists find out",
-        "line 196: '<= tolerance': <= becomes <": LIST,
-        "line 199: '> last + 0.01f': > becomes >=": "beyond the end either way, where nothing contributes",
-        "line 199: '> last + 0.01f': bound + 1": "keeps a trace that ends before the block; its list adds nothing",
-        "line 199: '< -0.01f': < becomes <=": "before the start either way, where nothing contributes",
-        "line 199: '< -0.01f': bound - 1": "keeps a trace that starts after the block; the exact list adds nothing",
-        "line 200: '>= 0.01f': >= becomes >": LIST,
-        "line 202: '> last - 0.01f': > becomes >=": LIST,
-        "line 202: '<= shape.y': <= becomes <": LIST,
-        "line 264: '< place.w + 0.02f': < becomes <=": "0.02 samples beyond the end, exactly() says no as well",
-        "line 266: '<= place.w - 0.02f': <= becomes <": "0.02 samples before the end, exactly() agrees with the cubic",
+        "for (int first = 0; first < n_traces; first += 32) { | '< n_traces': < becomes <=": (
+            "with first == n_traces every k is beyond the traces: near is false in all lanes, the round is skipped"
+        ),
+        f"{_NEAR} | '<= latest * latest': <= becomes <": (
+            "latest lies a tenth of a sample beyond the end of the trace: at equality no sample is on it"
+        ),
+        f"{_NEAR} | '<= latest * latest': bound + 1": _LEFT_OUT,
+        f"{_GOOD} | '<= tolerance': <= becomes <": _EITHER,
+        f"{_OFF} | '> last + 0.01f': > becomes >=": "at equality every sample is still beyond the trace's last",
+        f"{_OFF} | '> last + 0.01f': bound + 1": _LEFT_OUT,
+        f"{_OFF} | '< -0.01f': < becomes <=": "at equality every sample is still before the trace's first",
+        f"{_OFF} | '< -0.01f': bound - 1": _LEFT_OUT,
+        "const bool exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
+        f"{_LIST} | '> last - 0.01f': > becomes >=": _EITHER,
+        f"{_LIST} | '<= shape.y': <= becomes <": _EITHER,
+        "bool on = place.z <= leg.z && y < place.w + 0.02f; | '< place.w + 0.02f': < becomes <=": (
+            "at equality `exactly` decides, and a sample 0.01 beyond the end, ten times the cubic's error, is beyond it"
+        ),
+        "if (on && y <= place.w - 0.02f) { | '<= place.w - 0.02f': <= becomes <": _EITHER,
     },
 }
 SHIPPED = [
