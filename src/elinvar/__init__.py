@@ -25,6 +25,7 @@ __all__ = [
     "Runtime",
     "Stage",
     "__version__",
+    "audio",
     "bench",
     "device",
     "devices",
@@ -36,9 +37,12 @@ __all__ = [
     "metal",
     "no_transfers",
     "seismic",
+    "tensor",
     "testing",
     "trace",
     "transfers",
+    "video",
+    "vision",
 ]
 
 _HOME = {
@@ -64,10 +68,10 @@ _HOME = {
     "kernels": "runtime.kernels",
     "trace": "runtime.trace",
 }
-_MODULES = ("bench", "errors", "metal", "seismic", "testing")
+_MODULES = ("audio", "bench", "errors", "metal", "seismic", "tensor", "testing", "video", "vision")
 
 if TYPE_CHECKING:
-    from . import bench, errors, metal, seismic, testing
+    from . import audio, bench, errors, metal, seismic, tensor, testing, video, vision
     from .metal.fuse import fuse
     from .runtime.device import Device, DeviceProfile, Runtime, device, devices
     from .runtime.kernels import kernel, kernels

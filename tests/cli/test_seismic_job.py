@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import segyio
 import xarray
 from typer.testing import CliRunner
 
@@ -101,10 +102,13 @@ def test_a_dry_run_writes_nothing(folder):
 
 def test_products(folder):
     write(SMALL + "algorithm: {gathers: {type: offset, edges: [0, 200, 400]}}\n"
-          "output: {products: {pyramid: true, qc: report.html}}")  # fmt: skip
+          "output: {segy: stack.sgy, products: {pyramid: true, qc: report.html}}")  # fmt: skip
     run("run", "job.yaml")
     assert image().gathers.shape == (9, 9, 2, 176)
     assert (folder / "report.html").stat().st_size > 10_000
+    with segyio.open("stack.sgy", strict=True) as file:
+        assert segyio.cube(file).shape == (9, 9, 176)
+        assert segyio.cube(file).ravel() == pytest.approx(image().image.values.ravel())
     assert not (folder / "image.zarr" / "pyramid").exists()  # too small to need one
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.metal.constexpr import evaluate
@@ -49,6 +49,7 @@ def test_values(text: str, result: int | None) -> None:
     assert value(text, N=4) == result
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.integers(0, 99).map(str),

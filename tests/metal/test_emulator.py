@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 import time
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from elinvar.errors import MetalLaunchError
+from elinvar.metal import parse
+from elinvar.metal.emulator import load
 
 HEAD = "#include <metal_stdlib>\nusing namespace metal;\n"
 ORDERS: list[dict[str, Any]] = [
@@ -588,6 +591,14 @@ kernel void much(device float* x [[buffer(0)]]) { threadgroup Odd s[9000]; s[0].
     assert x.tolist() == [5, 15, 20, 30]
 
 
+def test_waiting_that_was_not_seen_is_an_error_not_a_crash(emulator: Compile) -> None:
+    source = parse(HEAD + "kernel void hidden(device float* x) { x[0] = simd_sum(x[0]); }\n")
+    kernels = {"hidden": dataclasses.replace(source.kernels["hidden"], needs_group=False)}
+    blind = load(dataclasses.replace(source, kernels=kernels), sanitize=False, schedule="forward", seed=0, races=False)
+    with pytest.raises(MetalLaunchError, match=r"simd_sum in <source>:3 .* was not found when the kernel was read"):
+        blind.hidden(torch.zeros(1))
+
+
 def test_libraries_run_from_many_threads(emulator: Compile) -> None:
     lib = emulator(
         HEAD
@@ -646,7 +657,9 @@ kernel void all_kinds(device float* out [[buffer(0)]], constant Params& p [[buff
     assert out.tolist() == [base + 0.125, base + 1000]
 
 
-LOOP = HEAD + """
+LOOP = (
+    HEAD
+    + """
 kernel void for_ever(device volatile uint* x [[buffer(0)]], uint i [[thread_position_in_grid]])
 {
     while (x[0] == 0) x[1] += 1;
@@ -656,6 +669,7 @@ kernel void waiting(device volatile uint* x [[buffer(0)]])
     while (x[0] == 0) threadgroup_barrier(mem_flags::mem_device);
 }
 """
+)
 
 
 @pytest.mark.parametrize(("name", "group"), [("for_ever", None), ("waiting", 32)])

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.errors import MetalSyntaxError
@@ -350,7 +350,53 @@ def test_bad_defines(defines: dict[str, str | int]) -> None:
         parse(HEAD + "kernel void k() {}\n", defines)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("kernel void(){}[]<>;:,*&=\"'#\\/\n floatdevice0123"), max_size=80))
 def test_no_text_breaks_the_parser(text: str) -> None:
     with contextlib.suppress(MetalSyntaxError):
         parse(text + "\n")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        """template <typename T> struct H { void go(T x) {} };
+template <> struct H<int> { void go(int x) { simd_sum(x); } };""",
+        "template <typename T> void go(T x) {}\ntemplate <> void go<int>(int x) { simd_sum(x); }",
+        "namespace n { struct H { static int go(int x) { return quad_max(x); } }; }",
+        "struct In { void go(int x) { threadgroup_barrier(mem_flags::mem_none); } };\nusing H = In;",
+    ],
+)
+def test_specialisations_and_aliases_are_followed(before: str) -> None:
+    assert one(f"{before}\nkernel void k() {{ H h; go(1); }}\n").needs_group
+
+
+def test_operations_given_as_template_arguments_are_followed() -> None:
+    source = parse(
+        HEAD
+        + """struct Sum { static float of(float x) { return simd_sum(x); } };
+struct Twice { static float of(float x) { return 2 * x; } };
+template <typename Op, typename After = Twice> kernel void apply(device float* x) { x[0] = Op::of(After::of(x[0])); }
+template [[host_name("sum")]] kernel void apply<Sum>(device float*);
+template [[host_name("twice")]] kernel void apply<Twice>(device float*);
+template [[host_name("after")]] kernel void apply<Twice, Sum>(device float*);
+template <typename Op = Sum> kernel void other(device float* x) { x[0] = Op::of(x[0]); }
+template [[host_name("default")]] kernel void other<>(device float*);
+"""
+    )
+    assert {name: k.needs_group for name, k in source.kernels.items()} == {
+        "sum": True,
+        "twice": False,
+        "after": True,
+        "default": True,
+    }
+
+
+def test_structs_with_pointers_are_refused() -> None:
+    with pytest.raises(MetalSyntaxError, match=r"<source>:4: struct P holds a pointer"):
+        kernel("constant P& p", before="struct P { device float* x; };")
+
+
+def test_stated_indices_come_before_counted_ones() -> None:
+    signature = kernel("device float* a, device float* b [[buffer(0)]]")
+    assert [(b.name, b.index) for b in signature.buffers] == [("b", 0), ("a", 1)]

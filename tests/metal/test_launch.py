@@ -229,7 +229,7 @@ def test_nothing_runs_without_threads() -> None:
 
 
 # ---- everything at once ---------------------------------------------------------------------------------------------
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     threads=st.lists(st.integers(0, 5000), min_size=1, max_size=3),
     group=st.none() | st.lists(st.integers(0, 1100), min_size=1, max_size=3),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.errors import MetalLaunchError
@@ -56,12 +56,14 @@ def test_integers(type_: str, code: str, low: int, high: int) -> None:
         assert f"x is {type_}" in refused(f"{type_}& x", bad)
 
 
+@settings(deadline=None)
 @given(st.floats(width=32) | st.integers(-(2**40), 2**40) | st.booleans())
 def test_floats(value: float) -> None:
     got = packed("float& x", value)
     assert got == struct.pack("<f", value) or (math.isnan(value) and math.isnan(struct.unpack("<f", got)[0]))
 
 
+@settings(deadline=None)
 @given(st.floats(width=64, allow_nan=False, min_value=-60000, max_value=60000))
 def test_halves_are_rounded_once(value: float) -> None:
     assert packed("half& x", value) == np.float16(value).tobytes()

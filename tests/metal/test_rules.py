@@ -57,7 +57,9 @@ def test_what_metal_accepts(text: str) -> None:
     "text", ["int counter;", "float table[3] = {1, 2, 3};", "static const float x = 1;", "constexpr int n = 4;"]
 )
 def test_variables_at_program_scope_are_constant(text: str) -> None:
-    with pytest.raises(MetalSyntaxError, match=r"<source>:1: a variable at program scope must be in the constant address"):
+    with pytest.raises(
+        MetalSyntaxError, match=r"<source>:1: a variable at program scope must be in the constant address"
+    ):
         parse(text + KERNEL)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.metal import parse
@@ -120,6 +120,7 @@ def lines_of(text: str) -> list[tuple[str, int]]:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 30), st.sampled_from(["w{} = 1;", "if (w{}) {{ }}", "/* \n\n */ w{}++;", "M(w{});"])),

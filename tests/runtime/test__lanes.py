@@ -119,6 +119,7 @@ def on_cuda(fn, name, **options):
 @pytest.fixture
 def cuda(monkeypatch):
     fake = FakeCuda()
+    monkeypatch.setattr(Stage, "resolved", lambda stage, here: stage)
     real = pipeline.Cuda
     monkeypatch.setattr(pipeline, "Cuda", lambda torch, devices: real(SimpleNamespace(cuda=fake), devices))
     return fake

@@ -844,6 +844,23 @@ def test_each_stage_is_a_trace_range():
     assert {"first", "second"} <= set(recording.totals())
 
 
+def test_devices_are_looked_up_where_the_stages_run():
+    from elinvar.errors import DeviceUnavailable
+    from elinvar.runtime.device import device, devices
+
+    assert Pipeline([Stage(inc, device="cpu")])._stages[0].device is device("cpu")
+    elsewhere = type("Elsewhere", (), {"open": lambda self, stages, board: None})()
+    if all(d.kind != "cuda" for d in devices()):
+        with pytest.raises(DeviceUnavailable, match="cuda"):
+            Pipeline([Stage(inc, device="cuda")])
+        assert Pipeline([Stage(inc, device="cuda:1")], executor=elsewhere)._stages[0].kind == "cuda"
+    assert Pipeline([Stage(inc, device="auto")], executor=elsewhere)._stages[0].device is device("auto")
+    with pytest.raises(InputError, match="gpu"):
+        Pipeline([Stage(inc, device="gpu")], executor=elsewhere)
+    two = [Stage(inc, compute=True, device="cuda"), Stage(inc, compute=True, device="cuda")]
+    Pipeline(two, executor=elsewhere)  # only the CPU is shared
+
+
 def test_threads_that_cannot_start_leave_none_behind(monkeypatch):
     started = []
     real = threading.Thread.start

@@ -144,6 +144,17 @@ def test_without_answers_pipelines_are_lowered_and_given_back_never_above_their_
     assert (wide.in_flight, narrow.in_flight) == (6, 1)
 
 
+@pytest.mark.parametrize("kind", ["memory", "thermal", "power"])
+def test_every_kind_lowers_pipelines(kind):
+    f = Fixture(kind)
+    p = pipeline(6)
+    f.monitor.watch(p)
+    f.at(1.0, kind)
+    assert p.in_flight == 2
+    f.at(2.0, kind)
+    assert p.in_flight == 1
+
+
 def test_what_the_user_sets_meanwhile_is_respected():
     f = Fixture()
     p = pipeline(6)

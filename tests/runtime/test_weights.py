@@ -74,6 +74,12 @@ def test_safetensors_file_and_folder(tmp_path, state):
     save_file(state, tmp_path / "m.safetensors")
     same(load(tmp_path / "m.safetensors"), state)
     same(load(str(tmp_path)), state)
+    save_file(state, tmp_path / "m.safetensors", metadata={"format": "pt"})
+    same(load(tmp_path), state)
+    data = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=f"truncated: {len(data) - 1} of {len(data)} bytes"):
+        load(tmp_path)
 
 
 def test_sharded_index_and_its_folder(tmp_path, state):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ velocities = st.one_of(
         lambda p: config.TableVelocity(times_ms=[a for a, _ in p], v=[b for _, b in p], kind="interval")
     ),
     st.builds(config.CubeVelocity, path=texts, smooth_m=positive),
-    st.builds(config.AsciiVelocity, path=texts),
+    st.builds(config.AsciiVelocity, path=texts, columns=st.none() | texts, percent=positive),
 )
 sizes = {"dx": positive, "dy": positive, "nt": st.integers(1, 9999), "dt_ms": positive, "t0_ms": positive}
 corner = st.tuples(number, number)
@@ -54,6 +55,11 @@ grids = st.one_of(
         inline=st.tuples(st.integers(), st.integers()), inlines=st.none() | st.lists(st.integers()), **sizes,
     ),
     st.builds(config.CornersGrid, corners=st.tuples(corner, corner, corner, corner), **sizes),
+    st.builds(config.BoxGrid, x=corner, y=corner, **sizes),
+    st.builds(
+        config.LinesGrid, known=st.lists(st.tuples(st.integers(), st.integers(), number, number), min_size=3),
+        inline=st.just((1, 9, 2)), crossline=st.just((9, 1, -2)), nt=st.integers(1, 99), dt_ms=positive,
+    ),
 )  # fmt: skip
 gathers = st.one_of(
     st.none(),
@@ -100,6 +106,13 @@ def test_every_option_has_a_comment_with_its_meaning():
     for line in jobfile.render(job()).splitlines():
         if line.strip() and not line.lstrip().startswith(("#", "type:")):
             assert re.search(r"#\s\S", line), line
+
+
+def test_the_job_in_the_guide_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "seismic_jobs.md").read_text(encoding="utf-8")
+    made = jobfile.parse(re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL).group(1))
+    assert made.grid.bin_size == (25, 25)
+    assert memory_bytes(made.execution.memory) == 8 << 30
 
 
 def test_a_bare_true_is_an_amplitude():
@@ -277,6 +290,48 @@ def test_grids(tiny):
     line = workflow.build_grid(config.SurveyGrid(inlines=[3], t_max_ms=100), survey)
     assert (line.nx, line.ny) == (1, 9)
     assert line.inlines.tolist() == [3]
+
+
+def test_grids_from_corners_boxes_and_lines(tiny):
+    survey = workflow.open_survey(config.Input(path="a.sgy"), tiny)
+    times = {"nt": 20, "dt_ms": 4, "t0_ms": 100}
+    box = workflow.build_grid(config.BoxGrid(x=(0, 200), y=(0, 100), dx=50, dy=25, **times), survey)
+    assert (box.nx, box.ny, box.nt, box.dt, box.t0) == (3, 9, 20, 0.004, 0.1)
+    corners = ((0, 0), (0, 100), (200, 100), (200, 0))
+    assert workflow.build_grid(config.CornersGrid(corners=corners, dx=50, dy=25, **times), survey).shape == box.shape
+    known = [(10, 1, 0.0, 0.0), (12, 1, 0.0, 50.0), (10, 9, 200.0, 0.0)]
+    grid = config.LinesGrid(known=known, inline=(10, 14, 2), crossline=(1, 9, 1), **times)
+    assert workflow.build_grid(grid, survey).inlines.tolist() == [10, 12, 14]
+    with pytest.raises(InputError, match=r"Grid\.from_corners"):
+        workflow.build_grid(config.CornersGrid(corners=(*corners[:3], (200, 40)), dx=50, dy=25, **times), survey)
+
+
+def test_velocity_files(tiny):
+    field = Velocity.table([0.0, 1.0], [2000, 3000])
+    field.save(tiny / "v.zarr", Grid((0, 0), 0, 3, 3, 100, 100, 11, 0.1))
+    cube = workflow.build_velocity(config.CubeVelocity(path="v.zarr"), tiny)
+    assert cube.varies_laterally
+    assert cube.rms(0.5, 50.0, 50.0) == pytest.approx(2500, rel=1e-6)
+    field.save(tiny / "v.txt", Grid((0, 0), 0, 2, 2, 100, 100, 11, 0.1))
+    table = workflow.build_velocity(config.AsciiVelocity(path="v.txt", percent=110), tiny)
+    assert table.rms(0.5, 50.0, 50.0) == pytest.approx(2750, rel=1e-6)
+    (tiny / "w.txt").write_text("500 2000\n1000 3000\n")
+    spelled = config.AsciiVelocity(path="w.txt", columns="t v", unit="ms", kind="interval", smooth_ms=10)
+    assert workflow.build_velocity(spelled, tiny).rms(1.0) == pytest.approx(np.sqrt(6.5e6), rel=0.05)
+    with pytest.raises(InputError, match="there is no file"):
+        workflow.build_velocity(config.CubeVelocity(path="no.sgy"), tiny)
+
+
+def test_other_formats_of_surveys(tiny):
+    survey = workflow.open_survey(config.Input(path="a.sgy"), tiny)
+    survey.to_zarr(tiny / "a.zarr")
+    again = workflow.open_survey(config.Input(path="a.zarr", bin_size=(25, 25)), tiny)
+    assert np.array_equal(again.read(), survey.read())
+    assert again.bin_size == (25, 25)
+    with pytest.raises(ConfigError, match="belong to SEG-Y and SU files"):
+        workflow.open_survey(config.Input(path="a.zarr", dt_ms=2), tiny)
+    with pytest.raises(InputError, match=r"a\.sgy"):
+        workflow.open_survey(config.Input(path="a.sgy", format="su"), tiny)
 
 
 def test_gathers_and_velocities():

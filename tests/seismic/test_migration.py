@@ -11,6 +11,7 @@ from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
 from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
+from elinvar.seismic.job import TABLE_BYTES
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -83,7 +84,7 @@ def test_threads_and_blocks_do_not_matter(survey, image, relative, monkeypatch):
 def memory(monkeypatch, rows, grid, ns):
     """Leave room for so many pillars beside three blocks of 64 traces."""
     monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
-    room = 3 * 5 * 64 * 4 * ns + 4 * grid.nt + (1 << (rows * 8 * grid.nt - 1).bit_length())
+    room = 3 * 5 * 64 * 4 * ns + TABLE_BYTES * grid.nt + (1 << (rows * 8 * grid.nt - 1).bit_length())
     monkeypatch.setattr("elinvar.seismic.job.runtime_plan", functools.partial(runtime_plan, budget_bytes=room))
 
 
@@ -343,3 +344,19 @@ def test_which_traces_sound():
     for bad in (np.nan, np.inf, -np.inf):
         traces[4, 3] = bad
         assert lane._sounding(traces) is None
+
+
+def test_velocities_that_vary_go_through_the_kernel_some_pillars_at_a_time(survey, monkeypatch):
+    coarse = Grid((0, 0), 0, 3, 3, 100, 100, 3, 0.5)
+    velocity = Velocity.cube(2400 + 10.0 * np.arange(27).reshape(3, 3, 3), coarse)
+    eta = np.linspace(0, 0.2, GRID.size * GRID.nt).reshape(GRID.shape)
+    constant = np.full((3, 3, 3), 2400.0)
+    alike = Velocity.cube(constant, coarse)
+    ways = [(velocity, {}), (V, {"physics": "vti", "eta": eta}), (alike, {"physics": "vti", "eta": 0.1})]
+    whole = [migrate(survey, v, GRID, device="cpu", **rays) for v, rays in ways]
+    monkeypatch.setattr(job, "_TABLES", 5 * TABLE_BYTES * GRID.nt)
+    monkeypatch.setattr(lane, "_VELOCITIES_AT_ONCE", 7 * GRID.nt)
+    for (v, rays), before in zip(ways, whole, strict=True):
+        again = migrate(survey, v, GRID, device="cpu", **rays)
+        assert again.values.tobytes() == before.values.tobytes()
+        assert again.job.plan.memory_bytes < before.job.plan.memory_bytes

@@ -124,6 +124,10 @@ def test_lines_and_single_traces(survey, nx, ny, nt, tmp_path):
     image = migrate(survey, Velocity.constant(2500), grid, gathers=[0, 1000], device="cpu")
     report = open_page(qc_report(image, survey, Velocity.constant(2500), tmp_path / "report.html"))
     assert report.problems == ()
+    text = (tmp_path / "report.html").read_text()
+    assert "Time slice" not in text  # a line has no map
+    assert "midpoints (traces)" in text
+    assert ("Crossline" in text.partition("<figcaption>")[2][:40]) == (ny == 1 < nx)
     assert open_page(viewer.write_page(image, tmp_path / "view.html")).problems == ()
 
 

@@ -15,6 +15,7 @@ import pytest
 from elinvar.errors import Cancelled
 from elinvar.runtime.device import Runtime
 from elinvar.seismic import Checkpoint, Grid, Velocity, migrate, synthetic
+from elinvar.seismic.job import TABLE_BYTES
 
 V = Velocity.constant(2500)
 GRID = Grid((75.0, 60.0), 0, 4, 3, 25, 25, 120, 0.004, 0.2)
@@ -35,7 +36,7 @@ def small_blocks(monkeypatch):
 
 def budget(rows):
     """Bytes that leave room for so many pillars beside three blocks."""
-    return 3 * 5 * 64 * 4 * 400 + 4 * GRID.nt + (1 << (rows * 8 * GRID.nt - 1).bit_length())
+    return 3 * 5 * 64 * 4 * 400 + TABLE_BYTES * GRID.nt + (1 << (rows * 8 * GRID.nt - 1).bit_length())
 
 
 def run(survey, folder=None, **options):

@@ -12,7 +12,7 @@ from elinvar.errors import InputError
 from elinvar.seismic import Grid, Survey, SurveyWarning, open_segy
 from elinvar.seismic.segy import text_header
 from elinvar.seismic.selection import where
-from elinvar.seismic.tracefile import runs
+from elinvar.seismic.tracefile import SegyTraces, runs
 
 CDP = {"sx": 181, "sy": 185, "gx": 181, "gy": 185}
 
@@ -165,7 +165,7 @@ def test_feet_become_metres(small):
         (lambda p: patch(p, 3225, 4), "format code 4"),
         (lambda p: patch(p, 3221, 30), "cut off, corrupt"),
         (lambda p: patch(p, 3221, 0), "traces have 0 samples"),
-        (lambda p: [patch(p, 3501, 2, width=1), patch(p, 3507, 1, width=4)], r"1 additional header\(s\) per trace"),
+        (lambda p: [patch(p, 3501, 2, width=1), patch(p, 3507, 3, width=4)], r"3 additional header\(s\) per trace"),
         (lambda p: p.write_bytes(p.read_bytes()[:-100]), "cut off, corrupt"),
         (lambda p: p.write_bytes(p.read_bytes()[:3600]), "no traces"),
         (lambda p: p.write_bytes(b"Zarr" * 20), "the file has 80 bytes"),
@@ -291,12 +291,17 @@ def test_files_without_coordinates_say_what_to_do(shared, name, tmp_path):
 
 
 def test_a_file_with_garbage_for_trace_headers_is_refused(shared):
+    path = shared / "segyio" / "long.sgy"
     with pytest.raises(InputError, match="contradicts itself"):
-        open_segy(shared / "segyio" / "long.sgy")
+        open_segy(path)
+    with pytest.raises(InputError, match="coordinates are zero"):  # of the one trace that is not dead
+        open_segy(path, dt=0.001)
+    samples = SegyTraces(path, "big", (3, 60000)).read(np.array([0, 2]))  # they are sound all the same
+    assert samples[:, -1] == pytest.approx([0.25, 0.7505], abs=1e-4)
 
 
 def test_additional_trace_headers_are_refused_by_name(shared):
-    with pytest.raises(InputError, match="revision 2 file with 65536 additional"):
+    with pytest.raises(InputError, match=r"revision 2 file with 1 additional header\(s\)"):
         open_segy(shared / "segyio" / "rotated-small-rev2.sgy")
 
 

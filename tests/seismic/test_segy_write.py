@@ -77,6 +77,15 @@ def test_header_columns_and_elevations_survive(tmp_path):
     assert third.headers["sstat"] == pytest.approx(columns["sstat"])
 
 
+def test_buried_sources_stay_where_they_are(tmp_path):
+    survey = whole(headers={"selev": np.full(12, 800.0), "sdepth": np.linspace(5, 16, 12)})
+    assert survey.source_elevation == pytest.approx(800 - np.linspace(5, 16, 12))
+    survey.write_segy(tmp_path / "a.sgy")
+    again = open_segy(tmp_path / "a.sgy")
+    assert again.source_elevation == pytest.approx(survey.source_elevation)
+    assert again.headers["selev"] == pytest.approx(np.full(12, 800.0))
+
+
 def test_delays_of_fractions_of_a_millisecond_use_the_time_scalar(tmp_path):
     data, place = np.ones((2, 5)), np.ones((2, 2))
     mute = {"mute": np.array([0.25, 1.0])}

@@ -7,6 +7,8 @@ import pytest
 
 from elinvar.errors import InputError
 from elinvar.seismic import Survey, synthetic
+from elinvar.seismic.headers import Columns
+from elinvar.seismic.survey import ArrayTraces
 
 
 def make(n=6, ns=5, **options):
@@ -50,6 +52,46 @@ def test_selection_shares_samples_and_keeps_order():
     assert part.select(np.array([True, False, True])).read()[:, 0].tolist() == [20, 10]
 
 
+def test_elevations_and_columns_follow_their_traces():
+    survey = make(
+        source_elevation=np.arange(6.0), receiver_elevation=3, datum=[9] * 6, headers={"cdp": np.arange(6) * 2}
+    )
+    part = survey.select([4, 1])
+    assert part.source_elevation.tolist() == [4, 1]
+    assert part.receiver_elevation.tolist() == [3, 3]
+    assert part.datum.tolist() == [9, 9]
+    assert part.headers["cdp"].tolist() == part.select([0, 1]).headers["cdp"].tolist() == [8, 2]
+    assert survey.info()["elevation_m"] == [0.0, 5.0]
+    assert make().source_elevation.tolist() == [0.0] * 6
+    with pytest.raises(ValueError, match="read-only"):
+        survey.headers["cdp"][0] = 1
+
+
+def test_columns_are_read_when_named_and_once():
+    asked = []
+
+    def read(name):
+        asked.append(name)
+        return np.zeros(6)
+
+    survey = make(headers=Columns(read, ("cdp", "ep")))
+    assert list(survey.headers) == ["cdp", "ep"]
+    part = survey.select([1, 2])
+    assert asked == []
+    assert part.headers["cdp"].shape == (2,)
+    assert asked == ["cdp"]
+
+
+def test_other_samples_in_the_same_places():
+    survey = make(headers={"cdp": np.arange(6)}, source_elevation=7.0)
+    other = survey.with_traces(ArrayTraces(np.ones((6, 5))))
+    assert other.read().sum() == 30
+    assert survey.read().sum() != 30
+    assert other.source_elevation.tolist() == [7.0] * 6
+    with pytest.raises(InputError, match="2 traces given for 6"):
+        survey.with_traces(ArrayTraces(np.ones((2, 5))))
+
+
 def test_info_is_plain_and_complete():
     info = make().info()
     assert info["offset_m"] == pytest.approx([50, 50])
@@ -74,6 +116,11 @@ def test_a_survey_survives_pickling():
         ({"dt": 0}, "dt is 0"),
         ({"dt": 4.0}, "in seconds"),
         ({"delay": np.inf}, "delay"),
+        ({"delay": [1, 2, 3]}, r"a recording delay has shape \(3,\)"),
+        ({"datum": np.nan}, "a datum is not a finite number; give metres"),
+        ({"source_elevation": [1, 2, 3]}, r"a source elevation has shape \(3,\)"),
+        ({"headers": {"cdp": [1]}}, "header 'cdp' is int64"),
+        ({"headers": {"cdp": ["a", "b"]}}, "give 2 numbers"),
         ({"live": [True]}, "one flag for each"),
         ({"live": [False, False]}, "all 2 traces are marked dead"),
         ({"bin_size": (0, 25)}, "bin_size is 0"),

@@ -8,7 +8,7 @@ import segyio
 import xarray
 
 from elinvar.errors import InputError
-from elinvar.seismic import Grid, Velocity
+from elinvar.seismic import Grid, Velocity, jobfile, synthetic, workflow
 from elinvar.seismic.velocity_field import Cube, Scattered
 
 GRID = Grid((431000.0, 6780000.0), 30, 4, 3, 200, 300, 61, 0.032, inline=(100, 2), crossline=(70, -1))
@@ -91,6 +91,7 @@ def test_sections(tmp_path, keep):
     part_of(tmp_path / "v.sgy", keep, tmp_path / "line.sgy")
     found = Velocity.open(tmp_path / "line.sgy")
     assert isinstance(found, Cube)
+    assert found.grid.crossline_side == "right"
     assert found.on_pillars(GRID.t, GRID.pillars[keep]) == pytest.approx(
         CUBE.on_pillars(GRID.t, GRID.pillars[keep]), abs=0.01
     )
@@ -271,3 +272,23 @@ def test_bad_cubes_are_one_clear_sentence(tmp_path):
     (tmp_path / "mine.zarr").mkdir()
     with pytest.raises(InputError, match="exists and is no velocity"):
         CUBE.save(tmp_path / "mine.zarr", GRID)
+
+
+@pytest.mark.parametrize("ending", [".sgy", ".zarr", ".txt"])
+def test_job_files_name_velocity_files_and_other_surveys(tmp_path, ending):
+    grid = Grid((-100.0, -100.0), 0, 3, 3, 200, 200, 30, 0.03)
+    field = Velocity.cube(np.linspace(2000, 2600, 270).reshape(grid.shape), grid)
+    field.save(tmp_path / f"v{ending}", grid)
+    synthetic.dataset("tiny").select([0, 5, 900]).to_zarr(tmp_path / "s.zarr")
+    text = f"""\
+input: {{path: s.zarr}}
+velocity: {{type: {"ascii" if ending == ".txt" else "cube"}, path: v{ending}, smooth_m: 300, smooth_ms: 100}}
+grid: {{type: corners, corners: [[0, 0], [0, 50], [75, 50], [75, 0]], dx: 25, dy: 25, nt: 9, dt_ms: 4}}
+"""
+    work = workflow.assemble(jobfile.parse(text), tmp_path)
+    assert work.grid.shape == (3, 4, 9)
+    assert work.survey.n_traces == 3
+    truth = Velocity.open(tmp_path / f"v{ending}").smoothed(300, 0.1)
+    assert work.velocity.on_pillars([0.5], work.grid.pillars) == pytest.approx(
+        truth.on_pillars([0.5], work.grid.pillars)
+    )

@@ -212,6 +212,21 @@ def test_a_preview_is_called_one_and_needs_no_gathers(survey, tmp_path):
         assert not tab.is_visible("#gather-figure")
 
 
+@pytest.mark.chromium
+@pytest.mark.parametrize(("nx", "ny"), [(1, 7), (7, 1)])
+def test_a_line_has_one_section_and_no_map(survey, nx, ny, tmp_path):
+    grid = Grid((432_100, 6_543_100), 0, nx, ny, 25, 25, 80, 0.004, 0.3)
+    image = migrate(survey, Velocity.constant(2500), grid, device="cpu")
+    with browser(viewer.write_page(image, tmp_path / "view.html").as_uri()) as tab:
+        assert not tab.is_visible("#map-figure")
+        assert tab.locator("input[name=view]").count() - tab.locator("label[hidden] input[name=view]").count() == 1
+        with Volume.open(image) as volume:
+            codec = samples.Codec.of(volume)
+        assert np.array_equal(shown(tab, "main"), samples.encode(image.values.reshape(7, 80), codec))
+        tab.keyboard.press("t")
+        assert tab.evaluate("viewer.state.view") == ("inline" if nx == 1 else "crossline")
+
+
 def get(port, path, host=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:

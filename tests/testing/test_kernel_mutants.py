@@ -11,7 +11,38 @@ import pytest
 from elinvar.runtime import kernels
 from elinvar.testing.kernelcheck import kernel_survivors
 
-EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {}
+LIST = "decides which of two lists a trace lands in, and both add the same where they meet: costs time, changes nothing"
+_NEAR = "const bool near = k < n_traces && distance <= shape.x && fma(shape.w, spread, earliest) <= latest * latest;"
+_GOOD = "const bool good = worst <= tolerance;"
+_OFF = "const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);"
+_LIST = "const int list = exact ? 24 : x + swing > last - 0.01f ? 16 : steady || distance <= shape.y ? 0 : 8;"
+_LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
+_EITHER = (
+    "at equality both lists give the same sample: the other one evaluates it exactly, or with the rim's weight of 1"
+)
+EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
+    ("seismic.migrate", "v2"): {
+        "for (int first = 0; first < n_traces; first += 32) { | '< n_traces': < becomes <=": (
+            "with first == n_traces every k is beyond the traces: near is false in all lanes, the round is skipped"
+        ),
+        f"{_NEAR} | '<= latest * latest': <= becomes <": (
+            "latest lies a tenth of a sample beyond the end of the trace: at equality no sample is on it"
+        ),
+        f"{_NEAR} | '<= latest * latest': bound + 1": _LEFT_OUT,
+        f"{_GOOD} | '<= tolerance': <= becomes <": _EITHER,
+        f"{_OFF} | '> last + 0.01f': > becomes >=": "at equality every sample is still beyond the trace's last",
+        f"{_OFF} | '> last + 0.01f': bound + 1": _LEFT_OUT,
+        f"{_OFF} | '< -0.01f': < becomes <=": "at equality every sample is still before the trace's first",
+        f"{_OFF} | '< -0.01f': bound - 1": _LEFT_OUT,
+        "const bool exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
+        f"{_LIST} | '> last - 0.01f': > becomes >=": _EITHER,
+        f"{_LIST} | '<= shape.y': <= becomes <": _EITHER,
+        "bool on = place.z <= leg.z && y < place.w + 0.02f; | '< place.w + 0.02f': < becomes <=": (
+            "at equality `exactly` decides, and a sample 0.01 beyond the end, ten times the cubic's error, is beyond it"
+        ),
+        "if (on && y <= place.w - 0.02f) { | '<= place.w - 0.02f': <= becomes <": _EITHER,
+    },
+}
 SHIPPED = [
     pytest.param(item.name, item.version, id=f"{item.name} {item.version}")
     for name in kernels.default_registry.names()

@@ -69,6 +69,7 @@ def test_moves_bounds_both_ways_and_spares_templates_comments_shifts_and_macros(
     first = next(mutant for mutant in mutate_metal(SOURCE) if mutant.kind == "bound")
     assert first.line == 11
     assert str(first) == "line 11: '< n': < becomes <="
+    assert first.key == "for (uint k = 0; k < n; k += 2) { | '< n': < becomes <="
 
 
 def test_halves_atomics() -> None:
@@ -112,9 +113,9 @@ def test_survivors_counts_a_false_a_hang_a_crash_and_an_exception_as_noticed(bad
 
 def test_equivalent_mutants_need_a_proof_and_a_mutant() -> None:
     blind = functools.partial(judge, needles=("acc += x;",))
-    proofs = {"line 1: '< n': < becomes <=": "x[n] is 0 by contract"}
+    proofs = {f"{SMALL} | '< n': < becomes <=": "x[n] is 0 by contract"}
     assert [m.description for m in survivors(SMALL, blind, equivalent=proofs)] == ["'< n': bound - 1"]
-    for wrong in ({"line 1: '< n': < becomes <=": " "}, {"line 9: nothing": "because"}):
+    for wrong in ({f"{SMALL} | '< n': < becomes <=": " "}, {"nothing | at all": "because"}):
         with pytest.raises(InputError, match="no mutant here or has no proof"):
             survivors(SMALL, blind, equivalent=wrong)
 

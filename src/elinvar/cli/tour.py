@@ -27,7 +27,7 @@ __all__ = ["ENGINES", "EngineRun", "TourContext", "app", "run"]
 
 app = typer.Typer(add_completion=False)
 
-ENGINES = ("seismic",)
+ENGINES = ("seismic", "audio", "vision", "video", "tensor")
 """Engines in the order of the page. Those without a tour module are not in this build and are passed over."""
 
 

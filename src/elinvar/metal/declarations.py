@@ -51,6 +51,7 @@ class Function:
     name: str
     qualified: str
     start: int  # first token of the declaration, after any template<...>
+    head: tuple[int, int]  # the template<...> before it
     params: tuple[int, int]  # between the parentheses
     body: tuple[int, int]  # between the braces
     is_kernel: bool
@@ -76,6 +77,9 @@ class Declarations:
     tokens: list[Token]
     functions: list[Function] = field(default_factory=list)
     structs: dict[str, tuple[tuple[str, ...], tuple[int, int], bool]] = field(default_factory=dict)
+    bodies: dict[str, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # of functions and structs, specialised or not
     aliases: dict[str, tuple[tuple[str, ...], tuple[Token, ...]]] = field(default_factory=dict)
     constants: dict[str, tuple[Token, ...]] = field(default_factory=dict)
     instantiations: list[Instantiation] = field(default_factory=list)
@@ -131,6 +135,14 @@ class Declarations:
             finally:
                 self._busy.discard(name)
         return types.builtin(name)
+
+    def holds_pointer(self, name: str) -> bool:
+        """Tell whether a struct has a member that points to device or constant memory."""
+        if name not in self.structs:
+            return False
+        start, end = self.structs[name][1]
+        spaces = [i for i in range(start, end) if self.tokens[i].text in {"device", "constant"}]
+        return any(self.tokens[type_end(self.tokens, i)].text in {"*", "&"} for i in spaces)
 
     def bind(
         self, params: Sequence[str], arguments: Sequence[Sequence[Token]], env: Environment

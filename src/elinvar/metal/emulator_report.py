@@ -108,7 +108,7 @@ def fault_error(text: str, place: Place) -> MetalLaunchError:
     head, first, second = text.split("\n")[:3]
     kind, number, address = (int(word) for word in head.split())
     fault = _Fault(place, _site(first), _site(second), number, address)
-    say = (str, _diverged, _race, _signal, _too_large, _bad_lane, _stack)[kind]
+    say = (str, _diverged, _race, _signal, _too_large, _bad_lane, _stack, _alone)[kind]
     return MetalLaunchError(f"[{place.signature.name}] {say(fault)}")
 
 
@@ -184,3 +184,10 @@ def _bad_lane(fault: _Fault) -> str:
 
 def _stack(fault: _Fault) -> str:
     return f"the private arrays of {fault.who} exceed 256 KB; a GPU thread has far less"
+
+
+def _alone(fault: _Fault) -> str:
+    return (
+        f"{fault.a.what}{fault.where} was not found when the kernel was read, so its threads run one by one; "
+        "call it by its own name instead of through what hides it"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -80,10 +81,7 @@ def run_sanitized(place: Place, schedule: int, seed: int) -> None:
                 file.write(block)  # type: ignore[arg-type]
             for row in table:
                 file.write(struct.pack("<3Q", *row))
-        command = [str(place.build.path), str(request), str(answer)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, "ASAN_OPTIONS": _OPTIONS}
-        )
+        done = _execute([str(place.build.path), str(request), str(answer)])
         if done.returncode:
             raise _report(done.returncode, done.stderr, place, members)
         data = answer.read_bytes()
@@ -92,6 +90,18 @@ def run_sanitized(place: Place, schedule: int, seed: int) -> None:
     if not text.startswith("0 "):
         raise fault_error(text, place)
     _copy_back(place, blocks, table, data[8 + length :])
+
+
+def _execute(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ASAN_OPTIONS": _OPTIONS}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    setarch = shutil.which("setarch")
+    if done.returncode and not _REGION.search(done.stderr) and setarch:
+        # It died before main: older sanitizers cannot live with all of newer kernels' address randomisation.
+        command = [setarch, "-R", *command]
+        again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return again if _REGION.search(again.stderr) else done
+    return done
 
 
 def _copy_back(

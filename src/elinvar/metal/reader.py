@@ -113,7 +113,7 @@ class _Reader:
             return self.typedef(index, end)
         if word in {"struct", "class", "union", "enum"} and (past := self.record(index, end, template)) is not None:
             return past
-        return self.function_or_variable(index, end, prefix, template)
+        return self.function_or_variable(index, first, end, prefix, template)
 
     def typedef(self, index: int, end: int) -> int:
         tokens = self.tokens
@@ -153,6 +153,8 @@ class _Reader:
             return None
         close = match(tokens, opened)
         specialised = name and tokens[at + 1].text == "<"
+        if name:
+            self.found.bodies.setdefault(name, []).append((opened + 1, close))
         if name and not specialised:
             self.body_of(name, word, opened, template or ())
             aligned = any(t.text in {"alignas", "packed", "aligned"} for t in tokens[index:at])
@@ -173,12 +175,14 @@ class _Reader:
                 value += (Token("number", "1", 0),)
             self.found.constants[part[0].text] = previous = value
 
-    def function_or_variable(self, index: int, end: int, prefix: str, template: tuple[str, ...] | None) -> int:
+    def function_or_variable(
+        self, index: int, first: int, end: int, prefix: str, template: tuple[str, ...] | None
+    ) -> int:
         tokens = self.tokens
         at = index
         attributes: dict[str, list[Token]] = {}
         params: tuple[int, int] | None = None
-        name = ""
+        name = specialised = ""
         assigned: int | None = None
         while at < end and tokens[at].text not in {";", "{"}:
             text = tokens[at].text
@@ -188,12 +192,14 @@ class _Reader:
                     attributes[part[0].text] = part[2:-1]
                 at = close + 1
             elif text == "<" and tokens[at - 1].kind == "name" and assigned is None:
-                at = match_angle(tokens, at) + 1
+                close = match_angle(tokens, at)
+                specialised = tokens[at - 1].text if tokens[close + 1].text == "(" else ""
+                at = close + 1
             elif text == "(":
                 close = match(tokens, at)
                 before = tokens[at - 1]
                 if params is None and assigned is None and before.text not in {"__attribute__", "alignas", "decltype"}:
-                    params, name = (at + 1, close), before.text
+                    params, name = (at + 1, close), specialised or before.text
                 at = close + 1
             elif text in CLOSING:
                 at = match(tokens, at) + 1
@@ -205,9 +211,12 @@ class _Reader:
             close = match(tokens, at)
             words = {t.text for t in tokens[index : params[0]]}
             kernel = bool(words & {"kernel", "__kernel"}) or "kernel" in attributes
-            function = Function(name, prefix + name, index, params, (at + 1, close), kernel, template, attributes)
+            function = Function(
+                name, prefix + name, index, (first, index), params, (at + 1, close), kernel, template, attributes
+            )
             function.shared = list(_shared(tokens, at + 1, close, kernel=kernel))
             self.found.functions.append(function)
+            self.found.bodies.setdefault(name, []).append(function.body)
             return close + 1
         stop = self.past_statement(index, end)
         if params is None:

@@ -12,6 +12,7 @@ from .words import ATTRIBUTES, BARRIERS, is_simd
 
 __all__ = ["MAX_BUFFERS", "MAX_THREADGROUP_BYTES", "Attribute", "Buffer", "Signature", "signatures"]
 
+Arguments = Sequence[Sequence[Token]]  # of a template
 MAX_THREADGROUP_BYTES = 32 * 1024
 MAX_BUFFERS = 31
 
@@ -142,22 +143,14 @@ def signatures(known: Declarations) -> dict[str, Signature]:
     found: dict[str, Signature] = {}
     for function in kernels:
         if function.template is None:
-            jobs: list[tuple[str, str, Environment]] = [(_host_name(function), function.qualified, {})]
+            jobs: list[tuple[str, Arguments]] = [(_host_name(function), ())]
         else:
-            jobs = [
-                (
-                    one.host_name,
-                    f"{function.qualified}<{', '.join(_join(a) for a in one.arguments)}>",
-                    known.bind(function.template, one.arguments, {}),
-                )
-                for one in known.instantiations
-                if one.function == function.name
-            ]
-        for name, expression, env in jobs:
+            jobs = [(one.host_name, one.arguments) for one in known.instantiations if one.function == function.name]
+        for name, arguments in jobs:
             where = known.tokens[function.start]
             if name in found:
                 raise fail(where, f"there are two kernels called {name} (the first is in line {found[name].line})")
-            found[name] = _signature(known, function, name, expression, env)
+            found[name] = _signature(known, function, name, arguments)
     return found
 
 
@@ -170,20 +163,25 @@ def _join(tokens: Sequence[Token]) -> str:
     return " ".join(t.text for t in tokens)
 
 
-def _signature(known: Declarations, function: Function, name: str, expression: str, env: Environment) -> Signature:
+def _signature(known: Declarations, function: Function, name: str, arguments: Arguments) -> Signature:
     where = known.tokens[function.start]
+    env = known.bind(function.template or (), arguments, {})
+    expression = function.qualified
+    if function.template is not None:
+        expression += f"<{', '.join(_join(argument) for argument in arguments)}>"
     order: list[Buffer | Attribute] = []
     taken: set[int] = set()
     parts = split(known.tokens[function.params[0] : function.params[1]])
     if parts and [t.text for t in parts[0]] == ["void"]:
         parts = []
+    claimed = {index for part in parts if (index := _explicit_index(known, part, env)) is not None}
     for part in parts:
-        order.append(_argument(known, part, len(order), taken, env, name))
+        order.append(_argument(known, part, len(order), (taken, claimed), env, name))
     _check_attributes([a for a in order if isinstance(a, Attribute)], where)
     buffers = sorted((b for b in order if isinstance(b, Buffer)), key=lambda b: b.index)
     if len(buffers) > MAX_BUFFERS:
         raise fail(where, f"kernel {name} has {len(buffers)} buffer arguments; Metal has {MAX_BUFFERS}")
-    words = _reach(known, function)
+    words = _reach(known, function, arguments)
     grouped = any(isinstance(a, Attribute) and ATTRIBUTES[a.attribute].group for a in order)
     uses = (bool(function.shared), bool(words & BARRIERS), any(is_simd(word) for word in words))
     limit = function.attributes.get("max_total_threads_per_threadgroup")
@@ -206,7 +204,12 @@ def _signature(known: Declarations, function: Function, name: str, expression: s
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
 def _argument(
-    known: Declarations, part: list[Token], position: int, taken: set[int], env: Environment, kernel: str
+    known: Declarations,
+    part: list[Token],
+    position: int,
+    taken: tuple[set[int], set[int]],
+    env: Environment,
+    kernel: str,
 ) -> Buffer | Attribute:
     words, attributes = _strip_attributes(part)
     texts = [t.text for t in words]
@@ -235,6 +238,11 @@ def _argument(
         hint = f"[[{next(iter(attributes))}]] is not an attribute of a compute kernel" if attributes else ""
         raise fail(where, hint or f"argument {name} of kernel {kernel} is neither a buffer nor carries an attribute")
     return _buffer(known, words, end, marks, name, attributes, taken, env)
+
+
+def _explicit_index(known: Declarations, part: list[Token], env: Environment) -> int | None:
+    stated = _strip_attributes(part)[1].get("buffer")
+    return None if stated is None else known.integer(stated, env)
 
 
 def _strip_attributes(part: Sequence[Token]) -> tuple[list[Token], dict[str, list[Token]]]:
@@ -272,9 +280,10 @@ def _buffer(
     marks: list[Token],
     name: str,
     attributes: dict[str, list[Token]],
-    taken: set[int],
+    indices: tuple[set[int], set[int]],
     env: Environment,
 ) -> Buffer:
+    taken, claimed = indices
     texts = [t.text for t in words]
     where = words[0]
     space = next((s for s in ("device", "constant") if s in texts), None)
@@ -291,7 +300,7 @@ def _buffer(
                 where, f"[[buffer({_join(attributes['buffer'])})]] of {name}: an index from 0 to {MAX_BUFFERS - 1}"
             )
     else:
-        index = next(i for i in range(MAX_BUFFERS + 1) if i not in taken)
+        index = next(i for i in range(2 * MAX_BUFFERS) if i not in taken | claimed)
     if index in taken:
         raise fail(where, f"two arguments claim [[buffer({index})]]; the second is {name}")
     taken.add(index)
@@ -300,6 +309,8 @@ def _buffer(
     spelled = _join([t for t in words[:end] if t.text not in {"device", "constant", "const", "volatile", "coherent"}])
     if kind is None and spelled == "void":
         raise fail(where, f"argument {name} is a void pointer; say what it points to")
+    if kind is None and known.holds_pointer(spelled):
+        raise fail(where, f"struct {spelled} holds a pointer; torch's Metal binding passes buffers as arguments only")
     reference = marks[0].text == "&"
     if reference and mark + 1 < len(words) and texts[-1] == "]" and kind is not None:
         kind = _array_reference(known, words, mark, kind, env)
@@ -348,27 +359,21 @@ def _check_attributes(found: list[Attribute], where: Token) -> None:
 
 
 # ---- bodies ---------------------------------------------------------------------------------------------------------
-def _reach(known: Declarations, kernel: Function) -> set[str]:
-    """Return every word in a kernel and in whatever it may call: functions and structs named in it, transitively."""
-    bodies: dict[str, list[tuple[int, int]]] = {}
-    for function in known.functions:
-        bodies.setdefault(function.name, []).append(function.body)
-    for name, (_, span, _) in known.structs.items():
-        bodies.setdefault(name, []).append(span)
+def _reach(known: Declarations, kernel: Function, arguments: Arguments) -> set[str]:
+    """Return every word in a kernel and in whatever it may call, transitively.
+
+    A function or struct counts as called when it is named, also as an argument of the kernel's template.
+    """
+    tokens = known.tokens
     words: set[str] = set()
-    waiting = [kernel.body, kernel.params]
-    done: set[tuple[int, int]] = set()
+    waiting: list[Sequence[Token]] = [tokens[low:high] for low, high in (kernel.head, kernel.params, kernel.body)]
+    waiting += arguments
     while waiting:
-        span = waiting.pop()
-        if span in done:
-            continue
-        done.add(span)
-        for token in known.tokens[span[0] : span[1]]:
+        for token in waiting.pop():
             if token.kind == "name" and token.text not in words:
                 words.add(token.text)
-                waiting.extend(bodies.get(token.text, ()))
-                if token.text in known.aliases:
-                    waiting.extend(s for t in known.aliases[token.text][1] for s in bodies.get(t.text, ()))
+                waiting += [tokens[low:high] for low, high in known.bodies.get(token.text, ())]
+                waiting += [known.aliases[token.text][1]] if token.text in known.aliases else []
     return words
 
 

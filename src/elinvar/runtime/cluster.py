@@ -255,8 +255,7 @@ class _ClusterLanes:
         sent.ticket.value = None
 
     def _task(self, at: int, stage: Stage, ticket: Ticket, value: Any) -> Any:
-        device: Any = stage.device
-        on_cuda = device is not None and device.kind == "cuda"
+        on_cuda = stage.kind == "cuda"
         wanted = _GPU if on_cuda else _CPU if stage.fills_cpu else None
         return self._client.submit(
             _run_stage,

@@ -81,10 +81,6 @@ class Stage:
         _whole("Stage", "workers", self.workers, _MOST_WORKERS)
         if self.dispose is not None and not callable(self.dispose):
             raise InputError(f"Stage {self.name!r} got dispose={self.dispose!r}; it takes a function of one value.")
-        if self.device is not None:
-            from .device import device
-
-            object.__setattr__(self, "device", device(self.device))
 
     @property
     def label(self) -> str:
@@ -92,16 +88,38 @@ class Stage:
         return self.name or ""
 
     @property
+    def kind(self) -> str:
+        """The kind of device the stage works on: "cpu" without one."""
+        if self.device is None:
+            return "cpu"
+        return getattr(self.device, "kind", None) or str(self.device).partition(":")[0]
+
+    @property
     def cuda_device(self) -> torch.device | None:
-        """The torch device when the stage works on CUDA, else None."""
+        """The torch device when the stage works on CUDA in this process, else None."""
         where: Any = self.device
-        return where.torch if where is not None and where.kind == "cuda" else None
+        return where.torch if self.kind == "cuda" and hasattr(where, "torch") else None
 
     @property
     def fills_cpu(self) -> bool:
         """Whether this is a compute stage on the CPU."""
-        where: Any = self.device
-        return self.compute and (where is None or where.kind == "cpu")
+        return self.compute and self.kind == "cpu"
+
+    def resolved(self, *, here: bool) -> Stage:
+        """Return the stage with its device looked up; one that runs elsewhere (`here` false) may name what is there.
+
+        Raises
+        ------
+        InputError
+            If the device's name is no device's.
+        DeviceUnavailable
+            If it is not on this machine.
+        """
+        if self.device is None or (not here and self.kind in ("cuda", "mps")):
+            return self
+        from .device import device
+
+        return dataclasses.replace(self, device=device(self.device))
 
 
 class Executor(Protocol):
@@ -134,6 +152,8 @@ class Pipeline:
     ------
     InputError
         If there is no stage, `in_flight` is below 1, or the stages fill the CPU more than once.
+    DeviceUnavailable
+        If a stage's device is not on this machine (with an executor, it is looked for where the stage runs).
     """
 
     def __init__(
@@ -143,7 +163,7 @@ class Pipeline:
         executor: Executor | None = None,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> None:
-        self._stages = _checked_stages(stages)
+        self._stages = _checked_stages(stages, here=executor is None)
         self._in_flight = _whole("Pipeline", "in_flight", in_flight)
         if executor is not None and not callable(getattr(executor, "open", None)):
             raise InputError(f"Pipeline got executor={executor!r}; it takes None or what cluster(...) returns.")
@@ -387,10 +407,10 @@ def _whole(operation: str, name: str, value: int, most: int | None = None) -> in
     return value
 
 
-def _checked_stages(stages: Iterable[Stage | Callable[[Any], Any]]) -> tuple[Stage, ...]:
+def _checked_stages(stages: Iterable[Stage | Callable[[Any], Any]], *, here: bool) -> tuple[Stage, ...]:
     if isinstance(stages, Stage) or not isinstance(stages, Iterable):
         raise InputError(f"Pipeline got stages={stages!r}; it takes a list of Stage(function).")
-    found = tuple(stage if isinstance(stage, Stage) else Stage(stage) for stage in stages)
+    found = tuple((stage if isinstance(stage, Stage) else Stage(stage)).resolved(here=here) for stage in stages)
     if not found:
         raise InputError("Pipeline got no stages; it takes a list of at least one Stage(function).")
     filling = [stage for stage in found if stage.fills_cpu]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
-from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 
 from ._check import number
 
@@ -88,7 +88,7 @@ class Aperture:
         """Return the weight in [0, 1] of a midpoint at `distance` (m) for the given r(t0) (m), broadcast."""
         d, r = np.broadcast_arrays(np.asarray(distance, np.float64), np.asarray(radius, np.float64))
         width = self.taper * r
-        rim = np.isfinite(r) & (width > 1e-9)  # a rim thinner than a nanometre is a hard edge
+        rim = np.isfinite(r) & (width > 0) & (self.taper >= NARROWEST)
         across = np.divide(d - (1.0 - self.taper) * r, width, out=np.zeros(d.shape), where=rim)
         fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(across, 0.0, 1.0))
         return np.where(d <= r, fall, 0.0)

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .aperture import Aperture
-from .segy import HEADER_BYTES
 from .velocity import BOUNDS
 
 __all__ = [
@@ -80,13 +79,16 @@ class Input(Section):
     dt_ms: Positive | None = Field(default=None, description="sample interval, ms, when the file's is missing or wrong")
     bin_size: tuple[Positive, Positive] | None = Field(default=None, description="midpoint cell of one offset, m")
     header_bytes: dict[str, int] = Field(
-        default_factory=dict, description=f"words that are elsewhere: {{sx: 73}}; {', '.join(HEADER_BYTES)}"
+        default_factory=dict, description="header words that are elsewhere: {sx: 73, sy: 77, gx: 81, gy: 85}"
     )
     select: Selection = Selection()
 
 
 class _Velocity(Section):
     bounds: tuple[Positive, Positive] = Field(default=BOUNDS, description="accepted, m/s")
+    percent: Positive = Field(default=100.0, description="times this part of it, %")
+    smooth_m: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Gaussian along the map, m")
+    smooth_ms: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Gaussian along time, ms")
 
 
 class ConstantVelocity(_Velocity):
@@ -121,21 +123,27 @@ class TableVelocity(_Velocity):
 
 class _FileVelocity(_Velocity):
     path: str = Field(min_length=1, description="the file")
-    kind: Literal["rms", "interval", "average"] = Field(default="rms", description="what the values are")
-    smooth_m: Annotated[float, Field(ge=0)] = Field(default=0.0, description="length of smoothing along the map, m")
-    smooth_ms: Annotated[float, Field(ge=0)] = Field(default=0.0, description="length of smoothing along time, ms")
+    kind: Literal["rms", "interval", "average"] | None = Field(
+        default=None, description="what the values are; null: what the file says, else rms"
+    )
 
 
 class CubeVelocity(_FileVelocity):
     """V(x, y, t) on a grid, SEG-Y or Zarr."""
 
     type: Literal["cube"] = "cube"
+    header_bytes: dict[str, int] = Field(
+        default_factory=dict, description="{inline: 189, xline: 193, cdp_x: 181, cdp_y: 185}, when they are elsewhere"
+    )
+    dt_ms: Positive | None = Field(default=None, description="sample interval, ms, when the file's is wrong")
 
 
 class AsciiVelocity(_FileVelocity):
-    """Picks as text: x y t v."""
+    """Picks as text: rows of x y t v, of t v, or VELF cards."""
 
     type: Literal["ascii"] = "ascii"
+    columns: str | None = Field(default=None, description="order of the columns, such as: x y t v")
+    unit: Literal["auto", "ms", "s"] = Field(default="auto", description="of the times")
 
 
 VelocityOptions = Annotated[
@@ -158,7 +166,13 @@ class SurveyGrid(_Grid):
     dt_ms: Positive | None = Field(default=None, description="output sample interval, ms")
 
 
-class ExplicitGrid(_Grid):
+class _Times(_Grid):
+    nt: int = Field(ge=1, description="samples")
+    dt_ms: Positive = Field(description="ms")
+    t0_ms: Annotated[float, Field(ge=0)] = Field(default=0.0, description="first output time, ms")
+
+
+class ExplicitGrid(_Times):
     """Origin, direction, sizes."""
 
     type: Literal["explicit"] = "explicit"
@@ -168,27 +182,44 @@ class ExplicitGrid(_Grid):
     ny: int = Field(ge=1, description="bins along the crossline axis")
     dx: Positive = Field(description="m")
     dy: Positive = Field(description="m")
-    nt: int = Field(ge=1, description="samples")
-    dt_ms: Positive = Field(description="ms")
-    t0_ms: Annotated[float, Field(ge=0)] = Field(default=0.0, description="first output time, ms")
     inline: tuple[int, int] = Field(default=(1, 1), description="first number and step")
     crossline: tuple[int, int] = Field(default=(1, 1), description="first number and step")
     crossline_side: Literal["right", "left"] = Field(default="right", description="of the +inline axis, on a map")
 
 
-class CornersGrid(_Grid):
+class CornersGrid(_Times):
     """Four corners of a rectangle."""
 
     type: Literal["corners"] = "corners"
-    corners: tuple[Pair, Pair, Pair, Pair] = Field(description="x, y in m, around the rectangle")
+    corners: tuple[Pair, Pair, Pair, Pair] = Field(description="x, y in m, around it; the inline axis first")
     dx: Positive = Field(description="m along the first side")
     dy: Positive = Field(description="m along the second")
-    nt: int = Field(ge=1, description="samples")
-    dt_ms: Positive = Field(description="ms")
-    t0_ms: Annotated[float, Field(ge=0)] = Field(default=0.0, description="first output time, ms")
+    inline: tuple[int, int] = Field(default=(1, 1), description="first number and step")
+    crossline: tuple[int, int] = Field(default=(1, 1), description="first number and step")
+    tolerance: Positive | None = Field(default=None, description="how far a corner may be off, m")
 
 
-GridOptions = Annotated[SurveyGrid | ExplicitGrid | CornersGrid, Field(discriminator="type")]
+class BoxGrid(_Times):
+    """A box of the map, inlines to the north."""
+
+    type: Literal["box"] = "box"
+    x: Pair = Field(description="west and east, m")
+    y: Pair = Field(description="south and north, m")
+    dx: Positive = Field(description="m to the north")
+    dy: Positive = Field(description="m to the east")
+
+
+class LinesGrid(_Times):
+    """Inline and crossline numbers, placed by three or more known bins."""
+
+    type: Literal["lines"] = "lines"
+    known: list[tuple[int, int, float, float]] = Field(min_length=3, description="[inline, crossline, x, y] each")
+    inline: tuple[int, int, int] = Field(description="first, last, step")
+    crossline: tuple[int, int, int] = Field(description="first, last, step")
+    tolerance: Positive | None = Field(default=None, description="how far a bin may be off, m")
+
+
+GridOptions = Annotated[SurveyGrid | ExplicitGrid | CornersGrid | BoxGrid | LinesGrid, Field(discriminator="type")]
 
 
 class ApertureOptions(Section):

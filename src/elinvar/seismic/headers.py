@@ -136,6 +136,8 @@ class Columns(Mapping[str, Column]):
 
     def at(self, index: Indices) -> Columns:
         """Return the columns of some traces."""
+        if isinstance(self._read, _Some):  # one step from the file, however often a part of a part was taken
+            return Columns(_Some(self._read.columns, self._read.index[index]), self._names)
         return Columns(_Some(self, index), self._names)
 
 

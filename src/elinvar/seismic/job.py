@@ -28,11 +28,24 @@ if TYPE_CHECKING:
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["Item", "Job", "Layout", "Pass", "block_size", "blocks", "describe", "passes"]
+__all__ = [
+    "Item",
+    "Job",
+    "Layout",
+    "Pass",
+    "block_size",
+    "blocks",
+    "count_blocks",
+    "describe",
+    "passes",
+    "pillars_at_once",
+]
 
 Indices = NDArray[np.int64]
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
 _BLOCKS_PER_LANE = 8  # at least, where there are traces enough: devices finish together
+TABLE_BYTES = 96  # that a kernel makes of one velocity: travel-time constants in float64 on their way to float32
+_TABLES = 1 << 28  # bytes of them that exist at a time
 _PER_TRACE = 120  # bytes of geometry on the way to a list of passes: midpoints in two frames, flags, positions
 
 
@@ -227,6 +240,11 @@ def count_blocks(survey: Survey, plan: Sequence[Pass], size: int) -> int:
     return total
 
 
+def pillars_at_once(options: Options) -> int:
+    """Return how many pillars go through the kernel in one call: with rays of their own, its tables are large."""
+    return max(1, _TABLES // (TABLE_BYTES * options.grid.nt)) if options.own_rays else options.grid.size
+
+
 def describe(
     options: Options,
     kernel: Kernel,
@@ -263,15 +281,16 @@ def describe(
     count = count_blocks(survey, whole, block)
     work = estimate_contributions(survey, grid, velocity, options.aperture, whole)
     trace_bytes = 4 * survey.n_samples
+    per_call = pillars_at_once(options)
     per_lane = RuntimeJob(
         kernel.name,
         work / lanes,
         "contributions",
         rows=grid.size,
-        row_bytes=(12 if velocity.varies_laterally else 8) * grid.nt,  # image, fold, velocity
+        row_bytes=(8 + 4 * options.own_rays) * grid.nt,  # image, fold, velocity and eta
         block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
         blocks=-(-count // lanes),
-        fixed_bytes=4 * grid.nt,
+        fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
         bytes_in=traces * (trace_bytes + 16) // lanes,
         bytes_out=8 * grid.size * grid.nt,
         kernels={kernel.name: kernel.version},

@@ -23,17 +23,18 @@ from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device, to_host
 
 from .filters import phase_filter as apply_phase_filter
-from .job import Item, Job, Pass
+from .job import Item, Job, Pass, pillars_at_once
 
 if TYPE_CHECKING:
     from elinvar.runtime.kernels import Kernel
 
     from .options import Options
+    from .velocity import Velocity
 
 __all__ = ["CLOCKS", "Board", "DeviceLane", "Lane", "State"]
 
 CLOCKS = ("load", "filter", "transfer", "kernel", "store")
-_PILLARS_AT_ONCE = 4096  # for velocities in float64 on their way to float32
+_VELOCITIES_AT_ONCE = 1 << 18  # in float64 on their way to float32: an interpolation holds a dozen such arrays
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class DeviceLane(Lane):
         self.kernel = kernel
         self.device = kernel.device
         self._resident: slice | None = None
+        self._at_once = pillars_at_once(options)
 
     def state(self) -> State:
         """Return how far it is."""
@@ -232,13 +234,7 @@ class DeviceLane(Lane):
             pillars = grid.local_pillars[step.pillars].astype(np.float32)
             self._places = to_device(torch.from_numpy(pillars), self.device)
             rows = step.pillars if velocity.varies_laterally else slice(0, 1)
-            places = grid.pillars[rows]
-            vrms = np.concatenate(
-                [
-                    velocity.on_pillars(grid.t, places[first : first + _PILLARS_AT_ONCE]).astype(np.float32)
-                    for first in range(0, len(places), _PILLARS_AT_ONCE)
-                ]
-            )
+            vrms = _velocities(velocity, grid.t, grid.pillars[rows])
             self._vrms = to_device(torch.from_numpy(vrms), self.device)
             eta = self.options.eta
             if eta is not None:
@@ -259,25 +255,28 @@ class DeviceLane(Lane):
         n = self.pillars
         begin = time.perf_counter()
         with trace("seismic.kernel", traces=len(result.traces), pillars=n):
-            self.kernel(
-                self.image[:n],
-                self.fold[:n],
-                result.traces,
-                result.source,
-                result.receiver,
-                self._places,
-                self._vrms,
-                dt=self.options.survey.dt,
-                start=result.start,
-                dt_out=self.options.grid.dt,
-                t0_out=self.options.grid.t0,
-                amplitude=self.options.amplitude,
-                aperture=self.options.aperture.for_kernel(),
-                area=self.options.area,
-                physics=self.options.physics,
-                medium=self.options.medium,
-                eta=self._eta,
-            )
+            for first in range(0, n, self._at_once):
+                part = slice(first, min(first + self._at_once, n))
+                own = self.options.velocity.varies_laterally
+                self.kernel(
+                    self.image[part],
+                    self.fold[part],
+                    result.traces,
+                    result.source,
+                    result.receiver,
+                    self._places[part],
+                    self._vrms[part] if own else self._vrms,
+                    dt=self.options.survey.dt,
+                    start=result.start,
+                    dt_out=self.options.grid.dt,
+                    t0_out=self.options.grid.t0,
+                    amplitude=self.options.amplitude,
+                    aperture=self.options.aperture.for_kernel(),
+                    area=self.options.area,
+                    physics=self.options.physics,
+                    medium=self.options.medium,
+                    eta=None if self._eta is None else self._eta[part] if len(self._eta) > 1 else self._eta,
+                )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin
 
@@ -301,3 +300,12 @@ def _sounding(traces: NDArray[np.float32]) -> NDArray[np.bool_] | None:
             return None
         sounding[odd] = rest.any(axis=1)
     return sounding
+
+
+def _velocities(velocity: Velocity, t: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return RMS velocities at places (n, 2), float32 (n, nt), some at a time."""
+    result = np.empty((len(places), len(t)), np.float32)
+    step = max(1, _VELOCITIES_AT_ONCE // len(t))
+    for first in range(0, len(places), step):
+        result[first : first + step] = velocity.on_pillars(t, places[first : first + step])
+    return result

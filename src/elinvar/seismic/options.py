@@ -43,6 +43,11 @@ class Options:
     medium: tuple[float, float] | None = None  # v0 and k of curved rays
     eta: NDArray[np.float64] | None = None  # (1 or pillars, times), for VTI
 
+    @property
+    def own_rays(self) -> int:
+        """How many tables of one value per pillar and time the travel times need: velocity, eta."""
+        return int(self.velocity.varies_laterally) + int(self.eta is not None and len(self.eta) > 1)
+
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
         reach = self.aperture

@@ -7,6 +7,7 @@ for display says so. Sections and gathers are always read at full resolution.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,19 @@ def qc_report(
         return _Report(volume, survey, velocity).page().write(path)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """One vertical section: its name, where it is in a volume, and the distance between its traces in metres."""
+
+    name: str
+    where: tuple[Any, Any]
+    step: float
+
+    def of(self, values: Any) -> NDArray[Any]:
+        """Return this section of a volume's variable."""
+        return np.asarray(values[self.where].values if hasattr(values, "values") else values[self.where])
+
+
 class _Report:
     """One report while it is being written."""
 
@@ -102,10 +116,38 @@ class _Report:
 
     def _subtitle(self) -> str:
         nx, ny, nt = self.volume.shape
+        sides = " x ".join(f"{size:g}" for n, size in zip((nx, ny), self.volume.spacing, strict=True) if n > 1)
+        bins = f"bins {sides} m, " if sides else ""
+        return f"{nx:,} inlines x {ny:,} crosslines x {nt:,} samples; {bins}{1e3 * self.volume.dt:g} ms"
+
+    @property
+    def is_line(self) -> bool:
+        """Whether there is one inline or one crossline only, so that there is nothing to draw a map of."""
+        return min(self.volume.shape[:2]) == 1
+
+    @cached_property
+    def cut(self) -> _Cut:
+        """The section through the strongest sample: an inline, or the only crossline."""
+        (i, j, _), volume = self.spot, self.volume
+        if volume.shape[1] == 1 and volume.shape[0] > 1:
+            return _Cut(f"crossline {volume.crosslines[j]}", (slice(None), j), volume.spacing[0])
+        return _Cut(f"inline {volume.inlines[i]}", (i, slice(None)), volume.spacing[1])
+
+    def _map(self, page: Page, values: NDArray[Any], title: str, caption: str) -> None:
+        """Show one number per bin: as a map, or as a curve when the volume is a line."""
+        if self.is_line:
+            along = self.cut.step * np.arange(values.size)
+            page.figure(curves([(title, along, values.ravel())], "distance (m)", f"{title} (traces)"), caption)
+            return
         dx, dy = self.volume.spacing
-        return (
-            f"{nx:,} inlines x {ny:,} crosslines x {nt:,} samples; bins {dx:g} x {dy:g} m, {1e3 * self.volume.dt:g} ms"
-        )
+        what = shown(values, dy * np.arange(values.shape[1]), dx * np.arange(values.shape[0]))
+        page.figure(
+            picture(
+                what, "crossline axis (m)", "inline axis (m)", colours="viridis",
+                limits=(0.0, float(max(values.max(), 1))), bar=title, square=True,
+            ),
+            caption + what.note,
+        )  # fmt: skip
 
     # -- sections -------------------------------------------------------------------------------------------------
 
@@ -147,6 +189,8 @@ class _Report:
             "inline": (volume.image[i], dy, volume.shape[1], volume.inlines[i]),
             "crossline": (volume.image[:, j], dx, volume.shape[0], volume.crosslines[j]),
         }.items():
+            if n == 1 and max(volume.shape[:2]) > 1:
+                continue  # a section of one trace beside a whole line says nothing
             what = shown(np.asarray(cut.values).T, step * np.arange(n), self.ms)
             page.figure(
                 picture(what, f"distance along {axis} {number} (m)", "two-way time (ms)", bar="amplitude"),
@@ -155,7 +199,7 @@ class _Report:
         self._slices(page, k)
 
     def _slices(self, page: Page, k: int) -> None:
-        if self.overview is None:
+        if self.overview is None or self.is_line:
             return
         values, factors, level = self.overview
         dx, dy = self.volume.spacing
@@ -176,32 +220,30 @@ class _Report:
         fold = self.volume.fold
         if fold is None:
             return
-        (i, _, k), (dx, dy) = self.spot, self.volume.spacing
+        k, line = self.spot[2], self.cut
         page.section(
             "Fold", "How many traces contributed to each sample: where the image is made of much, and of little."
         )
-        cut = np.asarray(fold[i].values)
-        what = shown(cut.T, dy * np.arange(cut.shape[0]), self.ms)
+        cut = line.of(fold)
+        what = shown(cut.T, line.step * np.arange(cut.shape[0]), self.ms)
         limits = (0.0, float(max(cut.max(), 1)))
         with page.row():
             page.figure(
                 picture(
-                    what, f"distance along inline {self.volume.inlines[i]} (m)", "two-way time (ms)",
-                    colours="viridis", limits=limits, bar="fold",
+                    what, f"distance along {line.name} (m)", "two-way time (ms)", colours="viridis", limits=limits,
+                    bar="fold",
                 ),
-                f"Inline {self.volume.inlines[i]}: 0 to {int(cut.max()):,}.{what.note}",
+                f"{line.name.capitalize()}: 0 to {int(cut.max()):,}.{what.note}",
             )  # fmt: skip
             if fold.size * 4 <= _MOST_SECTIONS:
                 level = np.asarray(fold[:, :, k].values)
-                what = shown(level, dy * np.arange(level.shape[1]), dx * np.arange(level.shape[0]))
-                page.figure(
-                    picture(
-                        what, "crossline axis (m)", "inline axis (m)", colours="viridis",
-                        limits=(0.0, float(max(level.max(), 1))), bar="fold", square=True,
-                    ),
+                self._map(
+                    page,
+                    level,
+                    "fold",
                     f"At {self.ms[k]:g} ms: {int(level.min()):,} to {int(level.max()):,}, mean {level.mean():,.0f}; "
-                    f"{100 * (level == 0).mean():.2g} % of the bins have none.{what.note}",
-                )  # fmt: skip
+                    f"{100 * (level == 0).mean():.2g} % of the bins have none.",
+                )
         if fold.size * 4 > _MOST_SECTIONS:
             page.note("The map of the fold is left out: a slice of a volume of this size would be read from all of it.")
 
@@ -283,8 +325,6 @@ class _Report:
         corners = self.volume.map[[0, -1, -1, 0, 0], [0, 0, -1, -1, 0]]
         count, outside = self._coverage(middle)
         covered = 100 * (count > 0).mean()
-        dx, dy = self.volume.spacing
-        what = shown(count, dy * np.arange(count.shape[1]), dx * np.arange(count.shape[0]))
         with page.row():
             places = [
                 ("midpoints", middle),
@@ -293,14 +333,13 @@ class _Report:
                 ("image", corners),
             ]
             page.figure(points(places), "The survey and the image on the map. Up to 4000 of each are shown.")
-            page.figure(
-                picture(
-                    what, "crossline axis (m)", "inline axis (m)", colours="viridis",
-                    limits=(0.0, float(max(count.max(), 1))), bar="midpoints", square=True,
-                ),
+            self._map(
+                page,
+                count,
+                "midpoints",
                 f"Midpoints per image bin: {covered:.1f} % of the bins have one, at most {int(count.max())}; "
-                f"{outside:,} midpoints lie outside the image.{what.note}",
-            )  # fmt: skip
+                f"{outside:,} midpoints lie outside the image.",
+            )
 
     def _coverage(self, middle: Floats) -> tuple[NDArray[np.int64], int]:
         """Count midpoints in the image's bins, and those in none."""
@@ -336,25 +375,26 @@ class _Report:
                 curves(both, "velocity (m/s)", "two-way time (ms)", down=True, xrange=_around(rms, layer)),
                 f"At inline {volume.inlines[i]}, crossline {volume.crosslines[j]}.",
             )
-            _, section = layers(velocity, t, volume.map[i][None])
-            rows = np.broadcast_to(section[0], (volume.shape[1], len(middle))).T
-            what = shown(np.nan_to_num(rows), volume.spacing[1] * np.arange(volume.shape[1]), middle)
+            line, places = self.cut, self.cut.of(volume.map)
+            _, section = layers(velocity, t, places[None])
+            rows = np.broadcast_to(section[0], (len(places), len(middle))).T
+            what = shown(np.nan_to_num(rows), line.step * np.arange(len(places)), middle)
             low, high = found.interval
             limits = (low, high) if np.isfinite(low) and high > low else (found.rms[0] - 1, found.rms[1] + 1)
             page.figure(
                 picture(
-                    what, f"distance along inline {volume.inlines[i]} (m)", "two-way time (ms)", colours="viridis",
-                    limits=limits, bar="interval velocity (m/s)",
+                    what, f"distance along {line.name} (m)", "two-way time (ms)", colours="viridis", limits=limits,
+                    bar="interval velocity (m/s)",
                 ),
-                f"Interval velocity along inline {volume.inlines[i]}.{what.note}",
+                f"Interval velocity along {line.name}.{what.note}",
             )  # fmt: skip
 
     def _spectra(self, page: Page) -> None:
-        volume, i = self.volume, self.spot[0]
-        section = np.asarray(volume.image[i].values, np.float64)
+        volume, line = self.volume, self.cut
+        section = line.of(volume.image).astype(np.float64)
         if section.shape[1] < 16 or not section.any():
             return
-        page.section("Spectra", f"Of inline {volume.inlines[i]}, in dB below the largest value.")
+        page.section("Spectra", f"Of {line.name}, in dB below the largest value.")
         parts = np.array_split(np.arange(section.shape[1]), 3 if section.shape[1] >= 96 else 1)
         lines = []
         top = 0.0
@@ -369,11 +409,11 @@ class _Report:
                 "Amplitude spectra in windows of time, rms over traces.",
             )
             if section.shape[0] >= 8:
-                k, f, a = frequency_wavenumber(section, volume.spacing[1], volume.dt)
+                k, f, a = frequency_wavenumber(section, line.step, volume.dt)
                 what = shown(decibels(a, -60).T, 1e3 * k, f)
                 page.figure(
                     picture(what, "wavenumber (1/km)", "frequency (Hz)", colours="heat", limits=(-60.0, 0.0), bar="dB"),
-                    "Frequency and wavenumber along the inline. Energy at the left and right edges would be aliased."
+                    "Frequency and wavenumber along the section. Energy at the left and right edges would be aliased."
                     + what.note,
                 )
 

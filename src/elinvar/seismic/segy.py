@@ -75,8 +75,11 @@ def _refuse_layout(path: Path, head: bytes, order: Any) -> None:
             f"{path.name}: the binary header says that traces have 0 samples; repair the sample count (bytes "
             "3221-3222)."
         )
-    major, extra = head[3500], int.from_bytes(head[3506:3510], order)
-    if major == 2 and extra > 0:
+    # Revision 2.0 counts them in four bytes, 2.1 in the first two, with the type of the survey in the others.
+    extra = int.from_bytes(head[3506:3508], order)
+    if head[3501] == 0 and not extra:
+        extra = int.from_bytes(head[3506:3510], order)
+    if head[3500] == 2 and extra > 0:
         raise InputError(
             f"{path.name}: a revision 2 file with {extra} additional header(s) per trace, which segyio cannot read; "
             "write it as revision 1, with one header of 240 bytes per trace."

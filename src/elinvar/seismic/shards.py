@@ -115,10 +115,8 @@ def _portable(survey: Survey, index: NDArray[np.int64]) -> Survey:
     while not hasattr(inner, "path") and hasattr(inner, "traces"):
         inner = inner.traces  # a selection of a selection
     if not hasattr(inner, "path"):
-        part.traces = ArrayTraces(part.traces.read(np.arange(len(index))))
-    elif not Path(inner.path).is_absolute():
-        part.traces = _absolute(part.traces)
-    return part
+        return part.with_traces(ArrayTraces(part.traces.read(np.arange(len(index)))))
+    return part if Path(inner.path).is_absolute() else part.with_traces(_absolute(part.traces))
 
 
 def _absolute(traces: Any) -> Any:

@@ -162,8 +162,9 @@ def geometry(file: Any, path: Path, kind: Kind, endian: str, where: Mapping[str,
     scale = scalar(word["scalco"]) * unit
     source = np.stack([word["sx"] * scale, word["sy"] * scale], axis=1)
     receiver = np.stack([word["gx"] * scale, word["gy"] * scale], axis=1)
-    _check_coordinates(path, word["counit"], source, receiver, where)
     live = np.isin(word["trid"], _LIVE_CODES)
+    said = live if live.any() else np.ones(len(live), bool)  # dead traces may say anything
+    _check_coordinates(path, word["counit"], source[said], receiver[said], where)
     notes = []
     if feet:
         notes.append("feet converted to metres")

@@ -21,6 +21,7 @@ from . import config as cfg
 from .aperture import Aperture
 from .binning import AzimuthSectors, Binning, OffsetBins, OffsetVectorTiles
 from .checkpoint import Checkpoint, free_bytes
+from .covering import coverage
 from .grid import Grid
 from .locking import Lock
 from .migration import migrate, plan
@@ -41,6 +42,7 @@ __all__ = ["DataCheck", "Work", "assemble", "check_data", "create", "estimate", 
 
 _READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
 _SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
+_EMPTY = 0.2  # part of the bins without a midpoint that is worth a sentence
 _WORTH_A_RATE = 1.0  # seconds in the kernel from which a run says something about the next
 
 
@@ -93,9 +95,7 @@ def open_survey(options: cfg.Input, folder: Path) -> Survey:
     """Open what the section ``input`` names, selection included."""
     path = folder / options.path
     form = _SUFFIXES.get(path.suffix.lower(), "segy") if options.format == "auto" else options.format
-    reader: Callable[..., Survey] | None = getattr(seismic, _READERS[form], None)
-    if reader is None:
-        raise NotImplementedError(f"input.format {form} is not built yet; segy is.")
+    reader: Callable[..., Survey] = getattr(seismic, _READERS[form])
     given: dict[str, Any] = {}
     if options.bin_size is not None:
         given["bin_size"] = options.bin_size
@@ -104,8 +104,6 @@ def open_survey(options: cfg.Input, folder: Path) -> Survey:
         given["dt"] = None if options.dt_ms is None else 1e-3 * options.dt_ms
     elif options.header_bytes or options.dt_ms is not None or options.endian != "auto":
         raise ConfigError("input.header_bytes, endian and dt_ms belong to SEG-Y and SU files; leave them out for Zarr.")
-    if form == "su" and options.endian == "auto":
-        given.pop("endian")
     survey = reader(path, **given)
     flags = _selected(options.select, survey)
     return survey if flags.all() else survey.select(flags)
@@ -130,14 +128,21 @@ def build_velocity(options: Any, folder: Path) -> Velocity:
     """Return the field that the section ``velocity`` describes."""
     bounds = tuple(options.bounds)
     if isinstance(options, cfg.ConstantVelocity):
-        return Velocity.constant(options.v, bounds=bounds)
-    if isinstance(options, cfg.LinearVelocity):
-        return Velocity.linear(options.v0, options.k, bounds=bounds)
-    if isinstance(options, cfg.TableVelocity):
-        return Velocity.table([1e-3 * t for t in options.times_ms], options.v, options.kind, bounds=bounds)
-    raise NotImplementedError(
-        f"velocity.type {options.type} ({folder / options.path}) is not built yet; constant, linear and table are."
-    )
+        field = Velocity.constant(options.v, bounds=bounds)
+    elif isinstance(options, cfg.LinearVelocity):
+        field = Velocity.linear(options.v0, options.k, bounds=bounds)
+    elif isinstance(options, cfg.TableVelocity):
+        field = Velocity.table([1e-3 * t for t in options.times_ms], options.v, options.kind, bounds=bounds)
+    else:
+        given: dict[str, Any] = {}
+        if isinstance(options, cfg.CubeVelocity):
+            given = {**options.header_bytes, **({"dt": 1e-3 * options.dt_ms} if options.dt_ms is not None else {})}
+        elif options.columns is not None or options.unit != "auto":
+            given = {"columns": options.columns, "unit": options.unit}
+        field = Velocity.open(folder / options.path, options.kind, bounds=bounds, **given)
+    if options.smooth_m or options.smooth_ms:
+        field = field.smoothed(options.smooth_m, 1e-3 * options.smooth_ms)
+    return field if options.percent == 100.0 else field.scaled(options.percent)
 
 
 def build_grid(options: Any, survey: Survey) -> Grid:
@@ -147,15 +152,14 @@ def build_grid(options: Any, survey: Survey) -> Grid:
         nt = None if options.t_max_ms is None else round(1e-3 * options.t_max_ms / step) + 1
         grid = Grid.from_survey(survey, bin_size=options.bin_size, azimuth=options.azimuth, nt=nt, dt=step)
     else:
-        times: dict[str, Any] = {"nt": options.nt, "dt": 1e-3 * options.dt_ms, "t0": 1e-3 * options.t0_ms}
-        if isinstance(options, cfg.ExplicitGrid):
-            names = ("origin", "azimuth", "nx", "ny", "dx", "dy", "inline", "crossline", "crossline_side")
-            grid = Grid(**{name: getattr(options, name) for name in names}, **times)
-        else:
-            maker = getattr(Grid, "from_corners", None)
-            if maker is None:
-                raise NotImplementedError("grid.type corners is not built yet; survey and explicit are.")
-            grid = maker(options.corners, dx=options.dx, dy=options.dy, **times)
+        given = cfg.plain(options)
+        for name in ("type", "inlines", "crosslines"):
+            given.pop(name)
+        given |= {name: 1e-3 * given.pop(f"{name}_ms") for name in ("dt", "t0")}
+        makers: dict[str, Callable[..., Grid]] = {
+            "explicit": Grid, "corners": Grid.from_corners, "box": Grid.from_box, "lines": Grid.from_lines
+        }  # fmt: skip
+        grid = makers[options.type](**given)
     if options.inlines is not None or options.crosslines is not None:
         grid = lines(grid, options.inlines, options.crosslines)
     return grid
@@ -228,8 +232,6 @@ def _check_output(options: cfg.Output, folder: Path) -> None:
             above = above.parent
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise ConfigError(f"output {target} cannot be written: {above} is no folder to write in; choose another.")
-    if options.segy is not None and not hasattr(seismic.Image, "to_segy"):
-        raise NotImplementedError("output.segy is not built yet; output.zarr is.")
 
 
 def refuse_overwriting(work: Work) -> None:
@@ -336,6 +338,13 @@ def findings(work: Work, job: Job) -> list[str]:
 
     said = [*work.survey.notes]
     grid = work.grid
+    if type(grid) is Grid:  # bins of target lines are not next to each other
+        covered = coverage(work.survey, grid)
+        if covered.empty > _EMPTY:
+            said.append(
+                f"{100 * covered.empty:.0f} % of the bins hold no midpoint (the widest hole is {covered.largest_gap} "
+                "bins away from one that does): larger bins, or another azimuth, may suit the survey better."
+            )
     thin = grid.pillars.reshape(grid.nx, grid.ny, 2)[:: max(1, grid.nx // 32), :: max(1, grid.ny // 32)]
     if grid.nt > 2:
         said += check_velocity(work.velocity, grid.t[:: max(1, grid.nt // 100)], thin).findings()
@@ -396,7 +405,7 @@ def _write(work: Work, image: Image) -> None:
     if zarr is not None:
         image.to_zarr(zarr)
     if segy is not None:
-        image.to_segy(segy)  # type: ignore[attr-defined,unused-ignore]
+        image.to_segy(segy)
 
 
 def _make_products(work: Work) -> None:

@@ -56,12 +56,20 @@ class Mutant:
         1-based line of the change.
     source
         The whole mutated source.
+    code
+        The unchanged line, without its indentation.
     """
 
     kind: str
     description: str
     line: int
     source: str
+    code: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return what names this mutant however the lines above it move: ``code | description``."""
+        return f"{self.code} | {self.description}"
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.description}"
@@ -98,7 +106,8 @@ class _Text:
         for start, end, replacement in sorted(edits, reverse=True):
             changed = changed[:start] + replacement + changed[end:]
         line = bisect.bisect_right(self._starts, min(edit[0] for edit in edits))
-        return Mutant(kind, " ".join(description.split()), line, changed)
+        code = self.source[self._starts[line - 1] :].partition("\n")[0].strip()
+        return Mutant(kind, " ".join(description.split()), line, changed, code)
 
     def closing(self, opened: int) -> int:
         """Offset of the bracket that closes the one at `opened`, or the end of the text."""
@@ -270,7 +279,7 @@ def survivors(
     timeout
         Seconds after which a mutant counts as hung.
     equivalent
-        ``{str(mutant): proof}`` for mutants that cannot change any result; the proof is a sentence.
+        ``{mutant.key: proof}`` for mutants that cannot change any result; the proof is a sentence.
     kinds
         Which kinds of mutant to try.
     environment
@@ -289,7 +298,7 @@ def survivors(
     text = source.read_text("ascii") if isinstance(source, Path) else source
     mutants = [mutant for mutant in mutate_metal(text) if mutant.kind in kinds]
     excused = dict(equivalent or {})
-    unknown = [key for key, proof in excused.items() if not proof.strip() or key not in {str(m) for m in mutants}]
+    unknown = [key for key, proof in excused.items() if not proof.strip() or key not in {m.key for m in mutants}]
     if unknown:
         raise InputError(f"[survivors] equivalent= has {unknown[0]!r}, which names no mutant here or has no proof")
     try:
@@ -300,7 +309,7 @@ def survivors(
     given = dict(environment or {})
     if not _run([original], check, 1, timeout, given):
         raise InputError("[survivors] the check fails on the unmutated source, so it can judge no mutant")
-    return _run([mutant for mutant in mutants if str(mutant) not in excused], check, jobs, timeout, given)
+    return _run([mutant for mutant in mutants if mutant.key not in excused], check, jobs, timeout, given)
 
 
 def _run(

@@ -35,6 +35,7 @@ enum elinvar_fault_kind {
   ELINVAR_TOO_LARGE,   // more than 32 KB of threadgroup memory
   ELINVAR_BAD_LANE,    // a shuffle from a lane that does not exist
   ELINVAR_STACK,       // a thread's private arrays do not fit its stack
+  ELINVAR_ALONE,       // a kernel waits for other threads although nothing in its source said so
 };
 struct elinvar_site {  // one of the two places a fault is about
   unsigned thread[3], group[3];

@@ -312,13 +312,17 @@ struct alternative_stack {
 // ---- what translated kernels call ---------------------------------------------------------------------------------------
 extern "C" {
 void elinvar_wait(unsigned width, unsigned flags, const char* what, const char* file, int line) {
-  lane_t& me = now->lanes[now->current];
+  lane_t& me = now->lanes[now->launch->fibres ? now->current : 0];
   me.width = width, me.flags = flags, me.what = what, me.file = file, me.line = line;
+  if (!now->launch->fibres) {
+    now->fault->first = site_of(me);
+    stop(ELINVAR_ALONE);
+  }
   give_way(me);
 }
 
 elinvar_lanes elinvar_exchange(unsigned width, const void* value, unsigned bytes, const char* what, const char* file, int line) {
-  lane_t& me = now->lanes[now->current];
+  lane_t& me = now->lanes[now->launch->fibres ? now->current : 0];
   const unsigned index = me.thread.index, start = index / width * width, row = me.turn;
   memcpy(now->exchange[row][index], value, bytes);
   me.turn ^= 1;  // a lane can be at most one operation ahead of its neighbours, so two rows are enough

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -104,6 +105,17 @@ def _index(text: str, size: int) -> int:
     return int(text)
 
 
+class _Listener(ThreadingHTTPServer):
+    """Listens; a browser that no longer wants its answer is not an error."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what went wrong in a request, but not that the other side went away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Server:
     """A viewer on ``http://127.0.0.1``, in a thread of its own.
 
@@ -131,7 +143,7 @@ class Server:
             slices = Slices(self._volume)
             known = describe(self._volume, slices.codec, slices.panels, mode="server", gather_step=1)
             page = html(known).encode("utf-8")
-            self._server = ThreadingHTTPServer((_HOSTS[0], port), _handler(page, slices.get))
+            self._server = _Listener((_HOSTS[0], port), _handler(page, slices.get))
         except OSError as error:
             self._volume.close()
             raise InputError(
@@ -140,7 +152,6 @@ class Server:
         except BaseException:
             self._volume.close()
             raise
-        self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self.url = f"http://{_HOSTS[0]}:{self.port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="elinvar-viewer", daemon=True)

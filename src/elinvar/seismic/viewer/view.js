@@ -8,7 +8,9 @@
   const gathers = volume.gathers;
   const AXES = ["inline", "crossline", "time"];
   const SIZE = { inline: NX, crossline: NY, time: NT };
-  const state = { view: "inline", at: [0, 0, 0], gain: 0, colours: "seismic", smooth: true, zoom: null };
+  // A single line has no map and one way to cut it.
+  const possible = { inline: NY > 1 || NX === 1, crossline: NX > 1, time: NX > 1 && NY > 1 };
+  const state = { view: possible.inline ? "inline" : "crossline", at: [0, 0, 0], gain: 0, colours: "seismic", smooth: true, zoom: null };
 
   // ---- samples: in the page, or from the server, as promises of {data, w, h}: column c, row r is data[c * h + r] ----
 
@@ -265,20 +267,20 @@
   };
   const cross = (layout) => ({ x: state.at[layout.axes[0]], y: state.at[layout.axes[1]] });
 
-  const turns = { main: 0, map: 0, gather: 0 }; // only the latest request may draw
+  const latest = {}; // only the latest request may draw; earlier ones wait for it
   const shown = {};
-  const show = async (name, request, draw) => {
-    const turn = ++turns[name];
-    try {
-      const slice = await request();
-      if (turn !== turns[name]) return;
+  const show = (name, request, draw) => {
+    const mine = (async () => {
+      await null; // so that `mine` exists whatever happens below
+      let slice = null, message = null;
+      try { slice = await request(); } catch (error) { message = error.message; }
+      if (latest[name] !== mine) return latest[name];
       shown[name] = slice;
-      draw(slice, null);
-    } catch (error) {
-      if (turn !== turns[name]) return;
-      shown[name] = null;
-      draw(null, error.message);
-    }
+      draw(slice, message);
+      return null;
+    })();
+    latest[name] = mine;
+    return mine;
   };
 
   const drawMain = () => {
@@ -288,7 +290,7 @@
       paint($("main"), picture, { ...layout, range: state.zoom || whole(layout.columns, layout.rows), cross: cross(layout), message });
     });
   };
-  const drawMap = () => show("map", () => fetchSlice("time", state.at[2]), (slice, message) => {
+  const drawMap = () => possible.time && show("map", () => fetchSlice("time", state.at[2]), (slice, message) => {
     const layout = layouts.time;
     const picture = slice && raster(slice, volume.scale, volume.clip, true);
     paint($("map"), picture, { ...layout, range: whole(NY, NX), cross: cross(layout), message });
@@ -368,7 +370,7 @@
     draw();
   };
   const choose = (view) => {
-    if (state.view === view) return;
+    if (state.view === view || !possible[view]) return;
     Object.assign(state, { view, zoom: null });
     document.querySelector(`input[name=view][value=${view}]`).checked = true;
     draw();
@@ -453,18 +455,25 @@
   const begin = () => {
     $("title").textContent = volume.title;
     const ends = (numbers) => `${numbers[0]} to ${numbers[numbers.length - 1]}`;
-    const [dx, dy] = volume.spacing;
+    const sides = [[NX, volume.spacing[0]], [NY, volume.spacing[1]]].filter(([n]) => n > 1).map(([, size]) => number(size));
     $("about").textContent = `inlines ${ends(volume.inlines)}, crosslines ${ends(volume.crosslines)}, ${number(T0)} to ${number(T0 + (NT - 1) * DT)} ms; `
-      + `bins ${number(dx)} × ${number(dy)} m, ${number(DT)} ms` + (volume.facts.velocity ? `; velocity ${volume.facts.velocity}` : "");
+      + `${sides.length ? `bins ${sides.join(" × ")} m, ` : ""}${number(DT)} ms` + (volume.facts.velocity ? `; velocity ${volume.facts.velocity}` : "");
     if (volume.preview) {
       $("preview").hidden = false;
       $("preview").textContent = `Preview, not an image: ${volume.preview}`;
     }
     for (const name of Object.keys(volume.colours)) $("colours").append(new Option(name, name));
-    AXES.forEach((axis) => { $(axis).max = SIZE[axis] - 1; });
+    AXES.forEach((axis) => {
+      $(axis).max = SIZE[axis] - 1;
+      $(axis).disabled = SIZE[axis] < 2;
+      const input = document.querySelector(`input[name=view][value=${axis}]`);
+      input.checked = axis === state.view;
+      input.closest("label").hidden = !possible[axis];
+    });
+    $("map-figure").hidden = !possible.time;
     $("smooth").checked = state.smooth;
     $("colours").value = state.colours;
-    if (!gathers) $("gather-figure").hidden = $("gather-figure").style.display = "none";
+    if (!gathers) $("gather-figure").hidden = true;
     else if (volume.mode === "page" && volume.gather_step > 1) {
       $("help").append(` Gathers are kept at every ${volume.gather_step} lines only: the nearest one is shown.`);
     }

@@ -233,6 +233,35 @@ def test_the_bound_that_skips_blocks_never_skips_an_arrival() -> None:
         assert (np.sqrt((t0 + 0.01) ** 2 + (h.sum(0) / 2000) ** 2 / max(1, 1 + 2 * eta)) <= t * (1 + 1e-9)).all()
 
 
+@pytest.mark.parametrize(("k", "latest", "powers"), [(0.6, 2.0, physics.FEW), (0.6, 3.0, physics.BENDS), (2.0, 3.0, 0)])
+def test_the_polynomial_of_a_leg(k: float, latest: float, powers: int) -> None:
+    dt = 0.002
+    kappa = physics.stretching((1800.0, k), dt, latest)
+    found = physics.bending(latest / dt, kappa)
+    if not powers:
+        assert found is None
+        return
+    assert found is not None
+    assert np.count_nonzero(found[: physics.BENDS]) == powers
+    r = np.linspace(1e-3, physics.stretched(latest / dt, kappa), 3000)
+    assert kappa**2 * r[-1] ** 2 == pytest.approx(found[-1], rel=1e-6)
+    leg = r * np.polynomial.polynomial.polyval(np.square(kappa * r), found[:-1].astype(float))
+    assert np.abs(leg - np.arcsinh(kappa * r) / kappa).max() < 2e-4  # samples
+
+
+def test_no_leg_is_longer_than_it_can_be() -> None:
+    make = np.random.default_rng(1)
+    ends, t0 = make.uniform(-3000, 3000, (2, 4000, 2)), make.uniform(0, 4, 4000)
+    offset = np.hypot(*(ends[0] - ends[1]).T)
+    for medium in ((1800.0, 0.6), (3000.0, -0.4), (2000.0, 0.0)):
+        one, other = (travel_time(end, end, (0, 0), t0, Velocity.linear(*medium), physics="curved") / 2 for end in ends)
+        bound = [
+            physics.longest_leg((a + b) / 0.004, h, medium[0], 0.004)
+            for a, b, h in zip(one, other, offset, strict=True)
+        ]
+        assert (np.maximum(one, other) / 0.004 <= np.array(bound) + 1e-6).all()
+
+
 def test_tables_of_straight_rays_are_as_they_were() -> None:
     options: dict[str, Any] = {"dt": 0.002, "start": 0.0, "dt_out": 0.002, "t0_out": 0.0, "amplitude": "true"}
     made = tables.prepare(

@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from elinvar.seismic.kernels.migrate.physics import BENDS
+from elinvar.seismic.kernels.migrate.physics import BENDS, FEW
 from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Emit, Vector
 
 __all__ = [
@@ -61,17 +61,17 @@ def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     return legs[0] + legs[1]
 
 
-def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, polynomial: list[Vector], ds: Any, dr: Any) -> Vector:
-    *coefficients, top = polynomial
-    legs = []
-    for square in (ds, dr):
-        r2 = s * s + slow * square
-        v = (r2 * (kappa * kappa)).min(top)
-        p = coefficients[-1]
-        for c in coefficients[-2::-1]:
-            p = p * v + c
-        legs.append(p * r2.sqrt() - tau)
-    moved: Vector = legs[0] + legs[1]
+def _horner(coefficients: list[Vector], x: Vector) -> Vector:
+    p = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        p = p * x + c
+    return p
+
+
+def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, ratio: Any, ds: Any, dr: Any) -> Vector:
+    r2 = [s * s + slow * square for square in (ds, dr)]
+    legs = ratio([x * (kappa * kappa) for x in r2])
+    moved: Vector = (legs[0] * r2[0].sqrt() - tau) + (legs[1] * r2[1].sqrt() - tau)
     return moved
 
 
@@ -177,10 +177,10 @@ class Group:
         """Room for a vector that branches write to; becomes a register."""
         return cgutils.alloca_once(self.b, VF)  # type: ignore[no-untyped-call]
 
-    def moveout(self, places: list[Any], ds: Any, dr: Any, *, exact: bool) -> tuple[Vector, Vector]:
+    def moveout(self, places: list[Any], ds: Any, dr: Any, *, gently: bool = True) -> tuple[Vector, Vector]:
         """T - t0 of 16 knots or samples, and t0 / 2, from places in the tables: the physics is chosen here.
 
-        The polynomial's error is below a knot's tolerance, but it is absolute: the ends of traces are not decided by it.
+        The polynomial's error is below a knot's tolerance, but it is absolute: with ``gently`` unset it is not taken.
         """
         tau, slow, first, second = places
         e, b = self.e, self.b
@@ -198,14 +198,26 @@ class Group:
                     b.store(_vti(t, e.vector(*first), slowness, ds, dr).value, result)
                 with curved:
                     s, kappa = e.vector(*first), e.scalar(self.kappa)
-                    gentle = ir.Constant(ir.IntType(1), 0) if exact else physics(GENTLY)
-                    with b.if_else(gentle) as (gently, sharply):
-                        with gently:
-                            polynomial = [e.broadcast(self.bending, i) for i in range(BENDS + 1)]
-                            b.store(_gently(t, s, slowness, kappa, polynomial, ds, dr).value, result)
+                    with b.if_else(physics(GENTLY) if gently else ir.Constant(ir.IntType(1), 0)) as (few, sharply):
+                        with few:
+                            b.store(_gently(t, s, slowness, kappa, self.ratio_of_leg, ds, dr).value, result)
                         with sharply:
                             b.store(_curved(s, e.vector(*second), slowness, kappa, ds, dr).value, result)
         return Vector(e, b.load(result)), t
+
+    def ratio_of_leg(self, v: list[Vector]) -> list[Vector]:
+        """The polynomial `physics.bending` of both legs; its high powers only where they are not zero."""
+        e, b = self.e, self.b
+        c = [e.broadcast(self.bending, i) for i in range(FEW)]
+        v = [x.min(e.broadcast(self.bending, BENDS)) for x in v]
+        upper = [self.variable(), self.variable()]
+        for place in upper:
+            b.store(c[-1].value, place)
+        with b.if_then(b.fcmp_ordered("!=", b.load(e.at(self.bending, FEW)), ir.Constant(F32, 0.0))):
+            rest = [c[-1], *(e.broadcast(self.bending, i) for i in range(FEW, BENDS))]
+            for x, place in zip(v, upper, strict=True):
+                b.store(_horner(rest, x).value, place)
+        return [_horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
 
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
         """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
@@ -214,7 +226,7 @@ class Group:
             places = [
                 (self.table, self.times(self.columns, q + parity), self.lo, c) for q in (0, 2, KNOT_ROWS, KNOT_ROWS + 2)
             ]
-            moved, tau = self.moveout(places, ds, dr, exact=False)
+            moved, tau = self.moveout(places, ds, dr)
             e.store(moved, self.work, KNOTS + parity * WIDE, c)
             e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
 
@@ -336,9 +348,17 @@ class Group:
         places = [(self.samples, t, self.times(self.length, q)) for q in (0, 1, SAMPLE_ROWS, SAMPLE_ROWS + 1)]
         radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
-        moved, tau = self.moveout(places, ds, dr, exact=True)
-        x = e.ramp() * self.ratio + part + moved  # from the whole sample where the block begins at zero offset
-        low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        low, high, start = e.floats(0.0) - whole, e.scalar(self.last) - whole, e.ramp() * self.ratio + part
+        moved, tau = self.moveout(places, ds, dr)
+        result = self.variable()
+        b.store(moved.value, result)
+        x = start + moved
+        ending = ((x - low).unary("fabs") <= MARGIN) | ((x - high).unary("fabs") <= MARGIN)
+        gently = b.icmp_signed("==", self.physics, ir.Constant(I64, GENTLY))
+        with b.if_then(b.and_(gently, b.not_(e.every(~ending))), likely=False):
+            b.store(self.moveout(places, ds, dr, gently=False)[0].value, result)
+        moved = Vector(e, b.load(result))
+        x = start + moved  # from the whole sample where the block begins at zero offset
         inside = (radius >= reach) & (x >= low) & (x <= high)
         weight = e.scalar(self.weighted).where((_obliquity(tau, moved), 1.0)) * _taper(reach, slope, self.rim)
         weight = inside.where((weight, 0.0))

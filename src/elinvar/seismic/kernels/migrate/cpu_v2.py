@@ -28,7 +28,7 @@ from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
-from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, stretched
+from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
 
@@ -244,7 +244,10 @@ def migrate(
     tables = prepare(vrms, **options, block=BLOCK, nodes=(0, BLOCK // 2, BLOCK), tail=2 * BLOCK, origin=0)
     last = traces.shape[1] - 1
     latest = max(last + tables.shift, 0.0) + 0.1
-    polynomial = bending(latest, tables.kappa)
+    polynomial = None
+    if medium is not None:
+        offset = float((source - receiver).norm(dim=1).max())
+        polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
     job = _Job(
         ratio=f4(dt_out / dt),
         rim=f4(tables.rim),

@@ -35,14 +35,25 @@ from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 
-__all__ = ["BENDS", "ETA_LIMIT", "PHYSICS", "bending", "check", "leg", "stretched", "stretching"]
+__all__ = [
+    "BENDS",
+    "ETA_LIMIT",
+    "FEW",
+    "PHYSICS",
+    "bending",
+    "check",
+    "leg",
+    "longest_leg",
+    "stretched",
+    "stretching",
+]
 
 PHYSICS = ("straight", "curved", "vti")
 """The number of each is what the kernels know it by."""
 
 ETA_LIMIT = 0.5
-BENDS = 11
-"""Coefficients of `bending`."""
+BENDS, FEW = 11, 7
+"""Coefficients of `bending`: at most, and where rays bend less."""
 _LEAST = 1e-9  # kappa per sample below which every travel time is straight to float32: keeps 1 / kappa finite
 _STEEPEST = 40.0  # k t0 / 2: e^40 is no velocity ratio of this planet
 
@@ -100,12 +111,21 @@ def stretched(time: float, kappa: float) -> float:
     return min(math.sinh(min(kappa * time, 100.0)) / kappa, 1e18)
 
 
+def longest_leg(time: float, offset: float, v0: float, dt: float) -> float:
+    """Return the longest one leg can take, in samples, of a path of ``time`` samples between ends ``offset`` m apart.
+
+    The other leg and the way along the surface are a way too: the legs differ by ``offset / v0`` at most.
+    """
+    return min(time, 0.5 * (time + offset / (v0 * dt)))
+
+
 def bending(time: float, kappa: float) -> NDArray[np.float32] | None:
     """Polynomial in ``v = (kappa R)^2`` for ``asinh(kappa R) / (kappa R)`` of legs up to ``time``, lowest power first.
 
-    A leg is then ``R p(v)``: one square root and no logarithm. The largest ``v`` stands behind the coefficients: a leg
-    beyond it is later than ``time``, and held there ``p`` makes it later still. None where the rays bend so much in
-    that time that the polynomial would be off by more than float32's own rounding.
+    A leg is then ``R p(v)``: one square root and no logarithm. `FEW` coefficients where they do, `BENDS` where they do
+    not; behind them the largest ``v``. A leg beyond it is later than ``time``, and held there ``p`` makes it later
+    still. None where the rays bend so much in that time that the polynomial would be off by more than float32's own
+    rounding.
     """
     top = math.sinh(min(kappa * time, 10.0)) ** 2
     if kappa == 0.0 or top > 4.0:
@@ -115,14 +135,16 @@ def bending(time: float, kappa: float) -> NDArray[np.float32] | None:
         root = np.sqrt(np.maximum(v, 1e-30))
         return np.asarray(np.arcsinh(root) / root)
 
-    end = max(top, 0.25)  # over a shorter range the high powers would be noise
-    fit = np.polynomial.Chebyshev.interpolate(ratio, BENDS - 1, domain=[0.0, end])
-    powers = fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
-    coefficients = np.zeros(BENDS + 1, np.float32)
-    coefficients[: len(powers)], coefficients[BENDS] = powers, top
     v = np.linspace(0.0, top, 512)
-    worst = np.abs(np.polynomial.polynomial.polyval(v, coefficients[:BENDS].astype(np.float64)) - ratio(v)).max()
-    return coefficients if worst < 6e-8 else None
+    for number in (FEW, BENDS):
+        # Over a shorter range the high powers would be noise.
+        fit = np.polynomial.Chebyshev.interpolate(ratio, number - 1, domain=[0.0, max(top, 0.25)])
+        powers = fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
+        coefficients = np.zeros(BENDS + 1, np.float32)
+        coefficients[: len(powers)], coefficients[BENDS] = powers, top
+        if np.abs(np.polynomial.polynomial.polyval(v, coefficients[:BENDS].astype(np.float64)) - ratio(v)).max() < 6e-8:
+            return coefficients
+    return None
 
 
 def check(

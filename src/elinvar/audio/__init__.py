@@ -1,0 +1,1 @@
+"""Real-time-safe DSP and stem separation on CPUs and GPUs."""

@@ -1,0 +1,1 @@
+"""Fused operations on torch tensors, with a memory budget that holds."""

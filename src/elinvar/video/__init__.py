@@ -1,0 +1,1 @@
+"""A deterministic render graph, and an exporter whose colours are right."""

@@ -1,0 +1,1 @@
+"""MASt3R and DUNE: from photographs to points, matches and cameras."""
