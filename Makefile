@@ -25,7 +25,7 @@ tour: venv-tour
 	@$(BIN)/python -m elinvar tour $(ARGS)
 
 test: venv-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: venv-dev
 	$(BIN)/python -m ruff check .

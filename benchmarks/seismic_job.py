@@ -1,6 +1,7 @@
 """A whole migration from disk: at least 85 % of its time inside the kernel, memory as planned, 3 % for checkpoints.
 
-    python benchmarks/seismic_job.py --dataset medium --device auto --runs 3 --out results/seismic_job.json
+    python benchmarks/seismic_job.py --dataset medium --device auto --runs 3 --out seismic_job.json
+    python benchmarks/seismic_job.py --dataset large --device cuda --source pool --runs 3
 
 Rows
 ----
@@ -23,20 +24,25 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elinvar.bench import Result, interleave
+from elinvar.bench import Result
 from elinvar.seismic import Checkpoint, migrate, synthetic
 from elinvar.seismic.survey import ArrayTraces, Survey
 
 BARS = {"kernel_share": 0.85, "hidden_share": 0.30, "memory_over_plan": 1.10, "checkpoint_share": 0.03}
 
 
-def stored(name: str, folder: Path) -> Survey:
-    """Return a data set whose samples are in a file: SEG-Y where segyio is, else raw float32."""
+def stored(name: str, folder: Path, source: str = "file") -> Survey:
+    """Return a data set whose samples are in a file (SEG-Y where segyio is, else raw float32), or a pool of noise."""
+    if source == "pool":
+        import seismic_scaling
+
+        return seismic_scaling.survey(name, 1)[0]
     made = synthetic.dataset(name)
     try:
         import segyio  # noqa: F401
@@ -62,9 +68,9 @@ def raw(made: Any, path: Path) -> Survey:
     return Survey(ArrayTraces(data), made.source, made.receiver, made.dt, bin_size=made.bin_size, name=path.name)
 
 
-def job(name: str, folder: Path, device: str, **options: Any) -> Any:
-    made = synthetic.dataset(name)
-    return migrate(stored(name, folder), made.velocity, made.grid, device=device, **options)
+def job(name: str, folder: Path, device: str, source: str, **options: Any) -> Any:
+    made = synthetic.dataset(name, noise=0.0)
+    return migrate(stored(name, folder, source), made.velocity, made.grid, device=device, **options)
 
 
 def status(key: str) -> int:
@@ -75,9 +81,9 @@ def status(key: str) -> int:
     raise RuntimeError(f"no {key} in /proc/self/status")
 
 
-def memory(name: str, folder: Path, device: str) -> dict[str, float]:
+def memory(name: str, folder: Path, device: str, source: str) -> dict[str, float]:
     """Return what a job takes at its peak above the process before it, and what was planned; needs Linux."""
-    survey, made = stored(name, folder), synthetic.dataset(name)
+    survey, made = stored(name, folder, source), synthetic.dataset(name)
     # Compiled code, FFT plans and thread stacks are the process's, not the job's.
     tiny = synthetic.dataset("tiny")
     migrate(tiny.select(np.arange(200)), tiny.velocity, tiny.grid, device=device)
@@ -88,16 +94,25 @@ def memory(name: str, folder: Path, device: str) -> dict[str, float]:
     return {"peak_bytes": peak, "planned_bytes": image.job.peak_bytes, "ratio": peak / image.job.peak_bytes}
 
 
-def memory_elsewhere(name: str, folder: Path, device: str) -> dict[str, float]:
+def memory_elsewhere(name: str, folder: Path, device: str, source: str) -> dict[str, float]:
     """Run :func:`memory` in a fresh process."""
     words = [sys.executable, __file__, "--memory", "--dataset", name, "--device", device, "--folder", str(folder)]
+    words += ["--source", source]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ})
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def run(*, runs: int = 5, warmup: int = 1, dataset: str | None = None, device: str = "auto") -> Result:
+def run(*, runs: int = 5, warmup: int = 1, device: str = "auto") -> Result:
     """Time whole jobs, then look at one's memory."""
-    name = dataset or os.environ.get("ELINVAR_DATASET", "small")
+    from elinvar.bench import interleave
+
+    name = os.environ.get("ELINVAR_DATASET", "small")
+    samples, extras = study(name, device, "file", runs, lambda rows: interleave(rows, runs=runs, warmup=warmup))
+    return Result("seismic_job", samples, extras=extras)
+
+
+def study(name: str, device: str, source: str, runs: int, measure: Any) -> tuple[Any, dict[str, Any]]:
+    """Measure whole jobs with and without a checkpoint; return the samples and what they mean."""
     with tempfile.TemporaryDirectory(prefix="elinvar-job-") as place:
         folder = Path(place)
         timings: list[dict[str, float]] = []
@@ -105,20 +120,18 @@ def run(*, runs: int = 5, warmup: int = 1, dataset: str | None = None, device: s
         work: list[int] = []
 
         def whole() -> None:
-            image = job(name, folder, device)
+            image = job(name, folder, device, source)
             timings.append(image.timing.to_dict())
             work.append(image.contributions)
 
         def kept() -> None:
             checkpoint = Checkpoint(folder / "kept", seconds=5.0)
-            keeping.append(job(name, folder, device, checkpoint=checkpoint).timing.to_dict())
+            keeping.append(job(name, folder, device, source, checkpoint=checkpoint).timing.to_dict())
             checkpoint.clear()
 
-        rows = {"whole job": whole, "with a checkpoint": kept}
-        samples = interleave(rows, runs=runs, warmup=warmup, yardsticks=False)
-        measured = timings[-runs:], keeping[-runs:]
-        used = memory_elsewhere(name, folder, device)
-    return Result("seismic_job", samples, extras=judged(name, *measured, work[-1], used))
+        samples = measure({"whole job": whole, "with a checkpoint": kept})
+        used = memory_elsewhere(name, folder, device, source)
+    return samples, judged(name, timings[-runs:], keeping[-runs:], work[-1], used)
 
 
 def judged(
@@ -154,15 +167,31 @@ def main() -> None:
     options.add_argument("--out")
     options.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options.add_argument("--folder", help=argparse.SUPPRESS)
+    options.add_argument("--source", default="file", choices=["file", "pool"], help="samples from disk, or made up")
     given = options.parse_args()
     if given.memory:
-        print(json.dumps(memory(given.dataset, Path(given.folder), given.device)))
+        print(json.dumps(memory(given.dataset, Path(given.folder), given.device, given.source)))
         return
-    result = run(runs=given.runs, warmup=given.warmup, dataset=given.dataset, device=given.device)
+
+    def loop(rows: dict[str, Any]) -> dict[str, list[float]]:
+        """Time without elinvar.bench, whose libraries a GPU machine may lack."""
+        seconds: dict[str, list[float]] = {row: [] for row in rows}
+        for turn in range(given.warmup + given.runs):
+            for row, call in rows.items():
+                begin = time.perf_counter()
+                call()
+                if turn >= given.warmup:
+                    seconds[row].append(time.perf_counter() - begin)
+        return seconds
+
+    samples, extras = study(given.dataset, given.device, given.source, given.runs, loop)
     if given.out:
+        from seismic_scaling import described
+
         Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-        result.write(given.out)
-    print(json.dumps({key: value for key, value in result.extras.items() if key != "bars"}, indent=1))
+        data = {"machine": described(), "seconds": samples, **extras}
+        Path(given.out).write_text(json.dumps(data, indent=1, default=str), encoding="utf-8")
+    print(json.dumps({key: value for key, value in extras.items() if key != "bars"}, indent=1))
 
 
 if __name__ == "__main__":

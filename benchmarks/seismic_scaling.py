@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from elinvar.bench import Result, machine
+from elinvar.bench import Result
 from elinvar.runtime.device import device
 from elinvar.seismic import migrate, synthetic
 from elinvar.seismic.survey import Survey
@@ -124,6 +124,19 @@ def run(*, runs: int = 3, warmup: int = 1, name: str = "tiny") -> Result:
     )
 
 
+def described() -> dict[str, Any]:
+    """Return what machine this is, as far as its libraries let us know."""
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    try:
+        from elinvar.bench import machine
+
+        return {**machine(), "gpus": gpus}
+    except ImportError:  # psutil
+        return {"gpus": gpus, "torch": torch.__version__}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--devices", default="1,2,4")
@@ -138,7 +151,7 @@ def main() -> None:
     found = measure(given.dataset, counts, given.kind, runs=given.runs, part=given.part, kernel=given.kernel)
     path = Path(given.out) / "seismic_scaling.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), **found}, indent=1, default=str), encoding="utf-8")
+    path.write_text(json.dumps({"machine": described(), **found}, indent=1, default=str), encoding="utf-8")
     print(found["plan"])
     for n in counts:
         print(

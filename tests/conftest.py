@@ -27,7 +27,6 @@ TOOLS = {
 """Marker -> programs any of which will do, what they are for, how Debian and macOS install them."""
 
 _WORDS = {"gxx": ("g++",), "chromium": ("chromium", "browser")}
-_skipped: Counter[str] = Counter()
 
 
 def _required() -> set[str]:
@@ -109,19 +108,20 @@ def _tool_of(reason: str) -> str | None:
     return None
 
 
-def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Count a skip for want of a tool, or make it a failure when that tool is required."""
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str | None:
+    """Return why a test was skipped; None when it was not."""
     if not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
-        return
-    reason = str(report.longrepr[2])
-    tool = _tool_of(reason)
+        return None
+    return str(report.longrepr[2])
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a skip for want of a tool a failure when that tool is required."""
+    reason = _reason(report)
+    tool = None if reason is None else _tool_of(reason)
     if tool is not None and tool in _required():
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid}: {reason}, and ELINVAR_REQUIRE={tool} forbids skipping"
-    elif tool is not None:
-        _skipped[tool] += 1
-    elif reason.endswith("(data)"):
-        _skipped["data"] += 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -139,13 +139,16 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    without_data = _skipped.pop("data", 0)
+    # The reports, not a counter: with pytest-xdist the skips happen in other processes.
+    reasons = [_reason(report) or "" for report in terminalreporter.stats.get("skipped", [])]
+    tools = Counter(tool for tool in map(_tool_of, reasons) if tool is not None)
+    without_data = sum(reason.endswith("(data)") for reason in reasons)
     if without_data:
         terminalreporter.write_line(
             f"elinvar: {without_data} tests were skipped for want of reference data; "
             "enable them with ELINVAR_DATA=/path/to/it."
         )
-    for tool, count in sorted(_skipped.items()):
+    for tool, count in sorted(tools.items()):
         programs, purpose, debian, mac = TOOLS[tool]
         terminalreporter.write_line(
             f"elinvar: {count} tests of {purpose} were skipped for want of {programs[0]}; "

@@ -33,6 +33,7 @@ def folder(tmp_path, monkeypatch):
     made = synthetic.diffractors([(100, 100, 500)], extent=200, offsets=(150, 350), nt=400, noise=0.05)
     made.write_segy(tmp_path / "a.sgy")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("elinvar.seismic.workflow._measured_rate", lambda work: 1e9)  # tested in seismic/test_config
     return tmp_path
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -389,6 +389,10 @@ def test_the_time_says_where_it_comes_from(tiny, tmp_path, monkeypatch):
     made = job(execution={"device": "cpu"}, output={"zarr": str(tmp_path / "image.zarr")})
     work = workflow.assemble(made, tiny)
     assert workflow.estimate(work).plan.seconds is None
+    tried = workflow.estimate(work, measure=True)
+    assert tried.plan.seconds > 0
+    assert "measured just now on a small part of the job." in str(tried)
+    assert replace(tried, plan=workflow.estimate(work).plan) == workflow.estimate(work)
     from elinvar.runtime.device import device
     from elinvar.runtime.tuning import save_tuned
 

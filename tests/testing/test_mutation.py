@@ -125,3 +125,15 @@ def test_survivors_refuses_a_check_that_cannot_judge() -> None:
         survivors(SMALL, functools.partial(judge, needles=("absent",)))
     with pytest.raises(InputError, match="cannot be sent"):
         survivors(SMALL, lambda source: True)
+
+
+def always(source: str) -> bool:
+    return bool(source)
+
+
+def test_a_limit_spreads_over_the_source() -> None:
+    everything = [mutant.key for mutant in survivors(SOURCE, always)]
+    some = [mutant.key for mutant in survivors(SOURCE, always, limit=3)]
+    n = len(everything)
+    assert some == [everything[0], everything[n // 3], everything[2 * n // 3]]
+    assert [mutant.key for mutant in survivors(SOURCE, always, limit=n + 5)] == everything

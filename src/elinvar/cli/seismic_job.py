@@ -111,7 +111,7 @@ def validate(
     from elinvar.seismic import workflow
 
     work = _assemble(job)
-    plan = workflow.estimate(work)
+    plan = workflow.estimate(work, measure=True)
     said = workflow.findings(work, plan)
     data = None
     if check_data:
@@ -138,7 +138,7 @@ def run(
     from elinvar.seismic import workflow
 
     work = _assemble(job)
-    plan = workflow.estimate(work)
+    plan = workflow.estimate(work, measure=True)
     if dry_run:
         emit({"job": job, "plan": plan}, json_, lambda: str(plan))
         return

@@ -201,10 +201,10 @@ def _section(name: str, value: BaseModel, annotation: Any, depth: int, scalar: A
     others = _members(annotation)
     lines = [f"{blanks}{name}:".ljust(_COMMENT) + f"# {about}"]
     if len(others) > 1:
-        choices = "; ".join(f"{_tag(m)} ({', '.join(_own(m))})" for m in others)
-        lines.append(f"{blanks}  # type: {choices}")
+        lines.append(f"{blanks}  # type: one of {', '.join(str(_tag(m)) for m in others)}; besides what has a default")
+        lines += [f"{blanks}  #   {_tag(m)} has {', '.join(_own(m))}" for m in others if _own(m)]
     fields = type(value).model_fields
-    for inner in sorted(fields, key=lambda key: key != "type"):
+    for inner in sorted(fields, key=lambda key: (key != "type", not fields[key].is_required())):
         item = getattr(value, inner)
         if isinstance(item, BaseModel):
             lines += _section(inner, item, fields[inner].annotation, depth + 1, scalar)

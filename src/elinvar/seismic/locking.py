@@ -129,8 +129,10 @@ def _same(descriptor: int, path: Path) -> bool:
 
 def _born(pid: int) -> float | None:
     """Return when a process started, None when there is no such process: numbers are used again."""
-    import psutil
-
+    try:
+        import psutil
+    except ImportError:
+        return None
     try:
         return float(psutil.Process(pid).create_time())
     except (psutil.NoSuchProcess, psutil.AccessDenied):

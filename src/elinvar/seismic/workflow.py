@@ -24,10 +24,11 @@ from .checkpoint import Checkpoint, free_bytes
 from .covering import coverage
 from .grid import Grid
 from .locking import Lock
-from .migration import migrate, plan
+from .migration import devices_of, migrate, plan
 from .options import KERNEL, check_options
 from .selection import azimuths, offsets, where
-from .targets import lines
+from .survey import ArrayTraces
+from .targets import lines, pillars
 from .velocity import Velocity
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ __all__ = ["DataCheck", "Work", "assemble", "check_data", "create", "estimate", 
 
 _READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
 _SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
+_TRACES_TRIED = 512
+_TRIED = {"cpu": 2e8, "gpu": 2e10}  # trace samples times pillars of a small part of a job: a tenth of a second or so
 _EMPTY = 0.2  # part of the bins without a midpoint that is worth a sentence
 _WORTH_A_RATE = 1.0  # seconds in the kernel from which a run says something about the next
 
@@ -247,13 +250,17 @@ def refuse_overwriting(work: Work) -> None:
 # -------------------------------------------------------------------- looking before running
 
 
-def estimate(work: Work) -> Job:
-    """Return the plan, with the time it will take and where that number comes from."""
+def estimate(work: Work, *, measure: bool = False) -> Job:
+    """Return the plan, with the time it will take and where that number comes from.
+
+    With `measure`, a machine that knows no rate migrates a small part of the job, with noise for samples, to find one.
+    """
     names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
     options = {name: work.options[name] for name in names}
     job = plan(work.survey, work.velocity, work.grid, **options)
-    profile = _profile(work)
-    rate, source = _known_rate(profile, job.version, work)
+    rate, source = _known_rate(_profile(work), job.version, work)
+    if rate is None and measure:
+        rate, source = _measured_rate(work), "measured just now on a small part of the job"
     if rate is None:
         return job
     job = plan(work.survey, work.velocity, work.grid, rate=rate, **options)
@@ -264,9 +271,29 @@ def estimate(work: Work) -> Job:
     return replace(job, plan=replace(job.plan, notes=tuple(notes)))
 
 
-def _profile(work: Work) -> DeviceProfile:
-    from .migration import devices_of
+def _measured_rate(work: Work) -> float | None:
+    """Return contributions per second of the kernel for traces and pillars near the middle of the grid."""
+    grid, survey = work.grid, work.survey
+    device = devices_of(work.options["device"], work.options["devices"])[0]
+    wanted = _TRIED["cpu" if device.kind == "cpu" else "gpu"]
+    live = np.flatnonzero(survey.live)
+    away = np.square(grid.local(survey.midpoint[live])).sum(axis=1)
+    nearest = np.sort(live[np.argsort(away, kind="stable")[:_TRACES_TRIED]])
+    rows = max(1, min(grid.size, int(wanted // (len(nearest) * grid.nt))))
+    middle = np.argsort(np.square(grid.local_pillars).sum(axis=1), kind="stable")[:rows]
+    flags = np.zeros(grid.size, bool)
+    flags[middle] = True
+    noise = np.random.default_rng(0).standard_normal((len(nearest), survey.n_samples), dtype=np.float32)
+    part = survey.select(nearest).with_traces(ArrayTraces(noise))
+    spot = pillars(grid, flags.reshape(grid.nx, grid.ny))
+    alone = {"devices": None, "device": device, "cluster": None, "gathers": None, "memory": None}
+    with _threads(work.config.execution.threads):
+        for _ in range(2):  # the first compiles and warms up
+            image = migrate(part, work.velocity, spot, **{**work.options, **alone})
+    return image.contributions / image.timing.kernel if image.contributions and image.timing.kernel else None
 
+
+def _profile(work: Work) -> DeviceProfile:
     return devices_of(work.options["device"], work.options["devices"])[0].profile
 
 

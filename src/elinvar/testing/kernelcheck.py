@@ -109,6 +109,7 @@ def kernel_survivors(
     equivalent: Mapping[str, str] | None = None,
     jobs: int = 2,
     timeout: float = 120.0,
+    limit: int | None = None,
     **options: Any,
 ) -> list[Mutant]:
     """Return the mutants of a registered kernel's Metal source that its self-check on the emulator does not notice.
@@ -117,7 +118,7 @@ def kernel_survivors(
     ----------
     name, version
         As registered.
-    equivalent, jobs, timeout
+    equivalent, jobs, timeout, limit
         As for `survivors`.
     options
         For `KernelCheck`.
@@ -130,8 +131,7 @@ def kernel_survivors(
     cache = tempfile.mkdtemp(prefix="elinvar-mutants-")  # mutants do not belong in the user's cache
     try:
         check = KernelCheck(name, version, **options)
-        return survivors(
-            path, check, jobs=jobs, timeout=timeout, equivalent=equivalent, environment={"ELINVAR_CACHE": cache}
-        )
+        given = {"jobs": jobs, "timeout": timeout, "limit": limit, "equivalent": equivalent}
+        return survivors(path, check, environment={"ELINVAR_CACHE": cache}, **given)  # type: ignore[arg-type]
     finally:
         shutil.rmtree(cache, ignore_errors=True)

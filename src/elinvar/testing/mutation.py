@@ -263,6 +263,7 @@ def survivors(
     equivalent: Mapping[str, str] | None = None,
     kinds: tuple[str, ...] = ("swap", "barrier", "halve", "bound"),
     environment: Mapping[str, str] | None = None,
+    limit: int | None = None,
 ) -> list[Mutant]:
     """Return the mutants that `check` does not notice.
 
@@ -284,6 +285,8 @@ def survivors(
         Which kinds of mutant to try.
     environment
         Environment variables for the processes that check.
+    limit
+        Try at most so many mutants, spread evenly over the source; all of them by default.
 
     Returns
     -------
@@ -309,7 +312,10 @@ def survivors(
     given = dict(environment or {})
     if not _run([original], check, 1, timeout, given):
         raise InputError("[survivors] the check fails on the unmutated source, so it can judge no mutant")
-    return _run([mutant for mutant in mutants if mutant.key not in excused], check, jobs, timeout, given)
+    tried = [mutant for mutant in mutants if mutant.key not in excused]
+    if limit is not None and limit < len(tried):
+        tried = [tried[i * len(tried) // limit] for i in range(limit)]
+    return _run(tried, check, jobs, timeout, given)
 
 
 def _run(
