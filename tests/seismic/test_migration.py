@@ -248,8 +248,6 @@ def test_nothing_stays_behind(survey):
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"physics": "curved"}, "curved"),
-        ({"physics": "vti", "eta": 0.1}, "vti"),
         ({"antialias": "bank"}, "bank"),
         ({"antialias": "triangle"}, "triangle"),
         ({"interpolation": "cubic"}, "cubic"),
@@ -266,6 +264,11 @@ def test_what_is_not_built_is_refused_by_name(survey, options, name):
     [
         ({"physics": "ray"}, "straight, curved, vti"),
         ({"eta": 0.1}, "belongs to physics='vti'"),
+        ({"physics": "vti"}, "needs eta"),
+        ({"physics": "vti", "eta": 0.6}, "eta reaches 0.6"),
+        ({"physics": "vti", "eta": float("nan")}, "eta reaches nan"),
+        ({"physics": "vti", "eta": [0.1, 0.2]}, r"eta has shape \(2,\)"),
+        ({"physics": "curved", "eta": 0.1}, "belongs to physics='vti'"),
         ({"antialias": "sometimes"}, "bank, triangle"),
         ({"amplitude": "loud"}, "true, none"),
         ({"interpolation": "best"}, "linear, cubic, sinc8"),
@@ -346,11 +349,14 @@ def test_which_traces_sound():
 def test_velocities_that_vary_go_through_the_kernel_some_pillars_at_a_time(survey, monkeypatch):
     coarse = Grid((0, 0), 0, 3, 3, 100, 100, 3, 0.5)
     velocity = Velocity.cube(2400 + 10.0 * np.arange(27).reshape(3, 3, 3), coarse)
-    whole = migrate(survey, velocity, GRID, device="cpu")
+    eta = np.linspace(0, 0.2, GRID.size * GRID.nt).reshape(GRID.shape)
+    constant = np.full((3, 3, 3), 2400.0)
+    alike = Velocity.cube(constant, coarse)
+    ways = [(velocity, {}), (V, {"physics": "vti", "eta": eta}), (alike, {"physics": "vti", "eta": 0.1})]
+    whole = [migrate(survey, v, GRID, device="cpu", **rays) for v, rays in ways]
     monkeypatch.setattr(job, "_TABLES", 5 * TABLE_BYTES * GRID.nt)
     monkeypatch.setattr(lane, "_VELOCITIES_AT_ONCE", 7 * GRID.nt)
-    assert job.pillars_at_once(GRID, velocity) == 5
-    assert job.pillars_at_once(GRID, V) == GRID.size
-    again = migrate(survey, velocity, GRID, device="cpu")
-    assert again.values.tobytes() == whole.values.tobytes()
-    assert again.job.plan.memory_bytes < whole.job.plan.memory_bytes
+    for (v, rays), before in zip(ways, whole, strict=True):
+        again = migrate(survey, v, GRID, device="cpu", **rays)
+        assert again.values.tobytes() == before.values.tobytes()
+        assert again.job.plan.memory_bytes < before.job.plan.memory_bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from elinvar.seismic import Aperture, Grid, Survey, Velocity, migrate, synthetic
+from elinvar.errors import InputError
+from elinvar.seismic import Aperture, Grid, Survey, Velocity, migrate, synthetic, travel_time
 from elinvar.seismic.wavelet import ricker
 
 V = 2500.0
@@ -163,3 +164,106 @@ def test_the_whole_chain_against_its_definition(oracle, relative):
     a, b = image.values.ravel().astype(float), known.ravel()
     assert a @ b / (b @ b) == pytest.approx(1.016, abs=0.01)
     assert np.corrcoef(a, b)[0, 1] > 0.9995
+
+
+@pytest.fixture
+def finite_differences(shared):
+    """Survey over a diffractor at (0, 0, 1200 m) in V = 1800 + 0.6 z, from a wave field that knows no ray formula.
+
+    A trace is the wave from source to diffractor convolved with that from diffractor to receiver.
+    """
+    data = np.load(shared / "fd_green_v1800_k0.6_z1200.npz")
+    v0, k, depth, dt = float(data["v0"]), float(data["k"]), float(data["zs"]), 0.002
+    t0 = 2 * np.log1p(k * depth / v0) / k
+    # The scheme evaluates between its steps: early by the same time at any offset, seen at the smallest.
+    near = data["g"][:, 0].astype(float)
+    i = int(np.argmax(near))
+    a, b, c = near[i - 1 : i + 2]
+    early = t0 / 2 - (data["t"][i] + dt * 0.5 * (a - c) / (a - 2 * b + c) - float(data["t_delay"]))
+    assert abs(early) < 1e-3
+    axis = np.arange(-900, 901, 100.0)
+    middle = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    half = np.array([600.0, 150.0])
+    source, receiver = middle - half, middle + half
+    spectrum = np.fft.rfft(data["g"], 2048, axis=0)
+    legs = []
+    for end in (source, receiver):
+        place = np.interp(np.hypot(*end.T), data["r"], np.arange(len(data["r"])))
+        low = np.minimum(place.astype(int), len(data["r"]) - 2)
+        # Between two offsets 8 m apart: shift both to the time between them, then mix.
+        exact = [
+            travel_time(np.stack([r, 0 * r], -1), (0, 0), (0, 0), t0, Velocity.linear(v0, k), physics="curved")
+            for r in (data["r"][low].astype(float), data["r"][low + 1].astype(float), np.hypot(*end.T))
+        ]
+        omega = 2j * np.pi * np.fft.rfftfreq(2048, dt)[:, None]
+        part = place - low
+        legs.append(
+            spectrum[:, low] * np.exp(-omega * (exact[2] - exact[0])) * (1 - part)
+            + spectrum[:, low + 1] * np.exp(-omega * (exact[2] - exact[1])) * part
+        )
+    traces = np.fft.irfft(legs[0] * legs[1], 2048, axis=0).T[:, :1000]
+    delay = 2 * (early - float(data["t_delay"]))
+    survey = Survey.from_arrays(traces.astype(np.float32), source, receiver, dt, delay=np.full(len(traces), delay))
+    return survey, Velocity.linear(v0, k), t0
+
+
+def test_curved_rays_focus_a_finite_difference_diffractor(finite_differences, peak):
+    survey, velocity, t0 = finite_differences
+    grid = Grid((0, 0), 0, 1, 1, 25, 25, 150, 0.002, round(t0 - 0.15, 3))
+    found = {}
+    # The wavelet is symmetric already: neither filter nor weight may move its peak.
+    options = {"aperture": Aperture(dip=65), "amplitude": "none", "phase_filter": False, "device": "cpu"}
+    for physics in ("curved", "straight"):
+        image = migrate(survey, velocity, grid, physics=physics, **options)
+        assert image.image.attrs["physics"] == physics
+        found[physics] = peak(grid.t, image.values[0, 0].astype(float))
+    assert abs(found["curved"][0] - t0) < 1e-3
+    assert found["curved"][1] > found["straight"][1]
+    aside = Grid((60, -45), 0, 1, 1, 25, 25, 150, 0.002, grid.t0)
+    away = migrate(survey, velocity, aside, physics="curved", **options).values
+    assert np.abs(away).max() < 0.9 * found["curved"][1]
+
+
+def test_vti_focuses_what_vti_recorded(peak):
+    """Traces with a spike at the VTI time of a buried point: only the right eta stacks them."""
+    axis = np.arange(-900, 901, 100.0)
+    middle = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    source, receiver, t0 = middle - np.array([500.0, 0]), middle + np.array([500.0, 0]), 0.9
+    late = travel_time(source, receiver, (0, 0), t0, V, physics="vti", eta=0.12)
+    traces = ricker(np.arange(900) * 0.002 - late[:, None], 25.0).astype(np.float32)
+    survey = Survey.from_arrays(traces, source, receiver, 0.002)
+    grid = Grid((0, 0), 0, 1, 1, 25, 25, 150, 0.002, 0.75)
+    options = {"aperture": Aperture(dip=65), "amplitude": "none", "phase_filter": False, "device": "cpu"}
+    table = np.interp(grid.t, [0.75, 0.9, 1.05], [0.1, 0.12, 0.14])
+    found = {
+        name: peak(grid.t, migrate(survey, Velocity.constant(V), grid, **rays, **options).values[0, 0].astype(float))
+        for name, rays in {
+            "right": {"physics": "vti", "eta": 0.12},
+            "table": {"physics": "vti", "eta": table},
+            "grid": {"physics": "vti", "eta": table.reshape(1, 1, -1)},
+            "half": {"physics": "vti", "eta": 0.06},
+            "straight": {},
+        }.items()
+    }
+    for name in ("right", "table", "grid"):
+        assert abs(found[name][0] - t0) < 2e-4
+    assert found["grid"] == found["table"]
+    assert found["straight"][1] < found["half"][1] < found["right"][1]
+    assert found["straight"][0] < found["half"][0] < t0
+
+
+def test_curved_rays_need_a_velocity_that_is_linear_in_depth():
+    survey = synthetic.flat_reflectors([0.8], extent=200, offsets=(100,), velocity=V, nt=501)
+    table = Velocity.table([0.0, 2.0], [1800.0, 2500.0])
+    with pytest.raises(InputError, match=r"curved rays need Velocity\.linear.* not rms table"):
+        migrate(survey, table, one_bin(survey), physics="curved", device="cpu")
+
+
+@pytest.mark.parametrize("rays", [{"physics": "curved"}, {"physics": "vti", "eta": 0.15}])
+def test_a_flat_reflector_at_zero_offset_keeps_its_amplitude(rays, peak):
+    # Near the apex all three travel times bend alike, so the weight of straight rays is theirs too.
+    survey = synthetic.flat_reflectors([0.8], extent=2000, offsets=(0,), velocity=V, nt=701)
+    image = migrate(survey, Velocity.constant(V), one_bin(survey), device="cpu", **rays)
+    time, amplitude = peak(image.grid.t, image.values[0, 0].astype(float))
+    assert amplitude == pytest.approx(1.0, abs=1e-2)
+    assert abs(time - 0.8) < 2e-4

@@ -240,9 +240,9 @@ def count_blocks(survey: Survey, plan: Sequence[Pass], size: int) -> int:
     return total
 
 
-def pillars_at_once(grid: Grid, velocity: Velocity) -> int:
-    """Return how many pillars go through the kernel in one call: with velocities of their own, its tables are large."""
-    return max(1, _TABLES // (TABLE_BYTES * grid.nt)) if velocity.varies_laterally else grid.size
+def pillars_at_once(options: Options) -> int:
+    """Return how many pillars go through the kernel in one call: with rays of their own, its tables are large."""
+    return max(1, _TABLES // (TABLE_BYTES * options.grid.nt)) if options.own_rays else options.grid.size
 
 
 def describe(
@@ -281,16 +281,16 @@ def describe(
     count = count_blocks(survey, whole, block)
     work = estimate_contributions(survey, grid, velocity, options.aperture, whole)
     trace_bytes = 4 * survey.n_samples
-    per_call = pillars_at_once(grid, velocity)
+    per_call = pillars_at_once(options)
     per_lane = RuntimeJob(
         kernel.name,
         work / lanes,
         "contributions",
         rows=grid.size,
-        row_bytes=(12 if velocity.varies_laterally else 8) * grid.nt,  # image, fold, velocity
+        row_bytes=(8 + 4 * options.own_rays) * grid.nt,  # image, fold, velocity and eta
         block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
         blocks=-(-count // lanes),
-        fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if velocity.varies_laterally else 1),
+        fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
         bytes_in=traces * (trace_bytes + 16) // lanes,
         bytes_out=8 * grid.size * grid.nt,
         kernels={kernel.name: kernel.version},

@@ -161,13 +161,14 @@ class DeviceLane(Lane):
     fold: torch.Tensor
     _places: torch.Tensor
     _vrms: torch.Tensor
+    _eta: torch.Tensor | None = None
 
     def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
         super().__init__(options, job, steps, number)
         self.kernel = kernel
         self.device = kernel.device
         self._resident: slice | None = None
-        self._at_once = pillars_at_once(options.grid, options.velocity)
+        self._at_once = pillars_at_once(options)
 
     def state(self) -> State:
         """Return how far it is."""
@@ -235,6 +236,10 @@ class DeviceLane(Lane):
             rows = step.pillars if velocity.varies_laterally else slice(0, 1)
             vrms = _velocities(velocity, grid.t, grid.pillars[rows])
             self._vrms = to_device(torch.from_numpy(vrms), self.device)
+            eta = self.options.eta
+            if eta is not None:
+                part = (eta[step.pillars] if len(eta) > 1 else eta).astype(np.float32)
+                self._eta = to_device(torch.from_numpy(part), self.device)
             self._resident = step.pillars
         for resident, kept in ((self.image, start.image), (self.fold, start.fold)):
             if kept is None:
@@ -268,6 +273,9 @@ class DeviceLane(Lane):
                     amplitude=self.options.amplitude,
                     aperture=self.options.aperture.for_kernel(),
                     area=self.options.area,
+                    physics=self.options.physics,
+                    medium=self.options.medium,
+                    eta=None if self._eta is None else self._eta[part] if len(self._eta) > 1 else self._eta,
                 )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin

@@ -72,10 +72,13 @@ def migrate(
     grid
         Where to make the image.
     physics
-        ``"straight"``: the double square root with the RMS velocity at the image point. ``"curved"`` and ``"vti"`` have
-        a reference (:func:`~elinvar.seismic.travel_time`) but no kernel yet and are refused.
+        ``"straight"``: the double square root with the RMS velocity at the image point. ``"curved"``: exact rays in
+        ``v0 + k z``; needs ``Velocity.linear`` or ``Velocity.constant``. ``"vti"``: each leg with the anellipticity
+        `eta` (Alkhalifah and Tsvankin 1995); the velocity is then the NMO velocity.
+        :func:`~elinvar.seismic.travel_time` computes all three in float64.
     eta
-        Anellipticity, for ``"vti"`` only.
+        Anellipticity for ``"vti"``, and only for it, in [-0.5, 0.5]: a number, one value per output time (nt,), or one
+        per point of the grid (nx, ny, nt).
     aperture
         Which midpoints contribute; by default ``Aperture()``, dips up to 45 degrees.
     antialias
@@ -84,7 +87,9 @@ def migrate(
         ``"true"``: weight ``2 t0 / (pi V^2 T^2) * area``; with the phase filter on and spreading-corrected traces, a
         reflector of reflectivity R in one common-offset volume is imaged with amplitude R at any offset and azimuth
         (stationary phase; Schneider 1978, Bleistein 1987). The stack adds the volumes: divide by their number for their
-        mean. ``"none"``: no weight.
+        mean. Curved rays and VTI take the same weight with their own T and the RMS (NMO) velocity. That is exact for
+        a flat reflector at zero offset, where their travel times bend as the straight one does, and an approximation
+        elsewhere. ``"none"``: no weight.
     phase_filter
         Apply ``-d/dt`` first, and undo the mean loss of the linear interpolation that follows (see
         :func:`~elinvar.seismic.filters.phase_filter`). Turn it off only for traces that are filtered already.
@@ -138,7 +143,7 @@ def migrate(
         The run was paused; what is done is in the checkpoint.
     """
     check_options(physics, eta, antialias, amplitude, interpolation)
-    options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area)
+    options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area, physics, eta)
     begin = time.perf_counter()
     with contextlib.ExitStack() as held:
         workers = None

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
 
@@ -15,7 +15,7 @@ from . import kernels as _registered  # importing registers the kernels
 from ._check import choice, number
 from .aperture import Aperture
 from .binning import Assignment, Binning, binning
-from .traveltime import PHYSICS
+from .traveltime import PHYSICS, check_eta
 
 if TYPE_CHECKING:
     from .grid import Grid
@@ -39,6 +39,14 @@ class Options:
     phase_filter: bool
     bins: Assignment | None
     area: float
+    physics: str = "straight"
+    medium: tuple[float, float] | None = None  # v0 and k of curved rays
+    eta: NDArray[np.float64] | None = None  # (1 or pillars, times), for VTI
+
+    @property
+    def own_rays(self) -> int:
+        """How many tables of one value per pillar and time the travel times need: velocity, eta."""
+        return int(self.velocity.varies_laterally) + int(self.eta is not None and len(self.eta) > 1)
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
@@ -46,7 +54,8 @@ class Options:
         return {
             "survey": self.survey.name,
             "velocity": str(self.velocity),
-            "physics": "straight",
+            "physics": self.physics,
+            **({} if self.eta is None else {"eta": f"{self.eta.min():g} to {self.eta.max():g}"}),
             "amplitude": self.amplitude,
             "phase_filter": str(self.phase_filter),
             "area_m2": self.area,
@@ -59,7 +68,7 @@ class Options:
         described: dict[str, Any] = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("survey", "velocity", "grid", "aperture", "bins")
+            if f.name not in ("survey", "velocity", "grid", "aperture", "bins", "eta")
         }
         place = asdict(self.grid)
         place.pop("base", None)
@@ -69,6 +78,8 @@ class Options:
             "aperture": asdict(self.aperture),
             "grid": {name: list(value) if isinstance(value, tuple) else value for name, value in place.items()},
             "pillars": digest(self.grid.local_pillars),
+            "medium": None if self.medium is None else list(self.medium),
+            "eta": digest(self.eta),
             "velocity": {"is": str(self.velocity), "values": digest(self.velocity)},
             "gathers": {"bins": gathers, "members": digest(None if self.bins is None else self.bins.member)},
         }
@@ -107,6 +118,8 @@ def resolve(
     phase_filter: bool,
     gathers: ArrayLike | Binning | None,
     area: float | None,
+    physics: str = "straight",
+    eta: ArrayLike | None = None,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""
     if survey.n_samples < 2:
@@ -123,6 +136,22 @@ def resolve(
         bool(phase_filter),
         None if gathers is None else binning(gathers).assign(survey),
         number("migrate", "area", area, low=0.0, open_low=True),
+        physics,
+        velocity.gradient() if physics == "curved" else None,
+        None if eta is None else _on_grid(eta, grid),
+    )
+
+
+def _on_grid(eta: ArrayLike, grid: Grid) -> NDArray[np.float64]:
+    """Return eta as (1, nt), or (pillars, nt) when it is given at every point of the grid."""
+    values = np.asarray(eta, np.float64)
+    if values.ndim == 0 or values.shape == (grid.nt,):
+        return np.broadcast_to(values, (1, grid.nt)).copy()
+    if values.shape == grid.shape:
+        return values.reshape(grid.size, grid.nt)
+    raise InputError(
+        f"migrate: eta has shape {values.shape}; give a number, one value per output time ({grid.nt},), or one per "
+        f"point of the grid {grid.shape}."
     )
 
 
@@ -135,11 +164,9 @@ def check_options(
 ) -> None:
     """Refuse what does not exist, and by name what is not built yet."""
     choice("migrate", "physics", physics, PHYSICS)
-    if physics != "straight":
-        raise NotImplementedError(
-            f"migrate: physics={physics!r} has no kernel yet (travel_time() computes it); physics='straight' runs."
-        )
-    if eta is not None:
+    if physics == "vti":
+        check_eta("migrate", eta)
+    elif eta is not None:
         raise InputError("migrate: eta belongs to physics='vti'; leave it out.")
     if antialias is not None:
         choice("migrate", "antialias", antialias, ("bank", "triangle"))

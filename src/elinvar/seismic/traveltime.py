@@ -14,7 +14,7 @@ from elinvar.errors import InputError
 from ._check import choice
 from .velocity import Velocity
 
-__all__ = ["PHYSICS", "curved_leg", "straight_leg", "travel_time", "vti_leg"]
+__all__ = ["PHYSICS", "check_eta", "curved_leg", "straight_leg", "travel_time", "vti_leg"]
 
 PHYSICS = ("straight", "curved", "vti")
 _ETA_LIMIT = 0.5
@@ -137,16 +137,17 @@ def travel_time(
         if eta is not None:
             raise InputError("travel_time: eta belongs to physics='vti'; leave it out or choose that physics.")
         return straight_leg(hs, tau, v) + straight_leg(hr, tau, v)
-    anellipticity = _eta(eta)
+    anellipticity = check_eta("travel_time", eta)
     return vti_leg(hs, tau, v, anellipticity) + vti_leg(hr, tau, v, anellipticity)
 
 
-def _eta(eta: ArrayLike | None) -> NDArray[np.float64]:
+def check_eta(operation: str, eta: ArrayLike | None) -> NDArray[np.float64]:
+    """Return eta as an array, or raise: VTI needs it, in [-0.5, 0.5]."""
     if eta is None:
-        raise InputError("travel_time: physics='vti' needs eta; give a number or an array in [-0.5, 0.5].")
+        raise InputError(f"{operation}: physics='vti' needs eta; give a number or an array in [-0.5, 0.5].")
     array = np.asarray(eta, dtype=np.float64)
     # eta = -0.5 itself makes the horizontal velocity zero: a leg along the surface would take forever.
     if not np.isfinite(array).all() or (array < -_ETA_LIMIT).any() or (array > _ETA_LIMIT).any():
         worst = array.ravel()[int(np.argmax(np.where(np.isfinite(array), np.abs(array), np.inf)))]
-        raise InputError(f"travel_time: eta reaches {worst:g}; values in [-0.5, 0.5] are accepted.")
+        raise InputError(f"{operation}: eta reaches {worst:g}; values in [-0.5, 0.5] are accepted.")
     return array

@@ -205,6 +205,8 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
     attempt("aperture", lambda: Aperture(**cfg.plain(ways.aperture)))
     attempt("gathers", lambda: build_gathers(ways.gathers))
     attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
+    if ways.physics == "curved" and "velocity" in found:
+        attempt("medium", found["velocity"].gradient)
     attempt("output", lambda: _check_output(config.output, place))
     _raise(problems)
     names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")

@@ -1,4 +1,4 @@
-r"""Kernel ``seismic.migrate``: straight-ray prestack Kirchhoff time migration of a list of traces into pillars.
+r"""Kernel ``seismic.migrate``: prestack Kirchhoff time migration of a list of traces into pillars.
 
 Every version computes, for each pillar and output time :math:`t_0`, the sum over traces of
 
@@ -8,6 +8,11 @@ Every version computes, for each pillar and output time :math:`t_0`, the sum ove
 (Yilmaz and Claerbout, 1980) with the horizontal distances :math:`d_s, d_r` of source and receiver from the pillar,
 linear interpolation of the trace :math:`d`, the aperture's rim weight :math:`a`, and the stationary-phase weight
 :math:`W = 2 t_0 / (\pi V^2 T^2) \cdot area` (Schneider, 1978) for traces that went through :math:`-d/dt`.
+
+That is ``physics="straight"``. With ``"curved"`` and ``"vti"`` each leg is that of `physics`; the sum, the aperture and
+the weight are the same, with the :math:`T` of that physics and :math:`V` the RMS (for VTI: NMO) velocity. For these two
+the weight is kinematic: exact for a flat reflector at zero offset, where :math:`T` bends as that of straight rays does,
+and an approximation elsewhere.
 
 A *contribution* is one (pillar, output sample, trace) for which the midpoint lies inside the aperture
 (``distance <= radius(t0)``) and the travel time on the trace (``0 <= x <= ns - 1`` with ``x = (T - start) / dt``, both
@@ -23,8 +28,9 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.physics import PHYSICS, check
 
-__all__ = ["AMPLITUDES", "NAME", "RadiusAperture", "example", "rim_weight", "run"]
+__all__ = ["AMPLITUDES", "NAME", "PHYSICS", "RadiusAperture", "example", "rim_weight", "run"]
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
@@ -47,6 +53,9 @@ def run(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | float | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -76,6 +85,13 @@ def run(
         None lets every trace contribute to every pillar.
     area : float
         Surface represented by one trace in m^2; part of W, unused with ``amplitude="none"``.
+    physics : "straight", "curved" or "vti"
+        Travel time of a leg.
+    medium : (v0, k) or None
+        For ``"curved"``: velocity at the surface in m/s and its gradient in 1/s. ``vrms`` should be what it makes of
+        them; only the aperture and the weight use it then.
+    eta : float, Tensor[1 or np, nt] float32, or None
+        For ``"vti"``: anellipticity at every output time, in [-0.5, 0.5].
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -93,6 +109,7 @@ def run(
     """
     _check_tensors(image, fold, traces, source, receiver, pillars, vrms)
     _check_axes(dt, start, dt_out, t0_out, amplitude, area, vrms)
+    values = check(physics, medium, eta, image)
     if image.numel() == 0 or len(traces) == 0:
         return image
     migrate = kernel(NAME, device, version)
@@ -111,6 +128,9 @@ def run(
         amplitude=amplitude,
         aperture=aperture,
         area=area,
+        physics=physics,
+        medium=medium,
+        eta=values,
     )
     return image
 
@@ -165,13 +185,16 @@ def _check_axes(
 
 
 # What the tiles of `example` vary: pillars, output samples, traces, input samples, dt_out / dt, start and t0_out in
-# input samples, whether each pillar has its own velocities, the aperture, the amplitude.
+# input samples, whether each pillar has its own velocities, the aperture, the amplitude; and, below, the physics.
 _TILES: tuple[tuple[int, int, int, int, float, float, float, bool, RadiusAperture | None, str], ...] = (
     (3, 390, 37, 381, 1.0, 7.5, 5.0, False, RadiusAperture(0.3, 700.0, 40.0, 0.3), "true"),
     (5, 333, 70, 400, 1.0, 0.0, 0.0, True, RadiusAperture(0.2, 330.0, 0.0, 0.0), "true"),
     (2, 150, 33, 310, 2.0, -12.5, 0.0, False, None, "none"),
     (9, 161, 40, 111, 1.25, 180.0, 95.0, True, RadiusAperture(1.5, 300.0, 100.0, 1.0), "none"),
+    (3, 290, 37, 260, 1.0, 7.3, 0.0, False, RadiusAperture(1.0, 700.0, 40.0, 0.3), "true"),
+    (5, 203, 50, 300, 1.0, 0.0, 0.0, False, RadiusAperture(1.0, 900.0, 0.0, 0.2), "true"),
 )
+_CURVED, _VTI = 4, 5
 
 
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -207,7 +230,12 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         vrms.contiguous(),
     )
     axes = {"dt": dt, "start": start * dt, "dt_out": dt * ratio, "t0_out": t0_out * dt}
-    return args, {**axes, "amplitude": amplitude, "aperture": aperture, "area": 625.0}
+    options: dict[str, Any] = {**axes, "amplitude": amplitude, "aperture": aperture, "area": 625.0}
+    if seed % len(_TILES) == _CURVED:
+        options |= {"physics": "curved", "medium": (1800.0, 0.6)}
+    elif seed % len(_TILES) == _VTI:
+        options |= {"physics": "vti", "eta": (0.2 * torch.rand(pillars, 1, generator=make) * t0).float().contiguous()}
+    return args, options
 
 
 register(

@@ -1,15 +1,63 @@
 // seismic.migrate, version baseline: one thread per output sample, every travel time exact.
 //
 // Tables are prepared by metal.py. Times are in input samples: `legs` holds, for each output time of a velocity row,
-// x = t0 / 2 / dt, y = 1 / (V dt)^2, z = aperture radius in metres, w = 1 / (rim width) (0 without a rim).
+// x = t0 / 2 / dt, y = 1 / (V dt)^2, z = aperture radius in metres, w = 1 / (rim width) (0 without a rim). `bends` holds
+// what PHYSICS asks for beside: physics.py has the formulas.
 #include <metal_stdlib>
 using namespace metal;
 
-// Travel time of a leg beyond half of t0: A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-static float moveout(float square, float4 leg)
+#ifndef PHYSICS
+#define PHYSICS 0  // 0 straight, 1 curved, 2 vti
+#endif
+
+#if PHYSICS == 1
+// log(1 + z) for z >= 0 that loses nothing where z is small: 1 + z = 2^k (1 + f), with f from z itself.
+static float log1p(float z)
 {
+    const int k = (as_type<int>(1.0f + z) - 0x3F3504F3) >> 23;
+    const float scale = as_type<float>((127 - k) << 23), f = fma(z, scale, scale - 1.0f), s = f * f;
+    float p = fma(0.0733243733f, f, -0.116598872f);
+    p = fma(p, f, 0.116346772f);
+    p = fma(p, f, -0.123967073f);
+    p = fma(p, f, 0.142511549f);
+    p = fma(p, f, -0.166691507f);
+    p = fma(p, f, 0.200006881f);
+    p = fma(p, f, -0.249999812f);
+    p = fma(p, f, 0.333333313f);
+    return (f + fma(p * f, s, fma(float(k), -2.12194440e-4f, -0.5f * s))) + float(k) * 0.693359375f;
+}
+#endif
+
+#if PHYSICS == 1
+static float growth(float square, float4 leg, float2 bend, float kappa)
+{
+    const float b = square * leg.y, r = sqrt(fma(bend.x, bend.x, b)), m = max(r + bend.x, 1e-20f);
+    const float d = sqrt(fma(kappa * kappa, r * r, 1.0f)) + bend.y;
+    return kappa * b * fma(kappa, m, d) / (m * d * fma(kappa, bend.x, bend.y));
+}
+#else
+// Travel time of a leg beyond half of t0: A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
+static float moveout(float square, float4 leg, float2 bend)
+{
+#if PHYSICS == 2
+    const float tau2 = leg.x * leg.x, flat = square * leg.y;
+    const float a = flat * (tau2 + flat) / max(fma(bend.x, flat, tau2), 1e-20f);
+#else
     const float a = square * leg.y;
+#endif
     return a / max(sqrt(fma(leg.x, leg.x, a)) + leg.x, 1e-20f);
+}
+#endif
+
+// T - t0 in samples.
+static float beyond(float ds, float dr, float4 leg, float2 bend, float kappa)
+{
+#if PHYSICS == 1
+    const float s = growth(ds, leg, bend, kappa), r = growth(dr, leg, bend, kappa);
+    return log1p(fma(s, r, s + r)) / kappa;
+#else
+    return moveout(ds, leg, bend) + moveout(dr, leg, bend);
+#endif
 }
 
 kernel void migrate_baseline(
@@ -28,10 +76,17 @@ kernel void migrate_baseline(
     constant float& rim [[buffer(12)]],           // (1 - taper) / taper
     constant int& weighted [[buffer(13)]],
     constant int& counted [[buffer(14)]],
+    device const float2* bends [[buffer(15)]],    // in rows as legs; one unused entry for straight rays
+    constant float& kappa [[buffer(16)]],
     uint2 position [[thread_position_in_grid]])
 {
     const int t = int(position.x), p = int(position.y);
     const float4 leg = legs[p * row_step + t];
+#if PHYSICS
+    const float2 bend = bends[p * row_step + t];
+#else
+    const float2 bend = float2(0.0f);
+#endif
     const float2 pillar = pillars[p];
     const float last = float(n_samples - 1);
     float sum = 0.0f;
@@ -41,7 +96,7 @@ kernel void migrate_baseline(
         const float mx = 0.5f * (e.x + e.z) - pillar.x, my = 0.5f * (e.y + e.w) - pillar.y;
         const float distance = sqrt(fma(mx, mx, my * my));
         const float sx = e.x - pillar.x, sy = e.y - pillar.y, rx = e.z - pillar.x, ry = e.w - pillar.y;
-        const float moved = moveout(fma(sx, sx, sy * sy), leg) + moveout(fma(rx, rx, ry * ry), leg);
+        const float moved = beyond(fma(sx, sx, sy * sy), fma(rx, rx, ry * ry), leg, bend, kappa);
         // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
         const float zero = fma(2.0f, leg.x, -shift);
         if (!(distance <= leg.z && moved >= -zero && moved <= last - zero)) continue;

@@ -10,14 +10,18 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VI, Emit, Vector
+from elinvar.seismic.kernels.migrate.physics import BENDS, FEW
+from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Emit, Vector
 
 __all__ = [
     "BLOCK",
     "CHUNK",
     "DEPTH",
     "FAR",
+    "GENTLY",
     "GROUP",
+    "KNOT_ROWS",
+    "SAMPLE_ROWS",
     "TOLERANCE",
     "TOTAL",
     "TRACE",
@@ -32,6 +36,8 @@ GROUP = 4  # traces per visit of an image block
 DEPTH = 64  # traces held in the second-level cache
 ROWS = 7  # of coefficients per trace: c0 c1 c2 w0 w1 w2, and c0 from the window of the block's second half
 WIDE = CHUNK + 2 * LANES  # length of a row of knots
+GENTLY = 3  # number of the physics "curved" where its polynomial serves
+KNOT_ROWS, SAMPLE_ROWS = 9, 5  # of the tables of straight rays; behind them stands what other physics need
 TOLERANCE = 3e-4
 """Largest error of a block's quadratic: samples for the travel time, relative for the weight."""
 FAR = 3e38  # midpoint distance of a trace that takes no part: beyond any radius
@@ -49,10 +55,46 @@ TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, a
 # ---------------------------------------------------------------------------------------------------------------------
 # Physics and preparation, 16 knots or blocks at a time.
 # ---------------------------------------------------------------------------------------------------------------------
-def _moveout(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
-    """T - t0 in samples. Any other travel time may stand here: the rest only asks for smoothness."""
+# Each is T - t0 in samples; the rest only asks for smoothness. Formulas: `physics`.
+def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     legs: list[Vector] = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
     return legs[0] + legs[1]
+
+
+def _horner(coefficients: list[Vector], x: Vector) -> Vector:
+    p = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        p = p * x + c
+    return p
+
+
+def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, ratio: Any, ds: Any, dr: Any) -> Vector:
+    r2 = [s * s + slow * square for square in (ds, dr)]
+    legs = ratio([x * (kappa * kappa) for x in r2])
+    moved: Vector = (legs[0] * r2[0].sqrt() - tau) + (legs[1] * r2[1].sqrt() - tau)
+    return moved
+
+
+def _curved(s: Vector, c: Vector, slow: Vector, kappa: Vector, ds: Any, dr: Any) -> Vector:
+    growth, g = [], s * kappa + c
+    for square in (ds, dr):
+        b = slow * square
+        r2 = s * s + b
+        m, d = r2.sqrt() + s, (r2 * (kappa * kappa) + 1.0).sqrt() + c
+        growth.append(b * kappa * (m * kappa + d) * (m * d * g).max(1e-20).reciprocal())
+    z = growth[0] * growth[1] + growth[0] + growth[1]
+    moved: Vector = z.log1p() / kappa
+    return moved
+
+
+def _vti(tau: Vector, p: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
+    legs, t2 = [], tau * tau
+    for square in (ds, dr):
+        a = slow * square
+        a = a * (t2 + a) * (p * a + t2).max(1e-20).reciprocal()
+        legs.append((t2 + a).sqrt() - tau)
+    moved: Vector = legs[0] + legs[1]
+    return moved
 
 
 def _obliquity(tau: Vector, moved: Vector) -> Vector:
@@ -90,9 +132,9 @@ class Group:
     def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, wide: bool) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
-        self.work, self.traces, self.samples, self.table = pointers
+        self.work, self.traces, self.samples, self.table, self.bending = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
-        self.ratio, self.rim, self.last, self.weighted = scalars[7:]
+        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa = scalars[7:]
         self.total = e.at(self.work, TOTAL)
         self.count = e.at(self.total, self.length)
         self.blocks = e.at(self.count, self.length)
@@ -131,12 +173,60 @@ class Group:
     def _range(self, stop: Any) -> tuple[Any, Any, Any]:
         return ir.Constant(I64, 0), stop, ir.Constant(I64, LANES)
 
+    def variable(self) -> Any:
+        """Room for a vector that branches write to; becomes a register."""
+        return cgutils.alloca_once(self.b, VF)  # type: ignore[no-untyped-call]
+
+    def moveout(self, places: list[Any], ds: Any, dr: Any, *, gently: bool = True) -> tuple[Vector, Vector]:
+        """T - t0 of 16 knots or samples, and t0 / 2, from places in the tables: the physics is chosen here.
+
+        The polynomial's error is below a knot's tolerance, but it is absolute: with ``gently`` unset it is not taken.
+        """
+        tau, slow, first, second = places
+        e, b = self.e, self.b
+        result = self.variable()
+        t, slowness = e.vector(*tau), e.vector(*slow)
+
+        def physics(number: int) -> Any:
+            return b.icmp_signed("==", self.physics, ir.Constant(I64, number))
+
+        with b.if_else(physics(0)) as (straight, other):
+            with straight:
+                b.store(_straight(t, slowness, ds, dr).value, result)
+            with other, b.if_else(physics(2)) as (vti, curved):
+                with vti:
+                    b.store(_vti(t, e.vector(*first), slowness, ds, dr).value, result)
+                with curved:
+                    s, kappa = e.vector(*first), e.scalar(self.kappa)
+                    with b.if_else(physics(GENTLY) if gently else ir.Constant(ir.IntType(1), 0)) as (few, sharply):
+                        with few:
+                            b.store(_gently(t, s, slowness, kappa, self.ratio_of_leg, ds, dr).value, result)
+                        with sharply:
+                            b.store(_curved(s, e.vector(*second), slowness, kappa, ds, dr).value, result)
+        return Vector(e, b.load(result)), t
+
+    def ratio_of_leg(self, v: list[Vector]) -> list[Vector]:
+        """The polynomial `physics.bending` of both legs; its high powers only where they are not zero."""
+        e, b = self.e, self.b
+        c = [e.broadcast(self.bending, i) for i in range(FEW)]
+        v = [x.min(e.broadcast(self.bending, BENDS)) for x in v]
+        upper = [self.variable(), self.variable()]
+        for place in upper:
+            b.store(c[-1].value, place)
+        with b.if_then(b.fcmp_ordered("!=", b.load(e.at(self.bending, FEW)), ir.Constant(F32, 0.0))):
+            rest = [c[-1], *(e.broadcast(self.bending, i) for i in range(FEW, BENDS))]
+            for x, place in zip(v, upper, strict=True):
+                b.store(_horner(rest, x).value, place)
+        return [_horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
+
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
         """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
         e = self.e
         for parity in range(2):
-            tau, slow = (e.vector(self.table, self.times(self.columns, q), self.lo, c) for q in (parity, 2 + parity))
-            moved = _moveout(tau, slow, ds, dr)
+            places = [
+                (self.table, self.times(self.columns, q + parity), self.lo, c) for q in (0, 2, KNOT_ROWS, KNOT_ROWS + 2)
+            ]
+            moved, tau = self.moveout(places, ds, dr)
             e.store(moved, self.work, KNOTS + parity * WIDE, c)
             e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
 
@@ -255,11 +345,20 @@ class Group:
     def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
         """Add one trace, every sample with its own travel time."""
         e, b = self.e, self.b
-        tau, slow, radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in range(4))
+        places = [(self.samples, t, self.times(self.length, q)) for q in (0, 1, SAMPLE_ROWS, SAMPLE_ROWS + 1)]
+        radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
-        moved = _moveout(tau, slow, ds, dr)
-        x = e.ramp() * self.ratio + part + moved  # from the whole sample where the block begins at zero offset
-        low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        low, high, start = e.floats(0.0) - whole, e.scalar(self.last) - whole, e.ramp() * self.ratio + part
+        moved, tau = self.moveout(places, ds, dr)
+        result = self.variable()
+        b.store(moved.value, result)
+        x = start + moved
+        ending = ((x - low).unary("fabs") <= MARGIN) | ((x - high).unary("fabs") <= MARGIN)
+        gently = b.icmp_signed("==", self.physics, ir.Constant(I64, GENTLY))
+        with b.if_then(b.and_(gently, b.not_(e.every(~ending))), likely=False):
+            b.store(self.moveout(places, ds, dr, gently=False)[0].value, result)
+        moved = Vector(e, b.load(result))
+        x = start + moved  # from the whole sample where the block begins at zero offset
         inside = (radius >= reach) & (x >= low) & (x <= high)
         weight = e.scalar(self.weighted).where((_obliquity(tau, moved), 1.0)) * _taper(reach, slope, self.rim)
         weight = inside.where((weight, 0.0))

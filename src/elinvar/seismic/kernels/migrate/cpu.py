@@ -12,11 +12,13 @@ import torch
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.physics import PHYSICS
 from elinvar.seismic.kernels.migrate.tables import prepare
 
 __all__ = ["migrate"]
 
-_jit = cast("Callable[[Callable[..., None]], Callable[..., None]]", numba.njit(nogil=True, error_model="numpy"))
+_jit = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", numba.njit(nogil=True, error_model="numpy"))
+f4 = np.float32
 
 
 def migrate(
@@ -31,15 +33,36 @@ def migrate(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
     **axes: float,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = prepare(vrms, **options, block=1, nodes=(0,))
+    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
+    bends = np.zeros((1, 1, 2), f4) if tables.bends is None else tables.bends.numpy()
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
     arrays = [x.numpy() for x in (image, traces, source, receiver, pillars, tables.legs, tables.gain)]
-    scalars = (np.float32(tables.shift), np.float32(tables.rim), amplitude == "true")
+    rays = (PHYSICS.index(physics), bends, f4(tables.kappa))
+    scalars = (f4(tables.shift), f4(tables.rim), amplitude == "true", rays)
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, count, *scalars, first, end))
+
+
+@_jit
+def _growth(s: Any, c: Any, kappa: Any, b: Any) -> Any:
+    """Return z of `physics`: e^(kappa (t - tau)) - 1 of a curved leg."""
+    r = np.sqrt(s * s + b)
+    m = max(r + s, f4(1e-20))
+    d = np.sqrt(f4(1) + kappa * kappa * (r * r)) + c
+    return kappa * b * (d + kappa * m) / (m * d * (kappa * s + c))
+
+
+@_jit
+def _horizontal(tau: Any, p: Any, a: Any) -> Any:
+    """Return what a VTI leg has in place of A, with p = 1 + 2 eta."""
+    square = tau * tau
+    return a * (square + a) / max(square + p * a, f4(1e-20))
 
 
 @_jit
@@ -55,6 +78,7 @@ def _rows(
     shift: Any,
     rim: Any,
     weighted: Any,
+    rays: Any,
     first: int,
     end: int,
 ) -> None:
@@ -62,6 +86,7 @@ def _rows(
     one, half, pi = np.float32(1), np.float32(0.5), np.float32(math.pi)
     tiny, last = np.float32(1e-20), np.float32(ns - 1)
     total = np.empty(nt, np.float32)
+    physics, bends, kappa = rays
     for p in range(first, end):
         row = p if len(legs) > 1 else 0
         total[:] = 0
@@ -77,8 +102,15 @@ def _rows(
                     continue
                 tau = legs[row, t, 0]
                 a, b = ds * legs[row, t, 1], dr * legs[row, t, 1]
-                # A leg beyond t0 / 2 as A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-                moved = a / max(np.sqrt(tau * tau + a) + tau, tiny) + b / max(np.sqrt(tau * tau + b) + tau, tiny)
+                if physics == 1:
+                    s, c = bends[row, t, 0], bends[row, t, 1]
+                    one_leg, other = _growth(s, c, kappa, a), _growth(s, c, kappa, b)
+                    moved = np.log1p(one_leg + other + one_leg * other) / kappa
+                else:
+                    if physics == 2:
+                        a, b = _horizontal(tau, bends[row, t, 0], a), _horizontal(tau, bends[row, t, 0], b)
+                    # A leg beyond t0 / 2 as A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
+                    moved = a / max(np.sqrt(tau * tau + a) + tau, tiny) + b / max(np.sqrt(tau * tau + b) + tau, tiny)
                 zero = tau + tau - shift
                 # Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
                 if moved < -zero or moved > last - zero:

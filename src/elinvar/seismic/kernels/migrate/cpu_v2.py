@@ -27,7 +27,8 @@ from numba.extending import intrinsic
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
-from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GROUP, TOTAL, TRACE
+from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
+from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
 
@@ -40,8 +41,8 @@ REACH = 64  # samples behind the end of a trace that a window may touch (and nev
 class _Row(NamedTuple):
     """Tables of one velocity row."""
 
-    samples: Any  # [5, samples]: t0 / 2 and 1 / (V dt)^2 in input samples, radius, 1 / rim width, gain
-    knots: Any  # [9, blocks + padding], block b in column b + 1: see _arrays
+    samples: Any  # [5 or 7, samples]: t0 / 2 and 1 / (V dt)^2 in input samples, radius, 1 / rim width, gain, bends
+    knots: Any  # [9 or 13, blocks + padding], block b in column b + 1: see _arrays
     furthest: Any  # [blocks] largest radius up to here
     fastest: Any  # [blocks] smallest 1 / (V dt)^2 from here on
 
@@ -52,10 +53,14 @@ class _Job(NamedTuple):
     ratio: Any  # dt_out / dt
     rim: Any  # (1 - taper) / taper
     last: Any  # last input sample
-    latest: Any  # and its travel time in samples
+    latest: Any  # and its travel time in samples, stretched for curved rays
     weighted: bool
     wide: bool  # output samples so far apart that the halves of a block need windows of their own
     stride: int  # samples from trace to trace
+    physics: int
+    kappa: Any
+    bending: Any  # polynomial of GENTLY curved rays
+    first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
 
 
 def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -> Any:
@@ -75,8 +80,8 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
     return cast("Any", intrinsic(typed))
 
 
-_group = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
-_group_wide = _intrinsic(4, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
+_group = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
+_group_wide = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
 _geometry = _intrinsic(2, blocks.geometry)
 _deliver = _intrinsic(4, lambda b, data, rest: blocks.deliver(b, data, *rest))
 
@@ -97,9 +102,9 @@ def _padded(traces: Any) -> Any:
 
 
 @_jit()
-def _earliest(b: int, closest: Any, table: Any, fastest: Any) -> Any:
+def _earliest(b: int, closest: Any, table: Any, row: int, fastest: Any) -> Any:
     """Square of a time, in samples, before which nothing of block b arrives."""
-    t0 = f4(2) * table[0, b + 1]
+    t0 = f4(2) * table[row, b + 1]
     return t0 * t0 + closest * fastest[b]
 
 
@@ -110,7 +115,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
     furthest, fastest, table, samples = r.furthest, r.fastest, r.knots, r.samples
     _geometry((work, ends, ends.shape[1], first, depth, pillar[0], pillar[1]))
     lo = hi = 0
-    n, limit = len(furthest), job.latest * job.latest
+    n, limit, row, polynomial = len(furthest), job.latest * job.latest, job.first, job.bending
     for k in range(0, depth, GROUP):
         nearest = closest = f4(FAR)
         for i in range(k, k + GROUP):
@@ -122,14 +127,15 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             lo -= 1
         while lo < n and furthest[lo] < nearest:
             lo += 1
-        while hi < n and _earliest(hi, closest, table, fastest) <= limit:
+        while hi < n and _earliest(hi, closest, table, row, fastest) <= limit:
             hi += 1
-        while hi > 0 and _earliest(hi - 1, closest, table, fastest) > limit:
+        while hi > 0 and _earliest(hi - 1, closest, table, row, fastest) > limit:
             hi -= 1
         for begin in range(lo, hi, CHUNK):
             what = (
-                work, traces, samples, table, samples.shape[1], table.shape[1], k, k * job.stride, job.stride, begin,
-                min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted,
+                work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
+                job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
+                job.kappa,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -184,19 +190,22 @@ def _arrays(t: Tables) -> _Row:
     """Lay the tables out for vector loads, all velocity rows at once.
 
     ``knots`` has t0 / 2 at even and odd knots, 1 / (V dt)^2 at even and odd knots, and per block the largest radius,
-    the smallest inner radius, the roughness of 1 / V^2, and the whole and fractional input sample where it begins. Its
+    the smallest inner radius, the roughness of 1 / V^2, and the whole and fractional input sample where it begins; then
+    both of the physics' own at even and odd knots, if it has any (`Tables.bends`). Its
     first column is NaN: nothing is known of the curvature before the first knot, and NaN makes the first block exact.
     """
     rows, number = t.blocks.shape[:2]
     legs = t.legs.permute(0, 2, 1)
-    knots = torch.full((rows, 9, number + 2 + 2 * LANES), torch.nan)
-    spaced = legs[:, :2, :: BLOCK // 2]
+    own = legs[:, :0] if t.bends is None else t.bends.permute(0, 2, 1)
+    knots = torch.full((rows, KNOT_ROWS + 2 * own.shape[1], number + 2 + 2 * LANES), torch.nan)
+    spaced = torch.cat([legs[:, :2], own], 1)[:, :, :: BLOCK // 2]
     for parity in range(2):
         some = spaced[:, :, parity::2][:, :, : number + 1 + LANES]
-        knots[:, parity:4:2, 1 : 1 + some.shape[2]] = some
+        knots[:, parity:4:2, 1 : 1 + some.shape[2]] = some[:, :2]
+        knots[:, KNOT_ROWS + parity :: 2, 1 : 1 + some.shape[2]] = some[:, 2:]
     knots[:, 4:7, 1 : 1 + number] = t.blocks.permute(0, 2, 1)[:, :3]
     knots[:, 7:9, 1 : 1 + number] = t.centres.T
-    samples = torch.cat([legs, t.gain[:, None]], 1)
+    samples = torch.cat([legs, t.gain[:, None], own], 1)
     furthest = t.blocks[..., 0].cummax(-1).values
     fastest = t.blocks[..., 3].flip(-1).cummin(-1).values.flip(-1)
     return _Row(*(x.contiguous().numpy() for x in (samples, knots, furthest, fastest)))
@@ -218,20 +227,39 @@ def migrate(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     axes = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
-    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    options: dict[str, Any] = {
+        "amplitude": amplitude,
+        "aperture": aperture,
+        "area": area,
+        **axes,
+        "medium": medium,
+        "eta": eta,
+    }
     tables = prepare(vrms, **options, block=BLOCK, nodes=(0, BLOCK // 2, BLOCK), tail=2 * BLOCK, origin=0)
     last = traces.shape[1] - 1
+    latest = max(last + tables.shift, 0.0) + 0.1
+    polynomial = None
+    if medium is not None:
+        offset = float((source - receiver).norm(dim=1).max())
+        polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
     job = _Job(
         ratio=f4(dt_out / dt),
         rim=f4(tables.rim),
         last=f4(last),
-        latest=f4(max(last + tables.shift, 0.0) + 0.1),
+        latest=f4(stretched(latest, tables.kappa)),
         weighted=amplitude == "true",
         wide=dt_out > 1.5 * dt,
         stride=traces.shape[1],
+        physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
+        kappa=f4(tables.kappa),
+        bending=np.zeros(1, f4) if polynomial is None else polynomial,
+        first=KNOT_ROWS if physics == "curved" else 0,
     )
     rows = _arrays(tables)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()

@@ -12,6 +12,7 @@ import torch
 
 from elinvar import metal
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
 
 __all__ = ["Tuning", "migrate_baseline", "migrate_v2"]
@@ -41,14 +42,20 @@ class Tuning:
     pairs: bool = True
     tolerance: float = 4e-4
 
-    def defines(self, amplitude: str) -> dict[str, int]:
+    def defines(self, amplitude: str, physics: str = "straight") -> dict[str, int]:
         """Return the preprocessor words of this specialisation."""
         return {
+            **_physics(physics),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
             "PAIRS": int(self.pairs),
             "WEIGHTED": int(amplitude == "true"),
         }
+
+
+def _physics(physics: str) -> dict[str, int]:
+    """Straight rays are what the files are written for: no word, so that one compiled library serves everyone."""
+    return {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
 
 
 @lru_cache(maxsize=64)
@@ -73,31 +80,36 @@ def migrate_baseline(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
     device: Any,
     **axes: float,
 ) -> None:
     """Run baseline.metal; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = prepare(vrms, **options, block=1, nodes=(0,))
-    kernel = library("baseline.metal", device).migrate_baseline
-    nt = image.shape[1]
+    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
+    kernel = library("baseline.metal", device, _physics(physics)).migrate_baseline
+    nt, rows = image.shape[1], len(tables.legs)
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     for p, k in _tiles(image, traces, nt):
         kernel(
             traces[k],
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p, len(vrms))[:2],
+            *_rows(tables, p)[:2],
             image[p],
             counted if fold is None else counted[p],
             k.stop - k.start,
             traces.shape[1],
             nt,
-            nt if len(vrms) > 1 else 0,
+            nt if rows > 1 else 0,
             tables.shift,
             tables.rim,
             int(amplitude == "true"),
             int(fold is not None),
+            _bends(tables, p),
+            tables.kappa,
             threads=(nt, p.stop - p.start),
         )
 
@@ -114,6 +126,9 @@ def migrate_v2(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
     device: Any,
     tuning: Tuning | None = None,
     **axes: float,
@@ -124,8 +139,9 @@ def migrate_v2(
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     block = 32 * tuning.samples
-    tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block))
-    kernel = library("v2.metal", device, tuning.defines(amplitude)).migrate_v2
+    tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta)
+    kernel = library("v2.metal", device, tuning.defines(amplitude, physics)).migrate_v2
+    horizon = stretched(max(traces.shape[1] - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
     for p, k in _tiles(image, traces, n_blocks * block):
         n = p.stop - p.start
@@ -133,7 +149,7 @@ def migrate_v2(
             _pairs(traces[k]) if tuning.pairs else traces[k],
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p, len(vrms)),
+            *_rows(tables, p),
             tables.centres,
             image[p],
             counted if fold is None else counted[p],
@@ -142,12 +158,15 @@ def migrate_v2(
             traces.shape[1],
             nt,
             n_blocks,
-            int(len(vrms) > 1),
+            int(len(tables.legs) > 1),
             tables.shift,
             tables.rim,
             tables.stretch,
             tuning.tolerance,
             int(fold is not None),
+            _bends(tables, p),
+            tables.kappa,
+            horizon,
             threads=(-(-n // tuning.simdgroups) * width, n_blocks),
             group_size=(width, 1),
         )
@@ -162,9 +181,16 @@ def _tiles(image: torch.Tensor, traces: torch.Tensor, padded: int) -> Iterator[t
             yield slice(p, min(p + rows, pillars)), slice(k, min(k + step, ntr))
 
 
-def _rows(tables: Tables, p: slice, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    part = p if rows > 1 else slice(None)
+def _rows(tables: Tables, p: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    part = p if len(tables.legs) > 1 else slice(None)
     return tables.legs[part], tables.gain[part], tables.blocks[part]
+
+
+def _bends(tables: Tables, p: slice) -> torch.Tensor:
+    """What straight rays have instead: an entry nobody reads."""
+    if tables.bends is None:
+        return tables.centres[:1]
+    return tables.bends[p] if len(tables.bends) > 1 else tables.bends
 
 
 def _pairs(traces: torch.Tensor) -> torch.Tensor:

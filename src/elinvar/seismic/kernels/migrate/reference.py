@@ -1,4 +1,4 @@
-"""Straight-ray prestack time migration in float64, sample by sample: what every other version is measured against."""
+"""Prestack time migration in float64, sample by sample: what every other version is measured against."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.physics import leg
 from elinvar.seismic.kernels.migrate.tables import EARLIEST
 
 __all__ = ["migrate"]
@@ -31,6 +32,9 @@ def migrate(
     amplitude: str = "true",
     aperture: RadiusAperture | None = None,
     area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
     device: Any = None,
 ) -> None:
     """Add the migrated traces to ``image`` (and their count to ``fold``); arguments as ``migrate.run``.
@@ -43,14 +47,15 @@ def migrate(
     t0 = t0_out + dt_out * torch.arange(nt, dtype=torch.float64, device=where)
     data, src, rec, pil = (x.to(where, torch.float64) for x in (traces, source, receiver, pillars))
     velocity = vrms.to(where, torch.float64).expand(len(pil), nt)
+    bent = None if eta is None else eta.to(where, torch.float64).expand(len(pil), nt)
     step = max(1, _CHUNK // nt)
     for p in range(len(pil)):
-        v = velocity[p]
+        v, rays = velocity[p], (physics, medium, None if bent is None else bent[p])
         radius = None if aperture is None else aperture.radius(v, t0)
         total = torch.zeros(nt, dtype=torch.float64, device=where)
         for k in range(0, len(data), step):
             part = slice(k, k + step)
-            value, inside = _contributions(data[part], src[part], rec[part], pil[p], v, t0, dt, start, amplitude)
+            value, inside = _contributions(data[part], src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays)
             if aperture is not None and radius is not None:
                 middle = 0.5 * (src[part] + rec[part]) - pil[p]
                 distance = torch.hypot(middle[:, 0], middle[:, 1])[:, None]
@@ -72,11 +77,12 @@ def _contributions(
     dt: float,
     start: float,
     amplitude: str,
+    rays: tuple[str, tuple[float, float] | None, torch.Tensor | None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted interpolated samples ``[traces, nt]`` before area and aperture, and which of them lie on the trace."""
     ds, dr = ((end - pillar).square().sum(1)[:, None] for end in (source, receiver))
-    legs = (t0 / 2).square()
-    time = torch.sqrt(legs + ds / v**2) + torch.sqrt(legs + dr / v**2)
+    physics, medium, eta = rays
+    time = leg(physics, ds, t0, v, medium, eta) + leg(physics, dr, t0, v, medium, eta)
     ns = data.shape[1]
     x = (time - start) / dt
     inside = (x >= 0) & (x <= ns - 1)

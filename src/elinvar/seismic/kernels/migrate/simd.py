@@ -14,6 +14,11 @@ from numba.core.registry import cpu_target
 __all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Emit", "Vector"]
 
 LANES = 16
+# log(1 + f) = f - f^2/2 + f^3 p(f) on [sqrt(1/2) - 1, sqrt 2 - 1]: the fit of elinvar.metal.fuse.cpu_math.
+LOG = (
+    0.0733243733, -0.116598872, 0.116346772, -0.123967073, 0.142511549, -0.166691507, 0.200006881, -0.249999812,
+    0.333333313,
+)  # fmt: skip
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VF, VI = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 
@@ -120,6 +125,20 @@ class Vector:
         zero, mask = Vector(self.e, ir.Constant(VF, [0.0] * LANES)), ir.Constant(ir.IntType(16), -1)
         y = Vector(self.e, self.e.call("llvm.x86.avx512.rcp14.ps.512", VF, self.value, zero.value, mask))
         return (1.0 - self * y) * y + y
+
+    def log1p(self) -> Vector:
+        """log(1 + x) for x >= 0, to about two units in the last place of the result, however small x is."""
+        b, bits = self.e.b, self.e.b.bitcast((self + 1.0).value, VI)
+        # 1 + x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt 2): f from x itself, so that k = 0 loses nothing.
+        k = b.ashr(b.sub(bits, self.e.like(0x3F3504F3, VI)), self.e.like(23, VI))
+        scale = Vector(self.e, b.bitcast(b.shl(b.sub(self.e.like(127, VI), k), self.e.like(23, VI)), VF))
+        f, n = self * scale + (scale - 1.0), Vector(self.e, b.sitofp(k, VF))
+        p = f * LOG[0] + LOG[1]
+        for c in LOG[2:]:
+            p = p * f + c
+        s = f * f
+        result: Vector = (f + (p * f * s + n * -2.12194440e-4 - s * 0.5)) + n * 0.693359375
+        return result
 
     def integer(self) -> Vector:
         """Truncate to int32."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
+from elinvar.seismic.kernels.migrate.physics import stretching
 
 __all__ = ["BOUNDLESS", "EARLIEST", "Tables", "chebyshev_nodes", "prepare"]
 
@@ -25,12 +26,14 @@ class Tables:
     Attributes
     ----------
     legs : Tensor[rows, blocks * block, 4] float32
-        ``t0 / 2 / dt``, ``1 / (V dt)^2``, aperture radius in metres, ``1 / (taper * radius)`` (0 without a rim).
+        ``t0 / 2 / dt``, ``1 / (V dt)^2``, aperture radius in metres, ``1 / (taper * radius)`` (0 without a rim). For
+        curved rays ``V^2`` in the second is ``V0 Vz``; everywhere else ``V`` stays the RMS velocity.
     gain : Tensor[rows, blocks * block] float32
         What is left of the weight once ``(t0 / T)^2`` is applied: ``2 area / (pi V^2 t0)``, or 1 for amplitude "none".
     blocks : Tensor[rows, blocks, 4] float32
         Largest radius of the block, smallest inner radius of its rim, largest relative distance of ``1 / V^2`` from the
-        polynomial through the block's nodes, smallest ``1 / (V dt)^2``.
+        polynomial through the block's nodes, smallest ``1 / (V dt)^2``. For VTI the third adds that of ``1 + 2 eta``,
+        and the fourth is divided by ``max(1, 1 + 2 eta)``: no ray is faster.
     centres : Tensor[blocks, 2] float32
         Zero-offset time of each block's centre on the input axis: whole samples, and the fraction that remains.
     stretch : float
@@ -39,6 +42,11 @@ class Tables:
         Time of input sample 0, in samples.
     rim : float
         ``(1 - taper) / taper``, 0 without a rim: the rim's argument is ``distance * legs.w - rim``, clamped to 0..1.
+    bends : Tensor[rows, blocks * block, 2] float32 or None
+        What else the physics needs (see `physics`): ``s`` in samples and ``cosh(kappa tau)`` for curved rays,
+        ``1 + 2 eta`` and 0 for VTI, None for straight rays.
+    kappa : float
+        Half the gradient of curved rays, per sample; 0 for others.
     """
 
     legs: torch.Tensor
@@ -48,6 +56,8 @@ class Tables:
     stretch: float
     shift: float
     rim: float
+    bends: torch.Tensor | None = None
+    kappa: float = 0.0
 
 
 def chebyshev_nodes(block: int) -> tuple[int, int, int, int]:
@@ -70,28 +80,41 @@ def prepare(
     nodes: tuple[int, ...],
     tail: int = 0,
     origin: float | None = None,
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
 ) -> Tables:
     """Build the tables on the device of ``vrms`` ([rows, nt], m/s).
 
     ``block`` is the number of output samples that share one polynomial through the samples ``nodes`` of the block, the
     last of which may be the first of the next block. ``tail`` samples follow the last block.
-    ``origin`` is the sample of a block that ``centres`` refers to, its middle when None.
+    ``origin`` is the sample of a block that ``centres`` refers to, its middle when None. There are as many rows as
+    ``vrms`` has, or ``eta`` ([rows, nt], for VTI) if that has more.
     """
     wide = torch.float32 if vrms.device.type == "mps" else torch.float64  # Apple GPUs have no float64
     nt = vrms.shape[1]
     n = -(-nt // block)
     v = vrms.to(wide)
+    if eta is not None:
+        v = v.expand(max(len(v), len(eta)), nt)
     length = n * block + tail
     v = torch.cat([v, _continued(v, length - nt)], 1)
     t0 = t0_out + dt_out * torch.arange(length, dtype=wide, device=v.device)
     slowness = 1 / (v * dt).square()
+    half = (t0 / (2 * dt)).expand_as(v)
+    bends, kappa = None, stretching(medium, dt, float(t0_out + dt_out * nt))
+    if medium is not None:
+        slowness = (torch.exp(-medium[1] * t0 / 2) / (medium[0] * dt) ** 2).expand_as(v)
+        bends = torch.stack([torch.sinh(kappa * half) / kappa, torch.cosh(kappa * half)], -1)
+    elif eta is not None:
+        horizontal = 1 + 2 * eta.to(wide).expand_as(vrms if len(vrms) >= len(eta) else eta)
+        horizontal = torch.cat([horizontal, _continued(horizontal, length - nt)], 1)
+        bends = torch.stack([horizontal, torch.zeros_like(horizontal)], -1)
     if aperture is None:
         aperture = RadiusAperture()
     radius = aperture.radius(v, t0).to(wide).clamp(max=BOUNDLESS)
     taper = aperture.taper if aperture.taper >= NARROWEST else 0.0
     bounded = (radius > NARROWEST) & (radius < BOUNDLESS) & (taper > 0)
     slope = torch.where(bounded, 1 / (taper * radius + (~bounded).to(wide)), torch.zeros_like(radius))
-    half = (t0 / (2 * dt)).expand_as(v)
     legs = torch.stack([half, slowness, radius, slope], -1).float().contiguous()
     if amplitude == "true":
         gain = torch.where(t0 >= EARLIEST, 2 * area / (math.pi * v.square() * t0.clamp(min=EARLIEST)), 0.0)
@@ -99,8 +122,12 @@ def prepare(
         gain = torch.ones_like(v)
     outside = legs[:, : n * block, 2].reshape(-1, n, block)
     top, bottom = outside.amax(-1), outside.amin(-1)
-    least = legs[:, : n * block, 1].reshape(-1, n, block).amin(-1)
-    roughness = _roughness(slowness.unfold(1, max(block, nodes[-1] + 1), block)[:, :n], nodes)
+    least, span = legs[:, : n * block, 1].reshape(-1, n, block), max(block, nodes[-1] + 1)
+    roughness = _roughness(slowness.unfold(1, span, block)[:, :n], nodes)
+    if medium is None and bends is not None:
+        least = least / bends[:, : n * block, 0].float().clamp(min=1.0).reshape(-1, n, block)
+        roughness = roughness + _roughness(bends[..., 0].clamp(min=1e-6).unfold(1, span, block)[:, :n], nodes)
+    least = least.amin(-1)
     blocks = torch.stack([top, bottom * (1 - taper), roughness.float(), least], -1).contiguous()
     half_block = (block - 1) / 2
     middle = (
@@ -117,6 +144,8 @@ def prepare(
         stretch=half_block * dt_out / dt,
         shift=start / dt,
         rim=(1 - taper) / taper if taper > 0 else 0.0,
+        bends=None if bends is None else bends.float().contiguous(),
+        kappa=kappa,
     )
 
 

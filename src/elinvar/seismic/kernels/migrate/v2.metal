@@ -11,7 +11,7 @@
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
 // block x = largest radius, y = smallest inner radius of the rim, z = how far 1 / V^2 is from its cubic, relatively, w = its
-// smallest 1 / (V dt)^2.
+// smallest 1 / (V dt)^2. `bends` holds what PHYSICS asks for beside: physics.py has the formulas.
 #include <metal_stdlib>
 using namespace metal;
 
@@ -26,6 +26,10 @@ using namespace metal;
 #endif
 #ifndef WEIGHTED
 #define WEIGHTED 1  // 0: amplitude "none"
+#endif
+
+#ifndef PHYSICS
+#define PHYSICS 0  // 0 straight, 1 curved, 2 vti
 #endif
 
 constant int BLOCK = 32 * SAMPLES;
@@ -52,12 +56,55 @@ static float4 cubic(float4 v)
 
 static float at(float4 c, float q) { return fma(fma(fma(c.w, q, c.z), q, c.y), q, c.x); }
 
-// T - t0 in samples: legs from A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-static float moveout(float2 square, float4 leg)
+#if PHYSICS == 1
+// log(1 + z) for z >= 0 that loses nothing where z is small: 1 + z = 2^k (1 + f), with f from z itself.
+static float log1p(float z)
 {
+    const int k = (as_type<int>(1.0f + z) - 0x3F3504F3) >> 23;
+    const float scale = as_type<float>((127 - k) << 23), f = fma(z, scale, scale - 1.0f), s = f * f;
+    float p = fma(0.0733243733f, f, -0.116598872f);
+    p = fma(p, f, 0.116346772f);
+    p = fma(p, f, -0.123967073f);
+    p = fma(p, f, 0.142511549f);
+    p = fma(p, f, -0.166691507f);
+    p = fma(p, f, 0.200006881f);
+    p = fma(p, f, -0.249999812f);
+    p = fma(p, f, 0.333333313f);
+    return (f + fma(p * f, s, fma(float(k), -2.12194440e-4f, -0.5f * s))) + float(k) * 0.693359375f;
+}
+#endif
+
+static float2 bend_at(device const float2* bends, int i)
+{
+#if PHYSICS
+    return bends[i];
+#else
+    return float2(0.0f);
+#endif
+}
+
+// T - t0 in samples: legs from A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
+static float moveout(float2 square, float4 leg, float2 bend, float kappa)
+{
+#if PHYSICS == 1
+    const float2 b = square * leg.y, r2 = b + bend.x * bend.x;
+    const float2 m = max(float2(fast::sqrt(r2.x), fast::sqrt(r2.y)) + bend.x, 1e-20f), k2 = r2 * (kappa * kappa) + 1.0f;
+    const float2 d = float2(fast::sqrt(k2.x), fast::sqrt(k2.y)) + bend.y;
+    const float2 up = b * kappa * (m * kappa + d), below = m * d * fma(kappa, bend.x, bend.y);
+    const float s = fast::divide(up.x, below.x), r = fast::divide(up.y, below.y);
+    return fast::divide(log1p(fma(s, r, s + r)), kappa);
+#else
+#if PHYSICS == 2
+    const float2 flat = square * leg.y;
+    const float tau2 = leg.x * leg.x;
+    const float2 up = flat * (flat + tau2), below = max(flat * bend.x + tau2, 1e-20f);
+    const float2 a = float2(fast::divide(up.x, below.x), fast::divide(up.y, below.y));
+#else
     const float2 a = square * leg.y;
+#endif
     const float s = fast::sqrt(fma(leg.x, leg.x, a.x)) + leg.x, r = fast::sqrt(fma(leg.x, leg.x, a.y)) + leg.x;
     return fast::divide(a.x, max(s, 1e-20f)) + fast::divide(a.y, max(r, 1e-20f));
+#endif
 }
 
 // 1 / (2 T)^2 of twice the travel time, in samples.
@@ -111,10 +158,10 @@ static float twice_sample(device const Sample* traces, int row, float y)
 
 // One contribution without the cubic, weighted but for the rim; false when the time is not on the trace. Decided before the
 // time is rounded: which samples the ends of a trace count is the answer, not noise.
-static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float shift,
-                    thread float& value)
+static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float2 bend,
+                    float kappa, float shift, thread float& value)
 {
-    const float moved = moveout(square, leg), zero = fma(2.0f, leg.x, -shift);
+    const float moved = moveout(square, leg, bend, kappa), zero = fma(2.0f, leg.x, -shift);
     if (!(moved >= -zero && moved <= float(n_samples - 1) - zero)) return false;
     const float x = zero + moved;
     const int left = clamp(int(x), 0, n_samples - 2);
@@ -143,6 +190,9 @@ kernel void migrate_v2(
     constant float& stretch [[buffer(17)]],       // input samples from a block's centre to its last sample at zero offset
     constant float& tolerance [[buffer(18)]],     // of the cubic, in samples
     constant int& counted [[buffer(19)]],
+    device const float2* bends [[buffer(20)]],    // in rows as legs; one unused entry for straight rays
+    constant float& kappa [[buffer(21)]],
+    constant float& horizon [[buffer(22)]],       // curved rays: no R1 + R2 of a trace is larger (physics.py)
     uint2 group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -157,10 +207,15 @@ kernel void migrate_v2(
     const int slab = int(simd) * 32;
     const int row = p * rows * n_blocks * BLOCK;
     device const float4* knots = legs + (row + block * BLOCK);
+    device const float2* bent = bends + (PHYSICS ? row + block * BLOCK : 0);
     const float4 shape = blocks[p * rows * n_blocks + block];
     const float2 pillar = pillars[p], centre = centres[block];
-    const float last = float(n_samples - 1), latest = max(last + shift, 0.0f) + 0.1f;
-    const float earliest = 4.0f * knots[0].x * knots[0].x;
+    const float last = float(n_samples - 1);
+#if PHYSICS == 1
+    const float latest = horizon, earliest = 4.0f * bent[0].x * bent[0].x;
+#else
+    const float latest = max(last + shift, 0.0f) + 0.1f, earliest = 4.0f * knots[0].x * knots[0].x;
+#endif
 
     // Where the radius is the same all along the block, so is a trace's weight under the rim.
     const bool steady = knots[0].z == knots[BLOCK - 1].z && knots[0].z == knots[BLOCK / 2].z;
@@ -187,8 +242,11 @@ kernel void migrate_v2(
 
         const float4 leg0 = knots[OUTER], leg1 = knots[INNER], leg2 = knots[BLOCK - 1 - INNER];
         const float4 leg3 = knots[BLOCK - 1 - OUTER], leg_top = knots[0];
-        const float4 moved = float4(moveout(square, leg0), moveout(square, leg1), moveout(square, leg2), moveout(square, leg3));
-        const float top = moveout(square, leg_top);
+        const float4 moved = float4(moveout(square, leg0, bend_at(bent, OUTER), kappa),
+                                    moveout(square, leg1, bend_at(bent, INNER), kappa),
+                                    moveout(square, leg2, bend_at(bent, BLOCK - 1 - INNER), kappa),
+                                    moveout(square, leg3, bend_at(bent, BLOCK - 1 - OUTER), kappa));
+        const float top = moveout(square, leg_top, bend_at(bent, 0), kappa);
         float4 c = cubic(moved);
         // A cubic through Chebyshev nodes is off by about the same everywhere, most where the time bends most: at the top.
         // Where 1 / V^2 leaves its cubic by z, T leaves its own by less than z (T - t0).
@@ -269,7 +327,7 @@ kernel void migrate_v2(
                     const int from = row + ROUND_BITS - int(last - 0.5f * (place.w + 1.0f));
                     const float4 e = ends[from / n_samples] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                     const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
-                    on = exactly(traces, from, n_samples, square, leg, shift, value);
+                    on = exactly(traces, from, n_samples, square, leg, bend_at(bent, int(lane) + 32 * m), kappa, shift, value);
                 }
                 if (on) {
                     sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
@@ -283,8 +341,10 @@ kernel void migrate_v2(
             const float4 place = place_slab[i];
             for (int m = 0; m < SAMPLES; m++) {
                 const float4 leg = knots[int(lane) + 32 * m];
+                const float2 bend = bend_at(bent, int(lane) + 32 * m);
                 float value;
-                if (place.z <= leg.z && exactly(traces, as_type<int>(place.x), n_samples, square, leg, shift, value)) {
+                if (place.z <= leg.z
+                    && exactly(traces, as_type<int>(place.x), n_samples, square, leg, bend, kappa, shift, value)) {
                     sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
                     count[m] += 1;
                 }
