@@ -25,6 +25,7 @@ _HOME = {
     "Image": "image",
     "OffsetBins": "binning",
     "OffsetVectorTiles": "binning",
+    "Scan": "scanned",
     "Survey": "survey",
     "SurveyWarning": "survey",
     "Velocity": "velocity",
@@ -40,7 +41,9 @@ _HOME = {
     "plan": "migration",
     "preview": "adaptive",
     "preview_cost": "adaptive",
+    "plan_scan": "velocity_scan",
     "qc_report": "qc",
+    "scan": "velocity_scan",
     "travel_time": "traveltime",
 }
 _MODULES = ("gathers", "pyramid", "synthetic", "targets", "viewer")
@@ -54,6 +57,7 @@ __all__ = [
     "Image",
     "OffsetBins",
     "OffsetVectorTiles",
+    "Scan",
     "Survey",
     "SurveyWarning",
     "Velocity",
@@ -68,10 +72,12 @@ __all__ = [
     "open_su",
     "open_zarr",
     "plan",
+    "plan_scan",
     "preview",
     "preview_cost",
     "pyramid",
     "qc_report",
+    "scan",
     "synthetic",
     "targets",
     "travel_time",
@@ -92,10 +98,12 @@ if TYPE_CHECKING:
     from .image import Image
     from .migration import migrate, plan
     from .qc import qc_report
+    from .scanned import Scan
     from .su import open_su
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time
     from .velocity import Velocity
+    from .velocity_scan import plan_scan, scan
     from .volume import open_image
 
 
