@@ -23,6 +23,7 @@ _HOME = {
     "Coverage": "covering",
     "Grid": "grid",
     "Image": "image",
+    "LinearOperator": "linear",
     "OffsetBins": "binning",
     "OffsetVectorTiles": "binning",
     "Scan": "scanned",
@@ -31,6 +32,7 @@ _HOME = {
     "Velocity": "velocity",
     "analyse": "analysis",
     "coverage": "covering",
+    "demigrate": "demigration",
     "export_segy": "export",
     "illumination": "analysis",
     "migrate": "migration",
@@ -55,6 +57,7 @@ __all__ = [
     "Coverage",
     "Grid",
     "Image",
+    "LinearOperator",
     "OffsetBins",
     "OffsetVectorTiles",
     "Scan",
@@ -63,6 +66,7 @@ __all__ = [
     "Velocity",
     "analyse",
     "coverage",
+    "demigrate",
     "export_segy",
     "gathers",
     "illumination",
@@ -93,9 +97,11 @@ if TYPE_CHECKING:
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
     from .covering import Coverage, coverage
+    from .demigration import demigrate
     from .export import export_segy
     from .grid import Grid
     from .image import Image
+    from .linear import LinearOperator
     from .migration import migrate, plan
     from .qc import qc_report
     from .scanned import Scan
