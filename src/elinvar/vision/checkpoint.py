@@ -17,7 +17,7 @@ from elinvar.errors import WeightsError
 from elinvar.runtime import weights
 
 from .keys import Shape, canonical, derive, expected, optional
-from .variants import Variant
+from .catalogue import Variant
 
 __all__ = ["Files", "Random", "Source", "State", "checked", "open_weights"]
 

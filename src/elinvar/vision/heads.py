@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import Conv, Linear
-from .variants import Variant
+from .catalogue import Variant
 
 if TYPE_CHECKING:
     from .network import Build
@@ -134,9 +134,10 @@ class LocalHead:
 
     def __init__(self, build: Build, view: int, kind: Variant) -> None:
         name = f"downstream_head{view}.head_local_features"
-        build.group(f"{name}.")
         self._patch, self._channels = kind.patch, kind.descriptor + 1
+        build.group(f"{name}.fc1.")  # the largest tensors there are: one at a time
         self._fc1 = build.linear(f"{name}.fc1")
+        build.group(f"{name}.fc2.")
         weight, bias = build.tensor(f"{name}.fc2.weight"), build.tensor(f"{name}.fc2.bias")
         # The published order is (channel, y, x); with (y, x, channel) the pixels fall into place without a shuffle.
         pixels = self._patch**2

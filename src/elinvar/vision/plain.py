@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .variants import Variant
+from .catalogue import Variant
 
 __all__ = ["encode", "infer", "positions", "rotate"]
 
