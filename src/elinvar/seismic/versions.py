@@ -271,7 +271,7 @@ def sweep(
     place = resolve_device(device)
     if place.kind == "cpu":
         raise InputError(
-            "bench seismic: group sizes and unrolls are settings of the GPU kernels, which the emulator cannot time, and "
+            "bench seismic: group sizes and unrolls are settings of the GPU kernels, which the emulator cannot time; "
             "the CPU's kernels take their widths from its vectors and caches: sweep on a GPU, --device cuda."
         )
     case = setup(dataset, MOST[place.kind] if most is None else most, place)
