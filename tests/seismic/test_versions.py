@@ -62,6 +62,11 @@ def test_what_cannot_be_compared():
         versions.sweep(device="cpu")
 
 
+def test_the_rate_for_the_planner(case, monkeypatch):
+    monkeypatch.setattr(versions, "setup", lambda *_: case)
+    assert 1e7 < versions.tuned_rate(device("cpu")) < 1e12
+
+
 @pytest.mark.gxx
 def test_every_setting_of_a_sweep_makes_the_same_image(case, monkeypatch):
     """On the emulator, whose times mean nothing."""
@@ -79,3 +84,30 @@ def test_every_setting_of_a_sweep_makes_the_same_image(case, monkeypatch):
         versions._sweep(small, (33,), (1,), "v2", place, 1, 0, keep=False)
     with pytest.raises(InputError, match="no group size and unroll"):
         versions._sweep(small, (32,), (1,), "baseline", place, 1, 0, keep=False)
+
+
+def test_what_was_fastest_is_used_and_part_of_a_job(monkeypatch):
+    from types import SimpleNamespace
+
+    from elinvar.runtime.device import Device, DeviceProfile
+    from elinvar.runtime.tuning import save_tuned
+    from elinvar.seismic import checkpoint
+    from elinvar.seismic.kernels.migrate import metal
+
+    profile = DeviceProfile.fake(kind="cuda", name="a GPU")
+    place = Device(device("cpu").runtime, "cuda", 7)
+    monkeypatch.setattr(Device, "profile", property(lambda self: profile))
+    monkeypatch.setattr(metal, "resolve", lambda spec: spec)
+    kernel = SimpleNamespace(version="v2", backend="metal", device=place)
+    try:
+        assert metal.tuned_for("v2", place) == metal.Tuning()
+        assert checkpoint._settings(kernel) == ""
+        metal.tuned_for.cache_clear()
+        save_tuned(profile, "option.seismic.migrate.v2", {"simdgroups": 8, "samples": 4})
+        assert metal.tuned_for("v2", place) == metal.Tuning(simdgroups=8, samples=4)
+        assert checkpoint._settings(kernel) == ", 8 simdgroups of 4 samples"
+        metal.tuned_for.cache_clear()
+        save_tuned(profile, "option.seismic.migrate.v2", "broken")
+        assert metal.tuned_for("v2", place) == metal.Tuning()
+    finally:
+        metal.tuned_for.cache_clear()

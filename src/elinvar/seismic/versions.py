@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["BARS", "DATASETS", "MOST", "Setup", "compare_versions", "setup", "sweep"]
+__all__ = ["BARS", "DATASETS", "MOST", "SWEPT", "Setup", "compare_versions", "setup", "sweep", "tuned_rate"]
 
 DATASETS = ("tiny", "small", "medium", "large")
 #: Wanted speed-up over baseline.
 BARS: Mapping[str, float] = {"v1": 1.5, "v2": 3.0, "v3": 5.0}
 #: Contributions of one run, by kind of device.
 MOST: Mapping[str, float] = {"cpu": 1e9, "cuda": 1e12, "mps": 1e11}
+#: Versions whose group size and unroll are settings.
+SWEPT = ("v2",)
 AGREE = 2e-4  # relative L2 between versions
 _HELD = 1 << 30  # bytes of samples that are made and kept; a larger data set gets noise
 _CLOCKS = ("compile", "prepare", "transfer", "kernel", "store", "total")
@@ -234,6 +236,23 @@ def _relative(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-300)
 
 
+def tuned_rate(place: Device) -> float:
+    """Return contributions per second of the kernel that runs by default; on a GPU, with the settings that sweep best.
+
+    For ``elinvar tune``: a fifth of a second of straight rays on a CPU, and some sixteen compilations on a GPU.
+    """
+    if place.kind != "cpu":
+        swept = registry.kernel(KERNEL, place)
+        if swept.backend == "metal" and swept.version in SWEPT:
+            sweep(version=swept.version, device=place, runs=3, keep=True)
+    case = setup("tiny", 0.3 * MOST[place.kind], place)
+    rates = []
+    for _ in range(4):  # the first compiles
+        image = migrate(case.survey, case.velocity, case.grid, device=place)
+        rates.append(image.contributions / max(image.timing.kernel, 1e-9))
+    return statistics.median(rates[1:])
+
+
 # -------------------------------------------------------------------- settings of the GPU kernels
 
 
@@ -292,7 +311,7 @@ def _sweep(
     from .kernels.migrate import metal
 
     launch = getattr(metal, f"migrate_{version}", None)
-    if launch is None or version == "baseline":
+    if launch is None or version not in SWEPT:
         raise InputError(f"bench seismic: version {version!r} has no group size and unroll to sweep; v2 has.")
     args, axes = _arguments(case, place)
     fold = args[1].clone()
