@@ -23,7 +23,7 @@ _HOME = {
     "LazyTensor": "result",
     "Matches": "matching",
     "PairResult": "result",
-    "Pairs": "engine",
+    "Pairs": "pairs",
     "Paths": "layers",
     "Pose": "geometry",
     "Prepared": "images",
@@ -31,12 +31,12 @@ _HOME = {
     "Scene": "scene",
     "Variant": "catalogue",
     "align": "alignment",
-    "available": "engine",
+    "available": "availability",
     "export_points": "export",
     "focal": "geometry",
     "match": "matching",
     "match_coarse_to_fine": "coarse",
-    "pairs": "graphs",
+    "image_pairs": "graphs",
     "preprocess": "images",
     "register_variant": "catalogue",
     "relative_pose": "geometry",
@@ -61,9 +61,9 @@ __all__ = [
     "available",
     "export_points",
     "focal",
+    "image_pairs",
     "match",
     "match_coarse_to_fine",
-    "pairs",
     "plain",
     "preprocess",
     "register_variant",
@@ -77,18 +77,20 @@ __all__ = [
 if TYPE_CHECKING:
     from . import plain, synthetic, training
     from .alignment import align
+    from .availability import available
+    from .catalogue import Variant, register_variant, variants
     from .coarse import match_coarse_to_fine
-    from .engine import Engine, Pairs, available
+    from .engine import Engine
     from .export import export_points
     from .geometry import Pose, focal, relative_pose
-    from .graphs import pairs
+    from .graphs import image_pairs
     from .images import Prepared, preprocess
     from .layers import Paths
     from .matching import Matches, match
+    from .pairs import Pairs
     from .result import LazyTensor, PairResult
     from .retrieval import RetrievalResult
     from .scene import Scene
-    from .catalogue import Variant, register_variant, variants
     from .viewer import view_points
 
 

@@ -4,6 +4,9 @@ What was measured is kept by `elinvar.runtime.tuning` per device, number format 
 file measures again. A way whose result differs from plain torch is never chosen.
 """
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from elinvar.runtime.tuning import save_tuned, tuned
 
@@ -139,6 +142,7 @@ def _tested_attention(device: torch.device) -> str | int:
     """Return "sdpa", or 4 (explicit products) where the fused attention is wrong, as it was on some Metal systems."""
     make = torch.Generator().manual_seed(3)
     q, k, v = (torch.randn(1, 2, 80, _CHANNELS, generator=make) for _ in range(3))
-    want = F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
-    got = attend(*(t.to(device).contiguous() for t in (q, k, v)), "sdpa")
+    want = functional.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
+    there = [t.to(device).contiguous() for t in (q, k, v)]
+    got = attend(there[0], there[1], there[2], "sdpa")
     return "sdpa" if _fits(got.cpu(), want, torch.float16) else 4

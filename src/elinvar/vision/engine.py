@@ -1,5 +1,8 @@
 """The engine: weights loaded once, images encoded once, outputs computed when read."""
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elinvar.errors import InputError, WeightsError
-from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.parallel import cpu_threads, set_threads
 from elinvar.runtime.pipeline import Pipeline, Stage
@@ -24,81 +26,27 @@ from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device
 
 from . import graphs
+from .availability import resolve_precision
+from .catalogue import Variant
+from .catalogue import variant as find_variant
 from .checkpoint import Random, Source, State, checked, find_weights, missing, open_weights
 from .choices import choose
 from .features import FeatureCache, fingerprint
 from .images import Prepared, prepared
 from .layers import Paths
 from .network import Network
+from .pairs import Pairs
 from .replay import Replay
 from .result import Decoded, PairResult, synchronised
-from .catalogue import variant
 
 if TYPE_CHECKING:
     from .matching import Matches
     from .retrieval import Retrieval, RetrievalResult
 
-__all__ = ["Engine", "Pairs", "available"]
+__all__ = ["Engine"]
 
-_FASTEST = {"cpu": ("bf16",), "cuda": ("fp16",), "mps": ("fp16",)}
 _BATCH = {"cpu": 2, "cuda": 8, "mps": 2}
 _threads_lock = threading.RLock()
-
-
-def available() -> dict[str, str]:
-    """Say for each kind of device whether the engine can run there, and why not."""
-    from elinvar.runtime.device import devices
-
-    present = {device.kind: device for device in devices()}
-    absent = {
-        "cuda": "no: torch sees no NVIDIA GPU (a CUDA build of torch and a driver are needed)",
-        "mps": "no: torch sees no Apple GPU (macOS on Apple silicon is needed)",
-    }
-    out = {}
-    for kind in ("cpu", "cuda", "mps"):
-        device = present.get(kind)
-        out[kind] = absent.get(kind, "no") if device is None else f"yes: {device.name}, {_precision('auto', device)}"
-    return out
-
-
-def _precision(spec: str | Precision, device: Device) -> Precision:
-    found = Precision.resolve(spec, device.profile, _FASTEST[device.kind])
-    if "fp64" in (found.storage, found.compute):
-        raise InputError("vision.Engine: precision 'fp64' is not offered; use auto, fp32, bf16 or fp16.")
-    return found
-
-
-class Pairs(Sequence[PairResult]):
-    """Results of a graph of pairs, in the graph's order.
-
-    Attributes
-    ----------
-    indices
-        The pair (i, j) of each result.
-    images
-        Every image at network size.
-    """
-
-    def __init__(self, indices: list[tuple[int, int]], results: list[PairResult], images: list[Prepared]) -> None:
-        self.indices, self._results, self.images = indices, results, images
-
-    def __len__(self) -> int:
-        return len(self._results)
-
-    def __getitem__(self, k: Any) -> Any:
-        return self._results[k]
-
-    def of(self, i: int, j: int) -> PairResult:
-        """Return the result of pair (i, j).
-
-        Raises
-        ------
-        InputError
-            The graph has no such pair.
-        """
-        if (i, j) not in self.indices:
-            raise InputError(f"Pairs.of: the graph has no pair ({i}, {j}); it has {len(self)} pairs, see .indices.")
-        return self._results[self.indices.index((i, j))]
 
 
 class Engine:
@@ -142,16 +90,16 @@ class Engine:
         *,
         cache_bytes: int = 256 << 20,
     ) -> None:
-        self.variant = _variant(variant)
+        self.variant: Variant = find_variant(variant)
         if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < self.variant.patch:
             raise InputError(
-                f"vision.Engine: resolution={resolution!r}; it is the long side in pixels, {self.variant.patch} or more."
+                f"vision.Engine: resolution={resolution!r}; pass the long side in pixels, {self.variant.patch} or more."
             )
         if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
             raise InputError(f"vision.Engine: num_threads={num_threads!r}; pass a whole number from 1, or None.")
         self.resolution = resolution
         self.device = find_device(device)
-        self.precision = _precision(precision, self.device)
+        self.precision = resolve_precision(precision, self.device)
         self.encodes = 0
         self._threads = num_threads
         self._cache = FeatureCache(cache_bytes)
@@ -259,9 +207,9 @@ class Engine:
                     torch.set_num_threads(before)
                     set_threads(ours)
 
-    def _run(self, name: str, work: Callable[[], Any]) -> Any:
+    def _run(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
         with self._lock, self._environment(), trace(name):
-            out = work()
+            out = work(*arguments)
             synchronised(self.device.torch)
             return out
 
@@ -271,7 +219,7 @@ class Engine:
 
     def _upload(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Bring uint8 images of one size to the device: a quarter of the bytes of floats, normalised there."""
-        host = torch.from_numpy(np.stack(images) if len(images) > 1 else np.ascontiguousarray(images[0])[None])
+        host = torch.from_numpy(np.stack(images))
         if self.device.kind == "cuda":
             return to_device(host.pin_memory(), self.device, non_blocking=True)
         return to_device(host, self.device)
@@ -309,10 +257,16 @@ class Engine:
         states = self._decode_again[grids](first, second)
         return Decoded(network, (states[:4], states[4:]), grids, self._run)
 
-    def _result(self, decoded: Decoded, index: int, images: tuple[Prepared, Prepared], times: tuple[float, float]) -> PairResult:
+    def _result(
+        self, decoded: Decoded, index: int, images: tuple[Prepared, Prepared], times: tuple[float, float]
+    ) -> PairResult:
         return PairResult(
             decoded, index, images, preprocess_ms=times[0], compute_ms=times[1], descriptor=self.variant.descriptor
         )
+
+    def _pair(self, images: tuple[Prepared, Prepared]) -> Decoded:
+        first, second = self._tokens(images)
+        return self._decode(first, second, images)
 
     def infer(self, img1: Any, img2: Any) -> PairResult:
         """Run a pair: both images encoded (once, if they are in the cache) and decoded; heads run when read.
@@ -334,7 +288,7 @@ class Engine:
         start = time.perf_counter()
         images = (self.prepare(img1), self.prepare(img2))
         between = time.perf_counter()
-        decoded = self._run("vision.pair", lambda: self._decode(*self._tokens(images), images))
+        decoded = self._run("vision.pair", self._pair, images)
         end = time.perf_counter()
         return self._result(decoded, 0, images, (1e3 * (between - start), 1e3 * (end - between)))
 
@@ -342,7 +296,7 @@ class Engine:
         """Return the encoder's tokens of images, each [n, width] on the device."""
         ready = [self.prepare(image) for image in images]
         self._loaded()
-        return [tokens[0] for tokens in self._run("vision.encode", lambda: self._tokens(ready))]
+        return [tokens[0] for tokens in self._run("vision.encode", self._tokens, ready)]
 
     def infer_batch_pipelined(
         self,
@@ -382,13 +336,13 @@ class Engine:
         def step(item: tuple[Prepared, float]) -> PairResult | None:
             image, took = item
             start = time.perf_counter()
-            tokens = self._run("vision.encode", lambda: self._tokens([image]))[0]
+            tokens = self._run("vision.encode", self._tokens, [image])[0]
             previous = last.pop() if last else None
             last.append((image, tokens, took))
             if previous is None:
                 return None
             pair = (previous[0], image)
-            decoded = self._run("vision.decode", lambda: self._decode(previous[1], tokens, pair))
+            decoded = self._run("vision.decode", self._decode, previous[1], tokens, pair)
             result = self._result(decoded, 0, pair, (took, 1e3 * (time.perf_counter() - start)))
             return result.compute() if compute else result
 
@@ -411,7 +365,7 @@ class Engine:
         images
             As `infer` takes them.
         graph
-            A name as `elinvar.vision.graphs.pairs` takes it, or the pairs themselves.
+            A name as `elinvar.vision.image_pairs` takes it, or the pairs themselves.
         symmetric
             Also run every pair the other way round.
         progress
@@ -434,10 +388,10 @@ class Engine:
             start = time.perf_counter()
             absent = [k for k in dict.fromkeys((i, j)) if k not in tokens]
             if absent:
-                fresh = self._run("vision.encode", lambda absent=absent: self._tokens([ready[k] for k in absent]))
+                fresh = self._run("vision.encode", self._tokens, [ready[k] for k in absent])
                 tokens |= dict(zip(absent, fresh, strict=True))
             pair = (ready[i], ready[j])
-            decoded = self._run("vision.decode", lambda i=i, j=j, pair=pair: self._decode(tokens[i], tokens[j], pair))
+            decoded = self._run("vision.decode", self._decode, tokens[i], tokens[j], pair)
             results.append(self._result(decoded, 0, pair, (0.0, 1e3 * (time.perf_counter() - start))))
             for k in (i, j):
                 uses[k] -= 1
@@ -459,12 +413,14 @@ class Engine:
             from .retrieval import similarity as compare
 
             similarity = compare([item.descriptor for item in self.encode_retrieval_batch(ready)])
-        return graphs.pairs(len(ready), graph, similarity)
+        return graphs.image_pairs(len(ready), graph, similarity)
 
     def warmup(self, num_iterations: int = 3) -> float:
         """Run a made-up pair a few times, heads included; return the last run's milliseconds."""
         side = self.resolution // self.variant.patch * self.variant.patch
-        image = np.zeros((max(self.variant.patch, side * 3 // 4 // self.variant.patch * self.variant.patch), side, 3), np.uint8)
+        image = np.zeros(
+            (max(self.variant.patch, side * 3 // 4 // self.variant.patch * self.variant.patch), side, 3), np.uint8
+        )
         took = 0.0
         with self._lock:
             kept, self._cache = self._cache, FeatureCache(0)
@@ -515,10 +471,10 @@ class Engine:
             start = time.perf_counter()
             ready = self.prepare(image)
             between = time.perf_counter()
-            tokens = self._run("vision.encode", lambda ready=ready: self._tokens([ready]))[0]
+            tokens = self._run("vision.encode", self._tokens, [ready])[0]
             encoded = time.perf_counter()
             times = (1e3 * (between - start), 1e3 * (encoded - between))
-            out.append(self._run("vision.whiten", lambda t=tokens, times=times: self._whiten(t, times)))
+            out.append(self._run("vision.whiten", self._whiten, tokens, times))
         return out
 
     def _whiten(self, tokens: Tensor, times: tuple[float, float]) -> RetrievalResult:
@@ -586,10 +542,6 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<vision.Engine {self.variant.name} {self.resolution} {self.precision} on {self.device}>"
-
-
-def _variant(spec: Any) -> Any:
-    return variant(spec)
 
 
 def _canonical(state: Mapping[str, Tensor], kind: Any) -> dict[str, Tensor]:

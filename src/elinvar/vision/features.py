@@ -18,7 +18,7 @@ __all__ = ["FeatureCache", "fingerprint"]
 def fingerprint(image: NDArray[np.uint8]) -> bytes:
     """Return a digest of an image's size and pixels."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(memoryview(np.ascontiguousarray(image)).cast("B"))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 
-__all__ = ["GRAPHS", "pairs"]
+__all__ = ["GRAPHS", "image_pairs"]
 
 GRAPHS = ("sequence", "swin-K", "complete", "oneref", "oneref-I", "retrieval-N-K")
 
@@ -32,10 +32,10 @@ def _farthest(similarity: NDArray[np.float64], count: int) -> list[int]:
 
 def _by_retrieval(n: int, keys: int, k: int, similarity: NDArray[np.float64] | None) -> list[tuple[int, int]]:
     if similarity is None:
-        raise InputError("pairs: graph 'retrieval-N-K' needs a similarity matrix; load retrieval weights first.")
+        raise InputError("image_pairs: graph 'retrieval-N-K' needs a similarity matrix; load retrieval weights first.")
     similarity = np.asarray(similarity, np.float64)
     if similarity.shape != (n, n) or not np.isfinite(similarity).all():
-        raise InputError(f"pairs: similarity has shape {similarity.shape}; pass finite [{n}, {n}].")
+        raise InputError(f"image_pairs: similarity has shape {similarity.shape}; pass finite [{n}, {n}].")
     found: set[tuple[int, int]] = set()
 
     def add(i: int, j: int) -> None:
@@ -56,7 +56,9 @@ def _by_retrieval(n: int, keys: int, k: int, similarity: NDArray[np.float64] | N
     return sorted(found)
 
 
-def pairs(n: int, graph: str = "sequence", similarity: NDArray[np.float64] | None = None) -> list[tuple[int, int]]:
+def image_pairs(
+    n: int, graph: str = "sequence", similarity: NDArray[np.float64] | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs (i, j) of a graph over n images, each once, first image first.
 
     Parameters
@@ -77,7 +79,7 @@ def pairs(n: int, graph: str = "sequence", similarity: NDArray[np.float64] | Non
         Fewer than two images, an unknown graph, an image that does not exist.
     """
     if n < 2:
-        raise InputError(f"pairs: {n} image(s) make no pair; pass at least two.")
+        raise InputError(f"image_pairs: {n} image(s) make no pair; pass at least two.")
     if graph == "sequence":
         return _window(n, 1)
     if graph == "complete":
@@ -89,9 +91,13 @@ def pairs(n: int, graph: str = "sequence", similarity: NDArray[np.float64] | Non
     if found:
         middle = int(found[1] or 0)
         if middle >= n:
-            raise InputError(f"pairs: graph {graph!r} names image {middle}, but there are only {n}; count from 0.")
+            raise InputError(
+                f"image_pairs: graph {graph!r} names image {middle}, but there are only {n}; count from 0."
+            )
         return [(middle, i) for i in range(n) if i != middle]
     found = re.fullmatch(r"retrieval-(\d+)a?-(\d+)", graph)
     if found and int(found[1]) >= 1:
         return _by_retrieval(n, int(found[1]), int(found[2]), similarity)
-    raise InputError(f"pairs: graph {graph!r} is unknown; use one of {', '.join(GRAPHS)} with numbers for capitals.")
+    raise InputError(
+        f"image_pairs: graph {graph!r} is unknown; use one of {', '.join(GRAPHS)} with numbers for capitals."
+    )

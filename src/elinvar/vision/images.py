@@ -72,7 +72,9 @@ class Prepared:
 
 def _check_camera(K: NDArray[np.float64]) -> None:
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise InputError(f"intrinsics: got an array of shape {K.shape}; pass a finite 3x3 camera matrix with fx, fy > 0.")
+        raise InputError(
+            f"intrinsics: got an array of shape {K.shape}; pass a finite 3x3 camera matrix with fx, fy > 0."
+        )
 
 
 def _pillow() -> Any:
@@ -199,7 +201,7 @@ def preprocess(image: Any, size: int = 512, patch: int = 16, square_ok: bool = F
         # Pillow rounds a box by itself; patches of odd side would lose a pixel to that.
         left, top = int(cx - half_w), int(cy - half_h)
         box = (left, top, left + int(2 * half_w), top + int(2 * half_h))
-    array = np.ascontiguousarray(np.asarray(resized.crop(box)), dtype=np.uint8)
+    array = np.array(resized.crop(box), dtype=np.uint8)
     if array.shape[0] % patch or array.shape[1] % patch:
         raise InputError(
             f"preprocess: size={size} leaves {array.shape[1]} x {array.shape[0]} pixels, no multiple of {patch}; "

@@ -217,9 +217,7 @@ def match(
         out = [x.cpu().numpy() for x in (one, two, similarity[keep], confidence[keep])]
         points = [None if v is None else v[k].cpu().numpy() for v, k in zip(values[2:], (one, two), strict=True)]
     took = 1e3 * (time.perf_counter() - start)
-    return Matches(
-        out[0], out[1], _xy(out[0], size_1), _xy(out[1], size_2), points[0], points[1], out[2], out[3], took
-    )
+    return Matches(out[0], out[1], _xy(out[0], size_1), _xy(out[1], size_2), points[0], points[1], out[2], out[3], took)
 
 
 def _xy(index: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float32]:

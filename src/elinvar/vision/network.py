@@ -4,6 +4,9 @@ What it computes is written down plainly in `elinvar.vision.plain`; here weights
 are tabulated, and each part can be asked for alone.
 """
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 import ctypes
@@ -12,15 +15,15 @@ import functools
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
+from .catalogue import Variant
 from .checkpoint import Source
 from .heads import DenseHead, LocalHead
 from .keys import Shape
 from .layers import Linear, Norm, Paths, Rotary, StackedLinear, StackedNorm, attend, turned
 from .plain import IMAGENET_MEAN, IMAGENET_STD
-from .catalogue import Variant
 
 __all__ = ["Build", "Network"]
 
@@ -262,7 +265,7 @@ class Network:
             if grid != (side, side):
                 square = rest.reshape(1, side, side, -1).permute(0, 3, 1, 2)
                 factors = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-                rest = F.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
+                rest = functional.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
             self._tables[grid] = rest.contiguous().to(self.device)
         return self._tables[grid]
 

@@ -1,12 +1,15 @@
 """What an inference gives back: each output is computed when it is first read, and stays where it was computed."""
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -260,7 +263,7 @@ class PairResult:
         self._released = True
         self._decoded = _GONE
 
-    def __enter__(self) -> PairResult:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

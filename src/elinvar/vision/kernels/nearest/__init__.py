@@ -56,7 +56,7 @@ def run(queries: Tensor, keys: Tensor, *, version: str | None = None, device: An
         raise InputError(f"{NAME}: queries are on {queries.device}, keys on {keys.device}; move them to one device.")
     if len(queries) == 0:
         return queries.new_empty(0, dtype=torch.int64), queries.new_empty(0)
-    chosen = kernel(NAME, queries.device if device is None else device, version)
+    chosen = kernel(NAME, str(queries.device) if device is None else device, version)
     found: tuple[Tensor, Tensor] = chosen(queries.contiguous(), keys.contiguous())
     return found
 

@@ -5,6 +5,10 @@ registers only: eight vectors of them are summed over the channels and fed to a 
 looked for only where a block beats what was best, a handful of times per query.
 """
 
+# numba's compiler interface has no types.
+# mypy: disable-error-code="no-untyped-call, call-arg, var-annotated, no-any-return"
+# mypy: warn-unreachable=False
+
 from __future__ import annotations
 
 from typing import Any
@@ -37,9 +41,7 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     channels, width = arguments[2], arguments[3]
     number = width.type
     step = ir.Constant(number, 2 * _LANES)
-    fma = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(lanes, [lanes] * 3), f"llvm.fma.v{_LANES}f32"
-    )
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(lanes, [lanes] * 3), f"llvm.fma.v{_LANES}f32")
     greater = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(lanes, [lanes] * 2), f"llvm.maxnum.v{_LANES}f32"
     )

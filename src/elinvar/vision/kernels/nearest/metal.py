@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from elinvar import metal
 
@@ -35,7 +35,7 @@ def nearest(queries: Tensor, keys: Tensor, *, device: Any) -> tuple[Tensor, Tens
         return tiled(queries, keys)
     pad = -channels % 4
     if pad:
-        queries, keys = F.pad(queries, (0, pad)), F.pad(keys, (0, pad))
+        queries, keys = functional.pad(queries, (0, pad)), functional.pad(keys, (0, pad))
     slices = max(1, min(m // _LEAST_SLICE, _THREADS // max(n, 1)))
     slice_ = -(-m // slices)
     slices = -(-m // slice_)
