@@ -56,7 +56,9 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     from elinvar.cli.seismic import _velocity
     from elinvar.cli.seismic_data import numbers, open_any
     from elinvar.cli.seismic_view import survey_grid, target_lines
+    from elinvar.seismic.outputs import check_folder
 
+    check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = target_lines(survey_grid(survey, bin_size, azimuth, t_max, dt_out), inlines, crosslines)
     field = _velocity(velocity, gradient, kind)

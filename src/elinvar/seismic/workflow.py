@@ -26,6 +26,7 @@ from .grid import Grid
 from .locking import Lock
 from .migration import devices_of, migrate, plan
 from .options import KERNEL, check_options
+from .outputs import check_file, check_folder
 from .survey import ArrayTraces
 from .targets import pillars
 from .velocity import Velocity
@@ -134,7 +135,7 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
     attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
     if ways.physics == "curved" and "velocity" in found:
         attempt("medium", found["velocity"].gradient)
-    attempt("output", lambda: _check_output(config.output, place))
+    attempt("output", lambda: _check_output(config.output, place, config.input.path))
     _raise(problems)
     names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")
     options = {name: getattr(ways, name) for name in names}
@@ -152,16 +153,12 @@ def _raise(problems: list[str]) -> None:
         raise ConfigError(f"the job has {len(problems)} problems: {listed}.")
 
 
-def _check_output(options: cfg.Output, folder: Path) -> None:
-    for name in (options.zarr, options.segy, options.products.qc):
-        if name is None:
-            continue
-        target = folder / name
-        above = target.absolute().parent
-        while not above.exists():
-            above = above.parent
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ConfigError(f"output {target} cannot be written: {above} is no folder to write in; choose another.")
+def _check_output(options: cfg.Output, folder: Path, source: str) -> None:
+    if options.zarr is not None:
+        check_folder(folder / options.zarr, folder / source)
+    for name in (options.segy, options.products.qc):
+        if name is not None:
+            check_file(folder / name, folder / source)
 
 
 def refuse_overwriting(work: Work) -> None:
