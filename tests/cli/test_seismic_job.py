@@ -360,6 +360,7 @@ BAD = {
     "output: {zarr: a.sgy, overwrite: true}": "is the survey itself",
     "grid: {type: survey, bin_size: [0.001, 0.001]}": "GiB of memory and this machine has",
     "scan: {step: 1.0e-9}": "more than 1000 percentages",
+    "scan: {window_ms: 1}": "a window of 1 ms holds 1 sample",
 }  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
         "aperture": seismic.Aperture(dip=dip), "gathers": edges, "kernel": kernel, "device": device
     }  # fmt: skip
     job = seismic.plan_scan(survey, field, grid, tried, **given)
+    seismic.gathers.window_samples(1e-3 * window, grid.dt)  # refuses what would fail after the work
     if plan_only:
         emit(job, json_, lambda: str(job))
         return

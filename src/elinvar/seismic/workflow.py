@@ -22,6 +22,7 @@ from .aperture import Aperture
 from .building import build_gathers, build_grid, build_velocity, open_survey
 from .checkpoint import Checkpoint, free_bytes
 from .covering import coverage
+from .gathers import window_samples
 from .grid import Grid
 from .locking import Lock
 from .migration import devices_of, migrate, plan
@@ -197,6 +198,7 @@ def _plan(work: Work, rate: float | None) -> Job:
     """Return the plan of what the file asks for: an image, a scan, or a preview's first pass."""
     grid, config = work.grid, work.config
     if config.scan is not None:
+        window_samples(1e-3 * config.scan.window_ms, grid.dt)  # refuses what would fail after the work
         ways = {name: value for name, value in work.options.items() if name not in ("cluster", "shards")}
         return plan_scan(work.survey, work.velocity, grid, _percents(config.scan), rate=rate, **ways)
     names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
