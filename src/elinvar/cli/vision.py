@@ -184,10 +184,10 @@ def match(
     engine = _engine(model, size, precision, device, weights, random_weights)
     start = time.perf_counter()
     if fine:
-        found = match_coarse_to_fine(engine, *pictures, subsample=subsample or 1, top_k=top_k or None)
+        found = match_coarse_to_fine(engine, pictures[0], pictures[1], subsample=subsample or 1, top_k=top_k or None)
         xy_1, xy_2, confidence = found.xy_1, found.xy_2, found.confidence
     else:
-        pair = engine.infer(*pictures)
+        pair = engine.infer(pictures[0], pictures[1])
         coarse = engine.match(pair, top_k or None, confidence_threshold=conf, subsample=subsample or None)
         xy_1, xy_2 = coarse.to_original(pair.prepared_1, pair.prepared_2)
         confidence = coarse.confidence
@@ -201,7 +201,7 @@ def match(
         from elinvar.vision.drawing import draw_matches
 
         with atomic_write(draw) as temporary:
-            temporary.write_bytes(encode(draw_matches(*pictures, xy_1, xy_2)))
+            temporary.write_bytes(encode(draw_matches(pictures[0], pictures[1], xy_1, xy_2)))
         files.append(draw)
     result = {"matches": len(xy_1), "seconds": time.perf_counter() - start, "files": files}
     lines = [f"{len(xy_1)} matches, {result['seconds']:.1f} s", *(str(file) for file in files)]

@@ -57,7 +57,7 @@ class Prepared:
         """Turn a 3x3 camera matrix of the original into the one of `array`."""
         K = np.array(K, np.float64)
         _check_camera(K)
-        return self._matrix() @ K
+        return np.asarray(self._matrix() @ K)
 
     def intrinsics_original(self, K: Any) -> NDArray[np.float64]:
         """Turn a 3x3 camera matrix of `array` into the one of the original."""

@@ -57,7 +57,7 @@ class Replay:
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recorded:
         static = tuple(t.clone() for t in inputs)
-        side = torch.cuda.Stream(self._device)
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             for _ in range(2):  # libraries choose their algorithms and allocate outside the recording
