@@ -9,7 +9,7 @@ import numba
 from ._jit import BLOCK_ENTRY, carray, entry, jit
 from ._lanes import call, float_pointer, int_pointer
 
-__all__ = ["PORTAUDIO_ENTRY", "interleaved_entry", "portaudio_entry", "process", "process_entry"]
+__all__ = ["PORTAUDIO_ENTRY", "interleaved_entry", "portaudio_entry", "process", "process_entry", "run"]
 
 NODES, INPUTS, OUTPUTS, BLOCK, BUFFER, WIDEST, CALLS = range(7)  # m; then per node: entry, root, outputs
 NODE_AT = 8
@@ -18,7 +18,7 @@ PORTAUDIO_ENTRY = "int32(CPointer(float32), CPointer(float32), uint64, CPointer(
 
 
 @jit
-def _run(m: Any, frames: int) -> int:
+def run(m: Any, frames: int) -> int:
     """Send what is in the first buffer through all nodes; return the address of the result."""
     source = m[BUFFER]
     sink = source + 4 * m[WIDEST] * m[BLOCK]
@@ -38,7 +38,7 @@ def process(m: Any, f: Any, x: Any, y: Any) -> None:
         for c in range(m[INPUTS]):
             for i in range(frames):
                 f[c * frames + i] = x[c, begin + i]
-        found = carray(float_pointer(_run(m, frames)), m[OUTPUTS] * frames)
+        found = carray(float_pointer(run(m, frames)), m[OUTPUTS] * frames)
         for c in range(m[OUTPUTS]):
             for i in range(frames):
                 y[c, begin + i] = found[c * frames + i]
@@ -52,7 +52,7 @@ def _interleaved(m: Any, f: Any, x: Any, y: Any) -> None:
         for c in range(m[INPUTS]):
             for i in range(frames):
                 f[c * frames + i] = x[begin + i, c]
-        found = carray(float_pointer(_run(m, frames)), m[OUTPUTS] * frames)
+        found = carray(float_pointer(run(m, frames)), m[OUTPUTS] * frames)
         for c in range(m[OUTPUTS]):
             for i in range(frames):
                 y[begin + i, c] = found[c * frames + i]

@@ -17,7 +17,19 @@ from elinvar.errors import InputError, MissingDependency
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "Signal", "choice", "count", "finite", "number", "optional_library", "rate", "signal", "write_out"]
+__all__ = [
+    "Array",
+    "Signal",
+    "choice",
+    "count",
+    "finite",
+    "number",
+    "optional_library",
+    "rate",
+    "rows_of",
+    "signal",
+    "write_out",
+]
 
 Array: TypeAlias = NDArray[np.float32]
 Signal: TypeAlias = Union[Array, "torch.Tensor"]
@@ -127,6 +139,11 @@ def signal(
     if not empty and array.shape[-1] == 0:
         raise InputError(f"{operation}: {name} has shape {array.shape}, no samples; give at least one.")
     return np.ascontiguousarray(array), back
+
+
+def rows_of(samples: Array) -> Array:
+    """Return [..., time] as [rows, time]; also where there is no time."""
+    return samples.reshape(math.prod(samples.shape[:-1]), samples.shape[-1])
 
 
 def _same(result: Any) -> Any:

@@ -28,10 +28,14 @@ BLOCK_ENTRY = "int64(CPointer(int64), CPointer(float32), CPointer(float32), int6
 """What C calls: ``f(state, input, output, frames)``, both planar ``[channels][frames]`` float32; returns 0."""
 
 
+_KERNELS = ("chain", "dynamics", "jit", "ladder", "lanes", "layout", "live", "overlap", "partition", "passes",
+            "recursive", "ring", "spectrum")  # fmt: skip
+
+
 @cache
 def _stamp() -> tuple[tuple[str, int, int], ...]:
     """When the kernels' files were last changed: they call each other, and numba's cache only looks at one file."""
-    files = sorted(Path(__file__).parent.glob("_*.py"))
+    files = [Path(__file__).parent / f"_{name}.py" for name in _KERNELS]
     return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 

@@ -64,18 +64,20 @@ def _schedule(inputs: int, outputs: int, paths: int, size: int, parts: int, tick
 
 
 def build(
-    paths: list[tuple[int, int, int]], inputs: int, outputs: int, length: int, ladder: Ladder, costs: Costs, fade: int
-) -> State:
+    paths: list[tuple[int, int, int]], shapes: int, inputs: int, outputs: int, length: int, ladder: Ladder,
+    costs: Costs, fade: int,
+) -> State:  # fmt: skip
     """Lay out a convolver whose paths are (input, output, response); all signals are zero.
 
     Parameters
     ----------
+    shapes
+        How many distinct responses a bank holds.
     length
         Taps of the longest impulse response it will hold.
     fade
         Samples of a cross-fade between impulse responses.
     """
-    shapes = 1 + max(shape for _, _, shape in paths)
     counts = partitions(ladder, length)
     head = -(-ladder.head // LANES) * LANES
     ints, tables, bank = _Space(p.PART_AT + p.PART * (len(counts) + 1)), _Space(), _Space()

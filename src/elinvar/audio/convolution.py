@@ -14,7 +14,7 @@ from elinvar.runtime.trace import trace
 
 from . import _overlap
 from . import _partition as kernel
-from ._check import Array, Signal, choice, count, finite, number, rate, signal, write_out
+from ._check import Array, Signal, choice, count, finite, number, rate, rows_of, signal, write_out
 from ._convolve_torch import convolve_tensor, wants_torch
 from ._ladder import Ladder, choose, measured_costs, uniform
 from ._layout import State, build, claim, fill, publish, reset
@@ -104,7 +104,7 @@ def _offline(
     n, taps = x.shape[-1], responses.shape[1]
     length = n + taps - 1 if mode == "full" else n
     if channels == (0, 0):
-        rows = x.reshape(-1, n)
+        rows = rows_of(x)
         y = np.empty((len(rows), length), np.float32)
         _rows(rows, y, responses[0], method)
         return y.reshape(*x.shape[:-1], length)
@@ -271,7 +271,10 @@ class Convolver(Processor):
         length = max(int(self._responses.shape[1]), max_taps)
         ladder = self._choose(block, length, inputs, outputs, len(paths))
         table = [(int(i), int(o), int(s)) for i, o, s in paths]
-        state = build(table, inputs, outputs, length, ladder, measured_costs(), round(self._crossfade * hertz))
+        state = build(
+            table, len(self._responses), inputs, outputs, length, ladder, measured_costs(),
+            round(self._crossfade * hertz),
+        )  # fmt: skip
         reset(state)
         fill(state, int(state.m[kernel.ACTIVE]), self._responses)
         self._state, self._hertz = state, hertz

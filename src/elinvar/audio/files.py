@@ -98,12 +98,12 @@ def read(
 
 def _fill(file: Any, samples: Array, first: int, path: Path, truncated: bool) -> int:
     soundfile = optional_library("soundfile", "read")
-    done = 0
+    done, step = 0, 1024 if truncated else BLOCK  # a block with damage in it is lost whole
     try:
         if first:
             file.seek(first)
         while done < len(samples):
-            got = len(file.read(dtype="float32", out=samples[done : done + BLOCK]))
+            got = len(file.read(dtype="float32", out=samples[done : done + step]))
             done += got
             if got == 0:
                 break
@@ -172,6 +172,8 @@ def write(
     samples = np.atleast_2d(samples)
     if samples.ndim != 2 or samples.shape[0] == 0:
         raise InputError(f"write: the signal has shape {samples.shape}; give [channels, time] or [time].")
+    if samples.shape[1] == 0 and kind not in ("WAV", "AIFF"):
+        raise InputError(f"write: {target.name} would be empty, which {kind} cannot be; write WAV, or some samples.")
     finite("write", samples)
     samples = _fitted(samples, subtype, clip)
     with atomic_write(target) as temporary:

@@ -18,7 +18,7 @@ from elinvar.runtime.parallel import parallel_for
 from elinvar.runtime.trace import trace
 
 from . import _recursive as kernel
-from ._check import Signal, choice, count, number, optional_library, rate, signal, write_out
+from ._check import Signal, choice, count, number, optional_library, rate, rows_of, signal, write_out
 from ._processor import Processor
 
 __all__ = ["Biquad", "Cascade", "FilterBank", "butterworth", "chebyshev1", "chebyshev2", "elliptic"]
@@ -86,7 +86,7 @@ class Cascade(Processor):
         Runs on the CPU: a recursion in time has nothing to spread over a GPU, so a tensor there travels both ways.
         """
         samples, back = signal(type(self).__name__, x)
-        rows = np.array(samples.reshape(-1, samples.shape[-1]))
+        rows = np.array(rows_of(samples))
         y = np.empty_like(rows)
 
         def two(begin: int, end: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from elinvar.errors import InputError
 
-from ._check import Array, Signal, choice, count, finite, optional_library, rate, signal, write_out
+from ._check import Array, Signal, choice, count, finite, optional_library, rate, rows_of, signal, write_out
 
 __all__ = ["Resampler", "resample"]
 
@@ -37,7 +37,7 @@ def resample(x: Signal, from_rate: float, to_rate: float, *, quality: str = "hig
     if a == b or samples.size == 0:
         return write_out("resample", back(np.resize(samples, (*samples.shape[:-1], n)) if a != b else samples), out)
     soxr = optional_library("soxr", "resample")
-    rows = samples.reshape(-1, samples.shape[-1])
+    rows = rows_of(samples)
     found = np.asarray(soxr.resample(rows.T, a, b, kind), np.float32).reshape(-1, len(rows)).T
     fitted = np.zeros((len(rows), n), np.float32)
     keep = min(n, found.shape[1])

@@ -7,6 +7,7 @@ not zero. Samples no window reaches (the first ones without `center` and a Hann 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from elinvar.runtime.parallel import parallel_for
 from elinvar.runtime.trace import trace
 
 from . import _spectrum
-from ._check import Array, Signal, choice, count, signal, write_out
+from ._check import Array, Signal, choice, count, rows_of, signal, write_out
 from ._convolve_torch import wants_torch
 from .fourier import irfft, rfft
 from .windows import check_nola
@@ -123,7 +124,7 @@ class STFT:
         if wants_torch(x):
             return write_out("stft", self._torch(x), out)
         samples, _ = signal("stft", x)
-        rows = samples.reshape(-1, samples.shape[-1])
+        rows = rows_of(samples)
         bins, frames = self.n_fft // 2 + 1, self.frames(rows.shape[1])
         y = np.empty((len(rows), frames, bins), np.complex64)
         if frames and len(rows):
@@ -187,7 +188,8 @@ class STFT:
                 f"n_fft is {self.n_fft}."
             )
         frames = array.shape[-1]
-        flat = np.ascontiguousarray(array.swapaxes(-1, -2), np.complex64).reshape(-1, frames, bins)
+        flat = np.ascontiguousarray(array.swapaxes(-1, -2), np.complex64)
+        flat = flat.reshape(math.prod(array.shape[:-2]), frames, bins)
         wanted = self._natural(frames) if length is None else count("istft", "length", length, minimum=0)
         y = np.zeros((len(flat), wanted), np.float32)
         if frames:

@@ -69,9 +69,9 @@ def _folded(samples: NDArray[np.float64], hop: int) -> NDArray[np.float64]:
 
 
 def cola_ripple(name: str | tuple[str, float] | ArrayLike, length: int, hop_length: int) -> float:
-    """Return how far the sum of overlapping windows is from constant: (max - min) / 2 mean; 0 is constant."""
+    """Return how far the sum of overlapping windows is from constant: (max - min) / mean; 0 is constant."""
     folded = _folded(window(name, length), count("cola_ripple", "hop_length", hop_length))
-    return float(np.ptp(folded) / 2.0 / max(abs(folded.mean()), 1e-300))
+    return float(np.ptp(folded) / max(abs(folded.mean()), 1e-300))
 
 
 def check_cola(
