@@ -276,6 +276,22 @@ def test_another_run_in_the_same_place(folder, enabled):
     run("run", "job.yaml")  # what it left behind is no obstacle
 
 
+def test_a_cluster_from_the_command_line(folder, monkeypatch):
+    write(SMALL)
+    seen = []
+
+    def execute(work, *_):
+        seen.append(work.options["cluster"])
+        raise InputError("enough.")
+
+    monkeypatch.setattr("elinvar.seismic.workflow.execute", execute)
+    run("run", "job.yaml", "--cluster", "tcp://host:8786", code=1)
+    run("run", "job.yaml", code=1)
+    assert seen == ["tcp://host:8786", None]
+    write(SMALL + "scan: {}")
+    assert "job.yaml: scan on a cluster is not built" in run("run", "job.yaml", "--cluster", "local", code=1).stderr
+
+
 def test_a_full_disk(folder, small_blocks, monkeypatch):
     write(SMALL, execution="{device: cpu, checkpoint: {seconds: 0}}")
     monkeypatch.setattr("elinvar.seismic.checkpoint._SHARE", 1e9)
