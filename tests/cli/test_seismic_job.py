@@ -84,7 +84,7 @@ def test_create_without_a_survey_and_over_an_old_file(folder):
 
 
 def test_the_wizard_writes_a_job_that_runs(folder):
-    answers = "\n".join(["a.sgy", "", "constant", "2500", "50", "50", "", "4", "700", *[""] * 5, "cpu"])
+    answers = "\n".join(["a.sgy", "", "constant", "2500", "50", "50", "", "4", "700", *[""] * 6, "cpu"])
     run("wizard", "-o", "w.yaml", answers=f"{answers}\n")
     run("run", "w.yaml")
     assert image().image.shape == (5, 5, 176)
