@@ -13,6 +13,7 @@ from elinvar.errors import InputError
 __all__ = ["Linear"]
 
 _CANDIDATES = (2, 4, 8, 16)
+_LARGE = 256  # rows from which oneDNN's convolution is worth laying its weights out in every call
 
 
 class Linear(nn.Linear):
@@ -36,8 +37,7 @@ class Linear(nn.Linear):
         rows = x.numel() // max(1, self.in_features)
         if rows < self.batch_threshold and self._plain(x) and (out is None or out.is_contiguous()):
             return self._few(x, out)
-        with torch.no_grad():
-            y = project(x, self.weight, self.bias) if self.bias is not None else super().forward(x)
+        y = self._many(x)
         return y if out is None else out.copy_(y)
 
     def _plain(self, x: Tensor) -> bool:
@@ -74,7 +74,9 @@ class Linear(nn.Linear):
 
     def _many(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return project(x, self.weight, self.bias) if self.bias is not None else super().forward(x)
+            if self.bias is None or x.numel() < _LARGE * self.in_features:
+                return super().forward(x)
+            return project(x, self.weight, self.bias)
 
     @staticmethod
     def _time(run: object, runs: int) -> float:

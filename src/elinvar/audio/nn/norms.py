@@ -28,9 +28,9 @@ class GroupNorm(nn.GroupNorm):
     num_groups, num_channels, eps, affine
         As in torch.
     algorithm
-        ``"standard"`` (fast), ``"kahan"`` (exact to the last bits at any offset), ``"welford"`` (one pass; less exact
-        than either, which other guides have the wrong way round) or ``"float64"``. Under autograd and on GPUs torch's
-        own norm runs, whatever the algorithm.
+        ``"standard"``, ``"kahan"`` (exact to the last bits at any offset), ``"welford"`` (one pass, and less exact than
+        either at large offsets, which other guides have the wrong way round) or ``"float64"`` (as exact as kahan and on
+        CPUs the fastest of the four). Under autograd and on GPUs torch's own norm runs, whatever the algorithm.
     """
 
     def __init__(
