@@ -98,13 +98,15 @@ def _write(
         "A layer is a product with a bias and an activation behind it. In three operations every intermediate result "
         "goes to memory and comes back; fused, it stays in registers and is rounded once.",
     )
-    gains = {title: row["unfused, allocating"] / list(row.values())[-1] for title, row in times.items()}
+    # Against the best that can be written by hand: most of the gain over fresh memory is the memory's, not the fusion's.
+    gains = {title: row["unfused, pooled"] / list(row.values())[-1] for title, row in times.items()}
     best = max(gains, key=gains.__getitem__)
-    facts: list[tuple[object, str]] = [(f"{gains[best]:.1f}x", f"{best}, against three ops")]
+    facts: list[tuple[object, str]] = [(f"{gains[best]:.1f}x", f"{best}, against three ops in given memory")]
     if training is not None and training.pool is not None:
+        per_epoch = len(training.allocations) // len(training.losses)
         facts += [
             (f"{100 * training.accuracies[-1]:.1f} %", "of unseen digits recognised"),
-            (training.allocations[-1] - training.allocations[1], "pool allocations after step 2"),
+            (training.allocations[-1] - training.allocations[per_epoch], "pool allocations after the first epoch"),
             (f"{100 * training.pool.stats().reuse_rate:.0f} %", "of the pool's requests reused memory"),
         ]
     page.facts(facts)
@@ -155,7 +157,7 @@ def curve(training: digits.Training) -> Any:
     layout = go.Layout(
         xaxis={"title": {"text": "epoch"}},
         yaxis={"type": "log", "title": {"text": "loss, share of errors"}},
-        legend={"x": 0.98, "y": 0.98, "xanchor": "right"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         margin={"l": 60, "r": 10, "t": 10, "b": 45},
         height=320,
     )
