@@ -398,6 +398,23 @@ def test_a_wrong_job_is_one_sentence(folder, text, command):
     assert sorted(folder.iterdir()) == before
 
 
+def test_the_same_ways_everywhere(folder):
+    """Options of the commands are those of a job."""
+    ways = ("--physics", "vti", "--eta", 0.1, "--device", "cpu", "--t-max", 700, "--dt-out", 4)
+    write(SMALL + "algorithm: {physics: vti, eta: 0.1}\noutput: {zarr: job.zarr}")
+    run("run", "job.yaml")
+    known = image("job.zarr").image.values
+    run("migrate", "a.sgy", "m.zarr", "-v", 2500, *ways)
+    assert np.array_equal(image("m.zarr").image.values, known)
+    run("preview", "a.sgy", "p.zarr", "-v", 2500, *ways, "--inlines", 5)
+    assert image("p.zarr").image.values == pytest.approx(known[4:5], rel=1e-4, abs=1e-5)
+    run("preview", "a.sgy", "q.zarr", "-v", 2500, *ways, "--threshold", 0)
+    assert image("q.zarr").image.values == pytest.approx(known, rel=1e-4, abs=1e-5)
+    run("scan", "a.sgy", "s.zarr", "-v", 2500, *ways, "--percents", "95:105:5")
+    assert image("s.zarr").image.values == pytest.approx(known, rel=1e-4, abs=1e-5)
+    assert "needs eta" in run("migrate", "a.sgy", "x.zarr", "-v", 2500, "--physics", "vti", code=1).stderr
+
+
 @pytest.mark.parametrize("words", [("migrate",), ("scan",), ("preview",), ("preview", "--inlines", "3")])
 def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, words):
     (folder / "photos").mkdir()
