@@ -12,9 +12,9 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video import color, sources
-from elinvar.video.export import export
+from elinvar.video.exporting import export
 from elinvar.video.media import VideoFile
-from elinvar.video.probe import ColorWarning, interpret, probe
+from elinvar.video.probing import ColorWarning, interpret, probe
 from elinvar.video.spaces import Tag
 
 av = pytest.importorskip("av")

@@ -16,11 +16,11 @@ import torch
 from elinvar.errors import Cancelled, InputError, PipelineError
 from elinvar.testing import assert_no_leak
 from elinvar.video import codecs, color, sources
-from elinvar.video.export import export
+from elinvar.video.exporting import export
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
 from elinvar.video.passes import Crossfade, Exposure
-from elinvar.video.probe import probe
+from elinvar.video.probing import probe
 
 av = pytest.importorskip("av")
 ROWS, COLUMNS = [32 + 64 * j for j in range(4)], [32 + 64 * k for k in range(6)]
