@@ -107,11 +107,15 @@ def _plain(dry: Array, ir: Array, calls: int) -> float:
     return (time.thread_time_ns() - begin) / 1e3 / calls
 
 
-def _show(page: Page, sound: Array, name: str) -> None:
+def _show(page: Page, clips: dict[str, Array]) -> None:
     stft = STFT(1024, 256)
-    levels = spectrogram_levels(sound.mean(axis=0), RATE, stft, mel=160, span=80.0)
-    page.audio(sound, name, rate=RATE)
-    page.image(levels[::-1], f"{name}: mel spectrogram, 80 dB", colours="heat", limits=(0.0, 1.0), aspect=2.2)
+    with page.row():
+        for name, sound in clips.items():
+            levels = spectrogram_levels(sound.mean(axis=0), RATE, stft, mel=160, span=80.0)
+            page.image(levels[::-1], f"{name}: mel spectrogram, 80 dB", colours="heat", limits=(0.0, 1.0), aspect=2.2)
+    with page.row():
+        for name, sound in clips.items():
+            page.audio(sound, name, rate=RATE)
 
 
 def _convolved(page: Page, context: Any) -> None:
@@ -128,21 +132,18 @@ def _convolved(page: Page, context: Any) -> None:
     wet = clip.sound * np.float32(0.5 / np.abs(clip.sound).max())
     with context.stage("a plain convolver"):
         plain = _plain(dry, ir, 20 if context.quick else 200)
-    with page.row():
-        _show(page, dry, "dry")
-    with page.row():
-        _show(page, wet, "in the hall")
+    _show(page, {"dry": dry, "in the hall": wet})
     mean, budget = float(clip.microseconds.mean()), 1e6 * BLOCK / RATE
     rare = float(np.quantile(clip.microseconds, 0.999))
     page.facts([
-        (f"{mean:.1f} us", f"CPU per callback of {BLOCK} samples, {hall:g} s stereo response"),
-        (f"{100 * mean / budget:.2f} %", f"of the {budget:.0f} us there are; 99.9 % of callbacks below {rare:.0f} us"),
+        (f"{mean:.1f} µs", f"CPU per callback of {BLOCK} samples, {hall:g} s stereo response"),
+        (f"{100 * mean / budget:.2f} %", f"of the {budget:.0f} µs there are; 99.9 % of callbacks below {rare:.0f} µs"),
         ("0", "samples of latency"),
         (f"{clip.error:.1e}", "relative error of the stream against the whole clip convolved at once"),
         (f"{loudness(wet, RATE).integrated:.1f} LUFS", "loudness of the result (EBU R 128)"),
     ])  # fmt: skip
     figure = bars(
-        ["elinvar", "uniform partitions in numpy"], [mean, plain], unit="us",
+        ["elinvar", "uniform partitions in numpy"], [mean, plain], unit="µs",
         title=f"CPU per callback, both channels: {plain / mean:.0f} times less",
     )  # fmt: skip
     page.figure(figure, "Same response, same blocks, one thread. The plain one runs on the first callbacks only.")
