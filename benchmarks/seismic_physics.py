@@ -41,6 +41,8 @@ def rays(nt: int, place: torch.device) -> dict[str, tuple[float, dict[str, Any]]
         "straight": (0.6, {}),
         "curved": (0.6, {"physics": "curved", "medium": (V0, 0.6)}),
         "vti": (0.6, {"physics": "vti", "eta": torch.full((1, nt), ETA, device=place)}),
+        "cubic": (0.6, {"interpolation": "cubic"}),
+        "sinc8": (0.6, {"interpolation": "sinc8"}),
         "curved, strongly": (2.0, {"physics": "curved", "medium": (V0, 2.0)}),
     }
 

@@ -12,6 +12,7 @@ from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
 from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
 from elinvar.seismic.job import TABLE_BYTES
+from elinvar.seismic.kernels.migrate import FEATURES
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -250,13 +251,20 @@ def test_nothing_stays_behind(survey):
     [
         ({"antialias": "bank"}, "bank"),
         ({"antialias": "triangle"}, "triangle"),
-        ({"interpolation": "cubic"}, "cubic"),
-        ({"interpolation": "sinc8"}, "sinc8"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(survey, options, name):
     with pytest.raises(NotImplementedError, match=name):
         migrate(survey, V, GRID, device="cpu", **options)
+
+
+def test_interpolation_is_part_of_the_image_and_asked_of_the_kernel(survey, image, monkeypatch):
+    other = migrate(survey, V, GRID, device="cpu", interpolation="cubic", oversample=2, kernel="baseline")
+    assert 1e-6 < np.linalg.norm(other.values - image.values) / np.linalg.norm(image.values) < 0.1
+    assert other.image.attrs["interpolation"] == "cubic, 2x oversampled"
+    monkeypatch.setitem(FEATURES, "baseline", set())
+    with pytest.raises(NotImplementedError, match="version baseline does not do interpolation='cubic'"):
+        migrate(survey, V, GRID, device="cpu", interpolation="cubic", kernel="baseline")
 
 
 @pytest.mark.parametrize(
@@ -272,6 +280,7 @@ def test_what_is_not_built_is_refused_by_name(survey, options, name):
         ({"antialias": "sometimes"}, "bank, triangle"),
         ({"amplitude": "loud"}, "true, none"),
         ({"interpolation": "best"}, "linear, cubic, sinc8"),
+        ({"oversample": 3}, "oversample is 3"),
         ({"gathers": [0]}, "offset bin edges"),
         ({"gathers": [100, 50]}, "offset bin edges"),
         ({"area": 0}, "area is 0"),

@@ -9,14 +9,16 @@ early and with the wrong shape. The filter is therefore ``-d/dt`` in 3-D and its
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from elinvar.errors import InputError
+from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS, loss
 
-from ._check import number
+from ._check import choice, number
 
-__all__ = ["fast_length", "phase_filter"]
+__all__ = ["fast_length", "phase_filter", "resample"]
 
 _ROLL_OFF = 24  # samples over which a record that ends on a non-zero value is continued to zero
 
@@ -38,7 +40,7 @@ def fast_length(n: int) -> int:
 
 
 def phase_filter(
-    traces: torch.Tensor, dt: float, *, dimensions: int = 3, interpolation: str | None = None
+    traces: torch.Tensor, dt: float, *, dimensions: int = 3, interpolation: str | None = None, oversample: int = 1
 ) -> torch.Tensor:
     """Filter traces for Kirchhoff summation, on whichever device they are.
 
@@ -51,14 +53,17 @@ def phase_filter(
     dimensions
         3 for ``-d/dt`` (units 1/s), 2 for the half derivative (units s**-0.5).
     interpolation
-        ``"linear"`` when the traces will be interpolated linearly at arbitrary times, as a migration does: the filter
-        then also divides by that interpolation's mean response, ``sinc^2(f dt)`` (its triangle's spectrum). At 2 ms
-        that is 1.3 % at 30 Hz and 5 % at 60 Hz, which true amplitudes would otherwise lose. None leaves it out.
+        ``"linear"``, ``"cubic"`` or ``"sinc8"`` when the traces will be interpolated so at arbitrary times, as a
+        migration does: the filter then also divides by that interpolation's mean response, for linear ``sinc^2(f dt)``
+        (its triangle's spectrum). At 2 ms that is 1.3 % at 30 Hz and 5 % at 60 Hz, which true amplitudes would
+        otherwise lose. None leaves it out.
+    oversample
+        Samples of the result per sample interval of the traces, exact for what lies below their Nyquist frequency.
 
     Returns
     -------
     Tensor
-        Same shape and dtype, a new tensor.
+        Same dtype, a new tensor of shape (ntr, oversample * (ns - 1) + 1).
 
     Notes
     -----
@@ -73,8 +78,33 @@ def phase_filter(
         )
     if dimensions not in {2, 3}:
         raise InputError(f"phase_filter: dimensions is {dimensions!r}; 2 or 3 is accepted.")
-    if interpolation not in {"linear", None}:
-        raise InputError(f"phase_filter: interpolation is {interpolation!r}; 'linear' or None is accepted.")
+    if interpolation is not None:
+        choice("phase_filter", "interpolation", interpolation, INTERPOLATIONS)
+
+    def response(omega: torch.Tensor) -> torch.Tensor:
+        if dimensions == 3:
+            filtering = torch.complex(torch.zeros_like(omega), -omega)
+        else:
+            root = torch.sqrt(0.5 * omega)
+            filtering = torch.complex(root, -root)
+        if interpolation is not None:
+            filtering = filtering / loss(interpolation, omega * (step / (2.0 * math.pi * oversample)))
+        return filtering
+
+    return _filtered(traces, step, response, oversample)
+
+
+def resample(traces: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return traces (ntr, ns) with ``factor`` samples per sample: (ntr, factor * (ns - 1) + 1), band-limited."""
+    return _filtered(traces, 1.0, torch.ones_like, factor)
+
+
+def _filtered(
+    traces: torch.Tensor, step: float, response: Callable[[torch.Tensor], torch.Tensor], oversample: int
+) -> torch.Tensor:
+    """Multiply the spectrum at angular frequencies of sample interval ``step`` by a response."""
+    if oversample not in {1, 2, 4}:
+        raise InputError(f"phase_filter: oversample is {oversample!r}; 1, 2 or 4 is accepted.")
     ns = traces.shape[1]
     n = fast_length(ns + 4 * _ROLL_OFF)
     padded = traces.new_zeros((traces.shape[0], n))
@@ -85,13 +115,10 @@ def phase_filter(
     padded[:, :_ROLL_OFF] = traces[:, :1] * ramp.flip(0)
     spectrum = torch.fft.rfft(padded, dim=1)
     omega = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) * (2.0 * math.pi / (n * step))
-    if dimensions == 3:
-        spectrum *= torch.complex(torch.zeros_like(omega), -omega)
-    else:
-        root = torch.sqrt(0.5 * omega)
-        spectrum *= torch.complex(root, -root)
-    if interpolation == "linear":
-        spectrum /= torch.sinc(omega * (step / (2.0 * math.pi))).square()
+    spectrum *= response(omega)
     spectrum[:, -1] = 0.0
-    filtered: torch.Tensor = torch.fft.irfft(spectrum, n=n, dim=1)
-    return filtered[:, _ROLL_OFF : _ROLL_OFF + ns].contiguous()
+    filtered: torch.Tensor = torch.fft.irfft(spectrum, n=oversample * n, dim=1)
+    if oversample > 1:
+        filtered *= oversample
+    first = oversample * _ROLL_OFF
+    return filtered[:, first : first + oversample * (ns - 1) + 1].contiguous()

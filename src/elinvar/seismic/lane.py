@@ -23,6 +23,7 @@ from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device, to_host
 
 from .filters import phase_filter as apply_phase_filter
+from .filters import resample
 from .job import Item, Job, Pass, pillars_at_once
 
 if TYPE_CHECKING:
@@ -220,12 +221,20 @@ class DeviceLane(Lane):
         traces, source, receiver = (to_device(x, self.device) for x in (block.traces, block.source, block.receiver))
         self._wait()
         copied = time.perf_counter()
-        if self.options.phase_filter and len(traces):
-            traces = apply_phase_filter(traces, self.options.survey.dt, interpolation="linear")
+        if len(traces):
+            traces = self._filtered(traces)
             self._wait()
         self.seconds["transfer"] += copied - begin
         self.seconds["filter"] += time.perf_counter() - copied
         return replace(block, traces=traces, source=source, receiver=receiver)
+
+    def _filtered(self, traces: torch.Tensor) -> torch.Tensor:
+        """What the kernel reads: traces after the phase filter, at its sampling."""
+        options = self.options
+        if options.phase_filter:
+            how: dict[str, Any] = {"interpolation": options.interpolation, "oversample": options.oversample}
+            return apply_phase_filter(traces, options.survey.dt, **how)
+        return resample(traces, options.oversample) if options.oversample > 1 else traces
 
     def _enter(self, step: Pass, start: State) -> None:
         """Make a pass's part of the image resident; pillars and velocities go up once per tile."""
@@ -266,7 +275,7 @@ class DeviceLane(Lane):
                     result.receiver,
                     self._places[part],
                     self._vrms[part] if own else self._vrms,
-                    dt=self.options.survey.dt,
+                    dt=self.options.survey.dt / self.options.oversample,
                     start=result.start,
                     dt_out=self.options.grid.dt,
                     t0_out=self.options.grid.t0,
@@ -276,6 +285,7 @@ class DeviceLane(Lane):
                     physics=self.options.physics,
                     medium=self.options.medium,
                     eta=None if self._eta is None else self._eta[part] if len(self._eta) > 1 else self._eta,
+                    **self.options.features(),
                 )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin

@@ -42,11 +42,17 @@ class Options:
     physics: str = "straight"
     medium: tuple[float, float] | None = None  # v0 and k of curved rays
     eta: NDArray[np.float64] | None = None  # (1 or pillars, times), for VTI
+    interpolation: str = "linear"
+    oversample: int = 1  # samples that the kernel reads per recorded one
 
     @property
     def own_rays(self) -> int:
         """How many tables of one value per pillar and time the travel times need: velocity, eta."""
         return int(self.velocity.varies_laterally) + int(self.eta is not None and len(self.eta) > 1)
+
+    def features(self) -> dict[str, Any]:
+        """Return what the kernel is asked beyond what every version does, by the names of its options."""
+        return {} if self.interpolation == "linear" else {"interpolation": self.interpolation}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
@@ -58,6 +64,7 @@ class Options:
             **({} if self.eta is None else {"eta": f"{self.eta.min():g} to {self.eta.max():g}"}),
             "amplitude": self.amplitude,
             "phase_filter": str(self.phase_filter),
+            "interpolation": self.interpolation + (f", {self.oversample}x oversampled" if self.oversample > 1 else ""),
             "area_m2": self.area,
             "aperture": f"dip {reach.dip}, radius {reach.radius}, taper {reach.taper}, minimum {reach.minimum}",
             "azimuth": self.grid.azimuth,
@@ -120,6 +127,8 @@ def resolve(
     area: float | None,
     physics: str = "straight",
     eta: ArrayLike | None = None,
+    interpolation: str = "linear",
+    oversample: int = 1,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""
     if survey.n_samples < 2:
@@ -139,6 +148,8 @@ def resolve(
         physics,
         velocity.gradient() if physics == "curved" else None,
         None if eta is None else _on_grid(eta, grid),
+        interpolation,
+        oversample,
     )
 
 
@@ -161,6 +172,7 @@ def check_options(
     antialias: str | None,
     amplitude: str,
     interpolation: str,
+    oversample: int = 1,
 ) -> None:
     """Refuse what does not exist, and by name what is not built yet."""
     choice("migrate", "physics", physics, PHYSICS)
@@ -172,6 +184,6 @@ def check_options(
         choice("migrate", "antialias", antialias, ("bank", "triangle"))
         raise NotImplementedError(f"migrate: antialias={antialias!r} is not built yet; leave it out.")
     choice("migrate", "amplitude", amplitude, _registered.migrate.AMPLITUDES)
-    choice("migrate", "interpolation", interpolation, ("linear", "cubic", "sinc8"))
-    if interpolation != "linear":
-        raise NotImplementedError(f"migrate: interpolation={interpolation!r} is not built yet; 'linear' is.")
+    choice("migrate", "interpolation", interpolation, _registered.migrate.INTERPOLATIONS)
+    if oversample not in (1, 2):
+        raise InputError(f"migrate: oversample is {oversample!r}; 1 or 2 is accepted.")

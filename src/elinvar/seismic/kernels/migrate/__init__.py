@@ -6,7 +6,8 @@ Every version computes, for each pillar and output time :math:`t_0`, the sum ove
    T = \sqrt{(t_0/2)^2 + d_s^2/V^2} + \sqrt{(t_0/2)^2 + d_r^2/V^2}
 
 (Yilmaz and Claerbout, 1980) with the horizontal distances :math:`d_s, d_r` of source and receiver from the pillar,
-linear interpolation of the trace :math:`d`, the aperture's rim weight :math:`a`, and the stationary-phase weight
+the trace :math:`d` read between its samples as `interpolation` says, the aperture's rim weight :math:`a`, and the
+stationary-phase weight
 :math:`W = 2 t_0 / (\pi V^2 T^2) \cdot area` (Schneider, 1978) for traces that went through :math:`-d/dt`.
 
 That is ``physics="straight"``. With ``"curved"`` and ``"vti"`` each leg is that of `physics`; the sum, the aperture and
@@ -28,12 +29,26 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, check
 
-__all__ = ["AMPLITUDES", "NAME", "PHYSICS", "RadiusAperture", "example", "rim_weight", "run"]
+__all__ = [
+    "AMPLITUDES",
+    "FEATURES",
+    "INTERPOLATIONS",
+    "NAME",
+    "PHYSICS",
+    "RadiusAperture",
+    "example",
+    "require",
+    "rim_weight",
+    "run",
+]
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
+FEATURES = {"baseline": {"interpolation"}, "v2": {"interpolation"}}
+"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation."""
 _HERE = "elinvar.seismic.kernels.migrate"
 
 
@@ -56,6 +71,7 @@ def run(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | float | None = None,
+    interpolation: str = "linear",
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -92,6 +108,8 @@ def run(
         them; only the aperture and the weight use it then.
     eta : float, Tensor[1 or np, nt] float32, or None
         For ``"vti"``: anellipticity at every output time, in [-0.5, 0.5].
+    interpolation : "linear", "cubic" or "sinc8"
+        How a trace is read between its samples: `interpolation` has the weights. Beyond its ends there are zeros.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -112,7 +130,11 @@ def run(
     values = check(physics, medium, eta, image)
     if image.numel() == 0 or len(traces) == 0:
         return image
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"{NAME}: interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
     migrate = kernel(NAME, device, version)
+    features = {} if interpolation == "linear" else {"interpolation": interpolation}
+    require(migrate.version, **features)
     migrate(
         image,
         fold,
@@ -131,8 +153,18 @@ def run(
         physics=physics,
         medium=medium,
         eta=values,
+        **features,
     )
     return image
+
+
+def require(version: str, **features: Any) -> None:
+    """Refuse, by name, what a version of the kernel cannot do."""
+    for name, value in features.items():
+        able = [other for other, known in FEATURES.items() if name in known]
+        if version not in able:
+            asked = f"{name}={value!r}" if isinstance(value, str) else name
+            raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {' or '.join(able)}.")
 
 
 def _check_tensors(

@@ -28,6 +28,34 @@ static float log1p(float z)
 }
 #endif
 
+#ifndef TAPS
+#define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
+#endif
+
+// Zeros around every trace.
+constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0;
+
+#if TAPS > 2
+constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
+
+// Value g + 1 / 2 of the way between the middle two of TAPS samples.
+static float between(device const float* near, float g)
+{
+    const float q = g * g;
+    float sum = 0.0f;
+    for (int i = 0; i < TAPS / 2; i++) {
+        float even = 0.0f, odd = 0.0f;
+        for (int power = TAPS / 2 - 1; power >= 0; power--) {
+            even = fma(even, q, FITTED[i][0][power]);
+            odd = fma(odd, q, FITTED[i][1][power]);
+        }
+        const float one = near[i], other = near[TAPS - 1 - i];
+        sum = fma(one - other, odd * g, fma(one + other, even, sum));
+    }
+    return sum;
+}
+#endif
+
 #if PHYSICS == 1
 static float growth(float square, float4 leg, float2 bend, float kappa)
 {
@@ -102,9 +130,14 @@ kernel void migrate_baseline(
         if (!(distance <= leg.z && moved >= -zero && moved <= last - zero)) continue;
         const float x = zero + moved;
         const int left = clamp(int(x), 0, n_samples - 2);
-        device const float* sample = traces + (ulong(k) * ulong(n_samples) + ulong(left));
+        device const float* sample = traces + (ulong(k) * ulong(n_samples + BEYOND) + ulong(left));
         const float u = clamp(fma(distance, leg.w, -rim), 0.0f, 1.0f);
-        float value = fma(x - float(left), sample[1] - sample[0], sample[0]) * fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
+#if TAPS > 2
+        float value = between(sample, x - float(left) - 0.5f);
+#else
+        float value = fma(x - float(left), sample[1] - sample[0], sample[0]);
+#endif
+        value *= fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
         if (weighted != 0) {
             const float ratio = 2.0f * leg.x / max(fma(2.0f, leg.x, moved), 1e-20f);  // t0 / T
             value *= ratio * ratio;

@@ -61,13 +61,6 @@ def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     return legs[0] + legs[1]
 
 
-def _horner(coefficients: list[Vector], x: Vector) -> Vector:
-    p = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        p = p * x + c
-    return p
-
-
 def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, ratio: Any, ds: Any, dr: Any) -> Vector:
     r2 = [s * s + slow * square for square in (ds, dr)]
     legs = ratio([x * (kappa * kappa) for x in r2])
@@ -129,7 +122,7 @@ def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
 class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
-    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, wide: bool) -> None:
+    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int, wide: bool) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
         self.work, self.traces, self.samples, self.table, self.bending = pointers
@@ -138,10 +131,11 @@ class Group:
         self.total = e.at(self.work, TOTAL)
         self.count = e.at(self.total, self.length)
         self.blocks = e.at(self.count, self.length)
-        self.wide = wide
+        self.wide, self.taps = wide, taps
         self.split = wide or ISA != "avx512"  # the halves of a block have windows of their own
-        # Input samples that a window serves, with room for rounding.
-        self.span = 29.0 if ISA == "avx512" else 1e6 if wide or ISA == "portable" else 13.0
+        # Input samples that a window serves, the last neighbour included; blocks are given it with room for rounding.
+        self.reach = 33.0 - taps if ISA == "avx512" else 1e6 if wide or ISA == "portable" else 17.0 - taps
+        self.span = self.reach - (2.0 if taps == 2 else 0.5)
 
     def times(self, x: Any, k: int) -> Any:
         """Multiply an index by a constant."""
@@ -216,8 +210,8 @@ class Group:
         with b.if_then(b.fcmp_ordered("!=", b.load(e.at(self.bending, FEW)), ir.Constant(F32, 0.0))):
             rest = [c[-1], *(e.broadcast(self.bending, i) for i in range(FEW, BENDS))]
             for x, place in zip(v, upper, strict=True):
-                b.store(_horner(rest, x).value, place)
-        return [_horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
+                b.store(e.horner(rest, x).value, place)
+        return [e.horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
 
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
         """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
@@ -340,7 +334,7 @@ class Group:
 
     def interpolate(self, windows: list[Any], x: Vector) -> Vector:
         """Samples at ``x`` of the windows, whatever reads them best."""
-        return self.e.interpolate(windows, x, scattered=self.wide and ISA != "avx512")
+        return self.e.interpolate(windows, x, self.taps, scattered=self.wide and ISA != "avx512")
 
     def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
         """Add one trace, every sample with its own travel time."""
@@ -370,11 +364,11 @@ class Group:
         y = x - Vector(e, origin)
         here = e.at(self.traces, row, b.fptosi(whole, I64))
         windows = [e.at(here, b.fptosi(first, I64)) for first in firsts]
-        with b.if_else(e.every((y >= 0.0) & (y < self.span + 2.0))) as (near, far):
+        with b.if_else(e.every((y >= 0.0) & (y < self.reach))) as (near, far):
             with near:
                 e.store(self.interpolate(windows, y) * weight + e.vector(self.total, t), self.total, t)
             with far:  # the samples lie too far apart for a window: one by one
-                value = e.interpolate([e.at(self.traces, row)], x - low, scattered=True)
+                value = e.interpolate([e.at(self.traces, row)], x - low, self.taps, scattered=True)
                 e.store(value * weight + e.vector(self.total, t), self.total, t)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.physics import PHYSICS
 from elinvar.seismic.kernels.migrate.tables import prepare
 
@@ -36,6 +37,7 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
     **axes: float,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
@@ -43,9 +45,12 @@ def migrate(
     tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
     bends = np.zeros((1, 1, 2), f4) if tables.bends is None else tables.bends.numpy()
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
-    arrays = [x.numpy() for x in (image, traces, source, receiver, pillars, tables.legs, tables.gain)]
+    taps = TAPS[interpolation]
+    data = padded(traces, taps)
+    arrays = [x.numpy() for x in (image, data, source, receiver, pillars, tables.legs, tables.gain)]
     rays = (PHYSICS.index(physics), bends, f4(tables.kappa))
-    scalars = (f4(tables.shift), f4(tables.rim), amplitude == "true", rays)
+    fitted = np.zeros((0, 2, 1), f4) if taps == 2 else np.array(pairs(taps), f4)
+    scalars = (f4(tables.shift), f4(tables.rim), amplitude == "true", rays, fitted)
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, count, *scalars, first, end))
 
 
@@ -66,6 +71,23 @@ def _horizontal(tau: Any, p: Any, a: Any) -> Any:
 
 
 @_jit
+def _read(trace: Any, left: int, f: Any, fitted: Any) -> Any:
+    """Value at the part f of the way behind sample ``left`` of a trace (`interpolation.pairs`, or linear)."""
+    if len(fitted) == 0:
+        return trace[left] + f * (trace[left + 1] - trace[left])
+    g = f - np.float32(0.5)
+    q, value = g * g, np.float32(0)
+    for i in range(len(fitted)):
+        even = odd = np.float32(0)
+        for power in range(fitted.shape[2] - 1, -1, -1):
+            even = even * q + fitted[i, 0, power]
+            odd = odd * q + fitted[i, 1, power]
+        one, other = trace[left + i], trace[left + 2 * len(fitted) - 1 - i]
+        value += (one + other) * even + (one - other) * (g * odd)
+    return value
+
+
+@_jit
 def _rows(
     image: Any,
     traces: Any,
@@ -79,10 +101,12 @@ def _rows(
     rim: Any,
     weighted: Any,
     rays: Any,
+    fitted: Any,
     first: int,
     end: int,
 ) -> None:
-    nt, ns = image.shape[1], traces.shape[1]
+    nt, beyond = image.shape[1], max(0, 2 * len(fitted) - 1)
+    ns = traces.shape[1] - beyond
     one, half, pi = np.float32(1), np.float32(0.5), np.float32(math.pi)
     tiny, last = np.float32(1e-20), np.float32(ns - 1)
     total = np.empty(nt, np.float32)
@@ -117,7 +141,7 @@ def _rows(
                     continue
                 x = zero + moved
                 left = min(max(int(x), 0), ns - 2)
-                value = traces[k, left] + (x - np.float32(left)) * (traces[k, left + 1] - traces[k, left])
+                value = _read(traces[k], left, x - np.float32(left), fitted)
                 u = min(max(distance * legs[row, t, 3] - rim, np.float32(0)), one)
                 if u > 0:
                     value *= half + half * np.cos(pi * u)

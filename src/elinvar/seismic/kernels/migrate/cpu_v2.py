@@ -21,13 +21,16 @@ from typing import Any, NamedTuple, cast
 import numba
 import numpy as np
 import torch
-from numba.core.types import void
+from numba.core.types import UniTuple, void
 from numba.extending import intrinsic
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
+from elinvar.seismic.kernels.migrate import interpolation as reading
+from elinvar.seismic.kernels.migrate import physics as rays
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
@@ -60,11 +63,15 @@ class _Job(NamedTuple):
     physics: int
     kappa: Any
     bending: Any  # polynomial of GENTLY curved rays
+    taps: Any  # a tuple as long as the row of neighbours that interpolation reads
     first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
 
 
-def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -> Any:
-    """A function for numba code, of one tuple that begins with ``arrays`` arrays; ``emit`` writes its instructions."""
+def _intrinsic(arrays: int, emit: Callable[..., None]) -> Any:
+    """A function for numba code, of one tuple that begins with ``arrays`` arrays; ``emit`` writes its instructions.
+
+    A tuple inside the tuple is told to ``emit`` by its length: that is known when code is made, so each has its own.
+    """
 
     def typed(typingctx: Any, values: Any) -> Any:
         del typingctx
@@ -72,7 +79,10 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             given = [builder.extract_value(args[0], i) for i in range(len(sig.args[0]))]
             data = [context.make_array(sig.args[0][i])(context, builder, given[i]).data for i in range(arrays)]
-            emit(builder, data, given[arrays:])
+            kinds = list(sig.args[0])
+            lengths = [kind.count for kind in kinds if isinstance(kind, UniTuple)]
+            scalars = [x for x, kind in zip(given, kinds, strict=True) if not isinstance(kind, UniTuple)]
+            emit(builder, data, scalars[arrays:], *lengths)
             return context.get_dummy_value()
 
         return void(values), generate
@@ -80,8 +90,8 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
     return cast("Any", intrinsic(typed))
 
 
-_group = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
-_group_wide = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
+_group = _intrinsic(5, lambda b, data, rest, taps: blocks.Group(b, data, rest, taps=taps, wide=False).emit())
+_group_wide = _intrinsic(5, lambda b, data, rest, taps: blocks.Group(b, data, rest, taps=taps, wide=True).emit())
 _geometry = _intrinsic(2, blocks.geometry)
 _deliver = _intrinsic(4, lambda b, data, rest: blocks.deliver(b, data, *rest))
 
@@ -135,7 +145,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             what = (
                 work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
                 job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
-                job.kappa,
+                job.kappa, job.taps,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -182,7 +192,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return rows
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, reading, rays))
 _rows = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
@@ -230,6 +240,7 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     axes = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
@@ -242,7 +253,8 @@ def migrate(
         "eta": eta,
     }
     tables = prepare(vrms, **options, block=BLOCK, nodes=(0, BLOCK // 2, BLOCK), tail=2 * BLOCK, origin=0)
-    last = traces.shape[1] - 1
+    last, taps = traces.shape[1] - 1, TAPS[interpolation]
+    data = padded(traces, taps)
     latest = max(last + tables.shift, 0.0) + 0.1
     polynomial = None
     if medium is not None:
@@ -255,10 +267,11 @@ def migrate(
         latest=f4(stretched(latest, tables.kappa)),
         weighted=amplitude == "true",
         wide=dt_out > 1.5 * dt,
-        stride=traces.shape[1],
+        stride=data.shape[1],
         physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
         kappa=f4(tables.kappa),
         bending=np.zeros(1, f4) if polynomial is None else polynomial,
+        taps=(0,) * taps,
         first=KNOT_ROWS if physics == "curved" else 0,
     )
     rows = _arrays(tables)
@@ -266,6 +279,6 @@ def migrate(
     # Each group of 64 is read whole: repeat the last trace for those that are not there.
     ends = torch.cat([source.T, receiver.T]).contiguous()
     ends = torch.cat([ends, ends[:, -1:].expand(4, DEPTH)], 1)
-    arrays = (image.numpy(), count, traces.numpy(), ends.numpy(), pillars.numpy(), rows, job)
+    arrays = (image.numpy(), count, data.numpy(), ends.numpy(), pillars.numpy(), rows, job)
     # Every chunk brings each trace into its cache once: enough pillars to make that cheap.
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, first, end), chunk=max(8, -(-len(pillars) // 128)))

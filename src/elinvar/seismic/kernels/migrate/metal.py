@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from elinvar import metal
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
 
@@ -42,28 +43,37 @@ class Tuning:
     pairs: bool = True
     tolerance: float = 4e-4
 
-    def defines(self, amplitude: str, physics: str = "straight") -> dict[str, int]:
+    def defines(self, amplitude: str, physics: str = "straight", interpolation: str = "linear") -> dict[str, int | str]:
         """Return the preprocessor words of this specialisation."""
         return {
-            **_physics(physics),
+            **_words(physics, interpolation),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
-            "PAIRS": int(self.pairs),
+            "PAIRS": int(self.pairs and interpolation == "linear"),
             "WEIGHTED": int(amplitude == "true"),
         }
 
 
-def _physics(physics: str) -> dict[str, int]:
-    """Straight rays are what the files are written for: no word, so that one compiled library serves everyone."""
-    return {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
+def _words(physics: str, interpolation: str) -> dict[str, int | str]:
+    """What the files are written for, straight and linear, takes no word: one compiled library serves everyone."""
+    words: dict[str, int | str] = {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
+    taps = TAPS[interpolation]
+    if taps > 2:
+        fitted = ", ".join(f"{{{', '.join(_numbers(one) for one in pair)}}}" for pair in pairs(taps))
+        words |= {"TAPS": taps, "WEIGHTS": f"{{{fitted}}}"}
+    return words
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{{{', '.join(f'{value:.9e}f' for value in values)}}}"
 
 
 @lru_cache(maxsize=64)
-def _library(file: str, device: Any, defines: tuple[tuple[str, int], ...]) -> Any:
+def _library(file: str, device: Any, defines: tuple[tuple[str, int | str], ...]) -> Any:
     return metal.compile(_HERE / file, device, defines=dict(defines) or None)
 
 
-def library(file: str, device: Any, defines: Mapping[str, int] | None = None) -> Any:
+def library(file: str, device: Any, defines: Mapping[str, int | str] | None = None) -> Any:
     """Compile one of this package's ``.metal`` files for a device, once."""
     return _library(file, device, tuple(sorted((defines or {}).items())))
 
@@ -83,18 +93,19 @@ def migrate_baseline(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
     device: Any,
     **axes: float,
 ) -> None:
     """Run baseline.metal; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
-    kernel = library("baseline.metal", device, _physics(physics)).migrate_baseline
-    nt, rows = image.shape[1], len(tables.legs)
+    kernel = library("baseline.metal", device, _words(physics, interpolation)).migrate_baseline
+    nt, rows, taps = image.shape[1], len(tables.legs), TAPS[interpolation]
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     for p, k in _tiles(image, traces, nt):
         kernel(
-            traces[k],
+            padded(traces[k], taps),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p)[:2],
@@ -129,6 +140,7 @@ def migrate_v2(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
     device: Any,
     tuning: Tuning | None = None,
     **axes: float,
@@ -138,15 +150,15 @@ def migrate_v2(
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    block = 32 * tuning.samples
+    block, taps = 32 * tuning.samples, TAPS[interpolation]
     tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta)
-    kernel = library("v2.metal", device, tuning.defines(amplitude, physics)).migrate_v2
+    kernel = library("v2.metal", device, tuning.defines(amplitude, physics, interpolation)).migrate_v2
     horizon = stretched(max(traces.shape[1] - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
     for p, k in _tiles(image, traces, n_blocks * block):
         n = p.stop - p.start
         kernel(
-            _pairs(traces[k]) if tuning.pairs else traces[k],
+            _pairs(traces[k]) if tuning.pairs and taps == 2 else padded(traces[k], taps),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p),
@@ -172,10 +184,10 @@ def migrate_v2(
         )
 
 
-def _tiles(image: torch.Tensor, traces: torch.Tensor, padded: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int) -> Iterator[tuple[slice, slice]]:
     """Cut pillars and traces so that every index fits 32 bits."""
     pillars, ntr = image.shape[0], traces.shape[0]
-    rows, step = max(1, _INDEXABLE // padded), max(1, _INDEXABLE // traces.shape[1])
+    rows, step = max(1, _INDEXABLE // length), max(1, _INDEXABLE // (traces.shape[1] + max(TAPS.values())))
     for p in range(0, pillars, rows):
         for k in range(0, ntr, step):
             yield slice(p, min(p + rows, pillars)), slice(k, min(k + step, ntr))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, weights
 from elinvar.seismic.kernels.migrate.physics import leg
 from elinvar.seismic.kernels.migrate.tables import EARLIEST
 
@@ -35,6 +36,7 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
     device: Any = None,
 ) -> None:
     """Add the migrated traces to ``image`` (and their count to ``fold``); arguments as ``migrate.run``.
@@ -45,7 +47,8 @@ def migrate(
     where = image.device
     nt = image.shape[1]
     t0 = t0_out + dt_out * torch.arange(nt, dtype=torch.float64, device=where)
-    data, src, rec, pil = (x.to(where, torch.float64) for x in (traces, source, receiver, pillars))
+    src, rec, pil = (x.to(where, torch.float64) for x in (source, receiver, pillars))
+    data, taps = padded(traces.to(where, torch.float64), TAPS[interpolation]), TAPS[interpolation]
     velocity = vrms.to(where, torch.float64).expand(len(pil), nt)
     bent = None if eta is None else eta.to(where, torch.float64).expand(len(pil), nt)
     step = max(1, _CHUNK // nt)
@@ -55,7 +58,9 @@ def migrate(
         total = torch.zeros(nt, dtype=torch.float64, device=where)
         for k in range(0, len(data), step):
             part = slice(k, k + step)
-            value, inside = _contributions(data[part], src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays)
+            value, inside = _contributions(
+                data[part], taps, src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays
+            )
             if aperture is not None and radius is not None:
                 middle = 0.5 * (src[part] + rec[part]) - pil[p]
                 distance = torch.hypot(middle[:, 0], middle[:, 1])[:, None]
@@ -67,8 +72,17 @@ def migrate(
         image[p] += (total * area if amplitude == "true" else total).to(image.dtype)
 
 
+def _weights(taps: int, f: torch.Tensor) -> list[torch.Tensor]:
+    if taps == 2:
+        return [1 - f, f]
+    kind = next(name for name, count in TAPS.items() if count == taps)
+    each = torch.from_numpy(weights(kind, f.cpu().numpy())).to(f.device)
+    return list(each.unbind(-1))
+
+
 def _contributions(
     data: torch.Tensor,
+    taps: int,
     source: torch.Tensor,
     receiver: torch.Tensor,
     pillar: torch.Tensor,
@@ -83,12 +97,13 @@ def _contributions(
     ds, dr = ((end - pillar).square().sum(1)[:, None] for end in (source, receiver))
     physics, medium, eta = rays
     time = leg(physics, ds, t0, v, medium, eta) + leg(physics, dr, t0, v, medium, eta)
-    ns = data.shape[1]
+    ns = data.shape[1] if taps == 2 else data.shape[1] - taps + 1
     x = (time - start) / dt
     inside = (x >= 0) & (x <= ns - 1)
     left = x.clamp(0, ns - 1).floor().clamp(max=ns - 2).long()
-    f = x - left
-    value = torch.gather(data, 1, left) * (1 - f) + torch.gather(data, 1, left + 1) * f
+    value = torch.zeros_like(x)
+    for i, weight in enumerate(_weights(taps, x - left)):
+        value += torch.gather(data, 1, left + i) * weight
     if amplitude == "true":
         # Schneider (1978) in stationary phase; t0 = 0 carries no energy, also where T = 0.
         weight = 2 * t0 / (math.pi * v**2 * time.square())

@@ -133,7 +133,38 @@ static float rim_weight(float distance, float slope, float rim)
     return fma(0.5f, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), 0.5f);
 }
 
-#if PAIRS
+#ifndef TAPS
+#define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
+#endif
+
+// Zeros around every trace.
+constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0;
+
+#if TAPS > 2
+constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
+
+// Value g + 1 / 2 of the way between the middle two of TAPS samples.
+static float between(device const float* near, float g)
+{
+    const float q = g * g;
+    float sum = 0.0f;
+    for (int i = 0; i < TAPS / 2; i++) {
+        float even = 0.0f, odd = 0.0f;
+        for (int power = TAPS / 2 - 1; power >= 0; power--) {
+            even = fma(even, q, FITTED[i][0][power]);
+            odd = fma(odd, q, FITTED[i][1][power]);
+        }
+        const float one = near[i], other = near[TAPS - 1 - i];
+        sum = fma(one - other, odd * g, fma(one + other, even, sum));
+    }
+    return sum;
+}
+#endif
+
+#if TAPS > 2
+typedef float Sample;
+static float twice(device const float* near, float f) { return 2.0f * between(near, 0.5f * f); }
+#elif PAIRS
 typedef float2 Sample;
 static float twice(device const float2* sample, float f)
 {
@@ -211,6 +242,7 @@ kernel void migrate_v2(
     const float4 shape = blocks[p * rows * n_blocks + block];
     const float2 pillar = pillars[p], centre = centres[block];
     const float last = float(n_samples - 1);
+    const int stride = n_samples + BEYOND;
 #if PHYSICS == 1
     const float latest = horizon, earliest = 4.0f * bent[0].x * bent[0].x;
 #else
@@ -268,7 +300,7 @@ kernel void migrate_v2(
                        + int((before >> list) & 255u);
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
         if (mine != 0u) {
-            const int offset = k * n_samples + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
+            const int offset = k * stride + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
             time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
                                     : float4(2.0f * (ahead - whole_part) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
             const float from = fma(2.0f, centre.x + whole_part + shift, 1.0f);
@@ -325,7 +357,7 @@ kernel void migrate_v2(
                     value = spreading(y + place.y) * twice_sample(traces, row, y);
                 } else if (on) {  // too near the end to trust the cubic
                     const int from = row + ROUND_BITS - int(last - 0.5f * (place.w + 1.0f));
-                    const float4 e = ends[from / n_samples] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+                    const float4 e = ends[from / stride] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                     const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
                     on = exactly(traces, from, n_samples, square, leg, bend_at(bent, int(lane) + 32 * m), kappa, shift, value);
                 }
