@@ -113,6 +113,50 @@ def test_products(folder):
     assert not (folder / "image.zarr" / "pyramid").exists()  # too small to need one
 
 
+def test_a_scan_and_target_lines(folder):
+    target = "grid: {type: survey, t_max_ms: 700, dt_ms: 4, inlines: [4, 5]}\n"
+    bins = "algorithm: {gathers: {type: offset, edges: [0, 200, 400]}}"
+    write(f"{target}scan: {{first: 90, last: 110, step: 5}}\n{bins}")
+    assert "5 images, from 90 to 110 % of the velocity" in run("validate", "job.yaml").stdout
+    found = json.loads(run("run", "job.yaml", "--json").stdout)
+    with xarray.open_zarr("image.zarr", consolidated=False) as data:
+        assert data.scan.shape == (2, 9, 5, 176)
+        assert data.inline.values.tolist() == [4, 5]
+        assert int(data.scan_fold.sum()) == found["contributions"]
+        assert "semblance" in data
+    write(target + "output: {zarr: one.zarr}")
+    run("run", "job.yaml")
+    assert image("one.zarr").image.values == pytest.approx(image().image.values, rel=1e-5, abs=1e-6)
+    shown = run("scan", "a.sgy", "b.zarr", "-v", 2500, "--percents", "90:110:5", "--gathers", "0,200,400",
+                "--inlines", "4,5", "--t-max", 700, "--dt-out", 4, "--device", "cpu")  # fmt: skip
+    assert "2 x 9 x 5 x 176" in shown.stdout
+    assert "by semblance" in shown.stdout
+    assert image("b.zarr").scan.values == pytest.approx(image().scan.values, rel=1e-5, abs=1e-6)
+    assert "is not first:last:step" in run("scan", "a.sgy", "b.zarr", "-v", 2500, "--percents", "90", code=1).stderr
+
+
+def test_a_scan_pauses_and_goes_on(folder, small_blocks):
+    write(f"{SMALL}scan: {{step: 10}}", execution="{device: cpu, limits: {minutes: 1.0e-9}}")
+    assert "its limit of" in run("run", "job.yaml", code=130).stderr
+    write(f"{SMALL}scan: {{step: 10}}", execution="{device: cpu, limits: {minutes: 60}}")
+    run("run", "job.yaml", "--resume")
+    assert image().percent.values.tolist() == [90, 100, 110]
+    assert not (folder / "image.zarr.checkpoint").exists()
+
+
+def test_a_preview(folder):
+    write(SMALL + "preview: {coarse: 4, threshold: 0.3, dilate: 0}")
+    shown = run("validate", "job.yaml").stdout
+    assert "the coarse pass has 9 pillars" in shown
+    assert "A preview is not kept while it runs" in shown
+    run("run", "job.yaml")
+    data = image()
+    assert "one line in 4, threshold 0.3" in data.image.attrs["preview"]
+    assert 0 < (data.fold.values.sum(axis=-1) > 0).mean() < 1
+    assert not list(folder.glob("*.checkpoint"))
+    assert "nothing to go on with" in run("run", "job.yaml", "--resume", code=1).stderr
+
+
 def test_a_report_that_fails_does_not_take_the_image_with_it(folder, monkeypatch):
     def fail(*_):
         raise InputError("no luck.")

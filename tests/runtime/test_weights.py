@@ -464,3 +464,15 @@ def test_shapes_are_compared_even_when_not_strict(tmp_path, state):
     with pytest.raises(WeightsError, match="1 missing: new"):
         load(tmp_path / "m.safetensors", expect=[*state, "new"])
     same(load(tmp_path / "m.safetensors", expect=[*state, "new"], strict=False), state)
+
+
+def test_streaming_some_names_reads_no_others(tmp_path):
+    from safetensors.torch import save_file
+
+    state = {name: torch.full((3,), float(k)) for k, name in enumerate("abc")}
+    save_file(state, tmp_path / "m.safetensors")
+    torch.save(state, tmp_path / "m.pth")
+    for name in ("m.safetensors", "m.pth"):
+        found = dict(weights.stream(tmp_path / name, names=["c", "a"]))
+        assert list(found) == ["c", "a"]
+        assert torch.equal(found["c"], state["c"])

@@ -86,8 +86,19 @@ jobs = st.builds(
 )  # fmt: skip
 
 
+scans = st.builds(config.ScanOptions, first=st.floats(1, 90), last=st.floats(90, 200), step=positive)
+previews = st.builds(config.PreviewOptions, coarse=st.integers(2, 99), threshold=st.floats(0, 1))
+
+
+def also(job, scan=None, preview=None):
+    """A job whose result is a scan or a preview; it may then not ask for everything."""
+    output = job.output.model_copy(update={"segy": None})
+    algorithm = job.algorithm.model_copy(update={"gathers": None} if preview is not None else {})
+    return job.model_copy(update={"output": output, "algorithm": algorithm, "scan": scan, "preview": preview})
+
+
 @settings(max_examples=60, deadline=None)
-@given(jobs)
+@given(jobs | st.builds(also, jobs, scan=scans) | st.builds(also, jobs, preview=previews))
 def test_nothing_is_lost_between_a_job_and_its_file(made):
     text = jobfile.render(made)
     assert jobfile.parse(text) == made
@@ -166,6 +177,15 @@ WRONG = {
     "output: {zarr: null, segy: a.sgy, products: {qc: a.html}}": "output: pyramid and qc are made from the Zarr folder",
     "execution: {memory: plenty}": "execution.memory: 'plenty' is no amount of memory: write 8 GiB",
     "execution: {devices: all, cluster: local}": "leave one null",
+    "scan: {first: 110, last: 90}": "scan: 110 % does not lead to 90 %",
+    "scan: {by: 3}": "scan.by is no option; here are first, last, step",
+    "scan: {}\npreview: {}": ": scan and preview are two different results: leave one null",
+    "scan: {}\noutput: {segy: a.sgy}": ": output.segy holds one image, not a scan: leave it null",
+    "scan: {}\nexecution: {cluster: local}": ": scan on a cluster is not built",
+    "preview: {coarse: 1}": "preview.coarse is 1; it should be greater than or equal to 2",
+    "preview: {}\nalgorithm: {gathers: {type: offset, edges: [0, 9]}}": "belong to a real image",
+    "preview: {}\nexecution: {limits: {minutes: 3}}": "cannot pause: leave it null",
+    "execution: {limits: {minutes: 3}, checkpoint: {enabled: false}}": "which needs checkpoint.enabled: true",
     "elinvar: 2": "elinvar is 2; it should be 1",
     "algorithm: 3": "algorithm is 3; it should be a section: Algorithm",
 }  # fmt: skip

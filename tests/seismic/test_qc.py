@@ -19,7 +19,7 @@ from elinvar.seismic import (
     synthetic,
     viewer,
 )
-from elinvar.testing.browser import open_page
+from elinvar.testing.browser import browser_session, open_page
 
 V = Velocity.linear(2000, 0.5)
 
@@ -37,6 +37,14 @@ def image(survey):
     return migrate(survey, Velocity.constant(2400), survey.grid, gathers=np.arange(0, 1001, 200), device="cpu")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """One browser for the module: starting one takes longer than a test."""
+    pytest.importorskip("playwright.sync_api")
+    with browser_session():
+        yield
+
+
 def test_a_report_has_everything(image, survey, tmp_path):
     path = qc_report(image, survey, V, tmp_path / "report.html")
     text = path.read_text()
@@ -52,7 +60,7 @@ def test_a_report_has_everything(image, survey, tmp_path):
 
 
 @pytest.mark.chromium
-def test_the_report_works_in_a_browser(image, survey, tmp_path):
+def test_the_report_works_in_a_browser(chromium, image, survey, tmp_path):
     report = open_page(qc_report(image, survey, V, tmp_path / "report.html"))
     assert report.problems == ()
     assert report.figures >= 17
@@ -118,7 +126,7 @@ def test_a_silent_image_and_one_sample(survey, tmp_path):
 
 @pytest.mark.chromium
 @pytest.mark.parametrize(("nx", "ny", "nt"), [(1, 9, 100), (9, 1, 100), (1, 1, 2)])
-def test_lines_and_single_traces(survey, nx, ny, nt, tmp_path):
+def test_lines_and_single_traces(chromium, survey, nx, ny, nt, tmp_path):
     x, y = (float(c) for c in survey.grid.position(4, 4))
     grid = Grid((x, y), 30, nx, ny, 25, 25, nt, 0.004, 0.3)
     image = migrate(survey, Velocity.constant(2500), grid, gathers=[0, 1000], device="cpu")

@@ -14,7 +14,7 @@ from elinvar.errors import InputError
 from elinvar.seismic import Grid, Velocity, migrate, preview, pyramid, synthetic, viewer
 from elinvar.seismic.viewer import page, samples, server
 from elinvar.seismic.volume import Volume
-from elinvar.testing.browser import find_browser, open_page
+from elinvar.testing.browser import browser_session, open_page
 
 GRID = Grid((432_010.0, 6_543_020.0), 30, 12, 7, 25, 12.5, 80, 0.004, 0.3, inline=(100, 2), crossline=(50, -1))
 
@@ -37,23 +37,34 @@ def codecs(image):
         return samples.Codec.of(volume), samples.Codec.of(volume, gathers=True)
 
 
-@contextlib.contextmanager
-def browser(address):
-    """A page in a real browser, failing on any error in its console."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    errors = []
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu"])
+@pytest.fixture(scope="module")
+def chromium():
+    """One browser for the module: starting one takes longer than a test."""
+    pytest.importorskip("playwright.sync_api")
+    with browser_session() as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium):
+    """``with browser(address) as tab``: a page in a real browser, failing on any error in its console."""
+
+    @contextlib.contextmanager
+    def opened(address, *, quiet=True):
+        errors = []
+        context = chromium.new_context(viewport={"width": 1300, "height": 850})
         try:
-            tab = chromium.new_context(viewport={"width": 1300, "height": 850}).new_page()
+            tab = context.new_page()
             tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error: errors.append(str(error)))
             tab.goto(address)
             tab.wait_for_function("document.documentElement.dataset.viewer === 'ready'")
             yield tab
         finally:
-            chromium.close()
-    assert errors == []
+            context.close()
+        assert not quiet or errors == []
+
+    return opened
 
 
 def shown(tab, panel):
@@ -104,14 +115,14 @@ def test_zero_is_zero_and_the_largest_is_kept():
 
 
 @pytest.mark.chromium
-def test_the_page_is_sound_and_asks_for_nothing(image, tmp_path):
+def test_the_page_is_sound_and_asks_for_nothing(chromium, image, tmp_path):
     path = viewer.write_page(image, tmp_path / "view.html")
     for width, dark in ((1280, False), (420, True)):
         assert open_page(path, width=width, dark=dark).problems == ()
 
 
 @pytest.mark.chromium
-def test_the_page_shows_the_slices(image, codecs, tmp_path):
+def test_the_page_shows_the_slices(browser, image, codecs, tmp_path):
     path = viewer.write_page(image, tmp_path / "view.html")
     with browser(path.as_uri()) as tab:
         assert tab.text_content("#title") == "diffractors"
@@ -121,7 +132,7 @@ def test_the_page_shows_the_slices(image, codecs, tmp_path):
 
 
 @pytest.mark.chromium
-def test_pointing_reads_coordinates_and_amplitude(image, codecs, tmp_path):
+def test_pointing_reads_coordinates_and_amplitude(browser, image, codecs, tmp_path):
     path = viewer.write_page(image, tmp_path / "view.html")
     with browser(path.as_uri()) as tab:
         put(tab, "inline", 4)
@@ -145,7 +156,7 @@ def test_pointing_reads_coordinates_and_amplitude(image, codecs, tmp_path):
 
 
 @pytest.mark.chromium
-def test_colours_gain_and_zoom_change_the_picture(image, tmp_path):
+def test_colours_gain_and_zoom_change_the_picture(browser, image, tmp_path):
     path = viewer.write_page(image, tmp_path / "view.html")
     with browser(path.as_uri()) as tab:
         before = tab.screenshot()
@@ -164,7 +175,7 @@ def test_colours_gain_and_zoom_change_the_picture(image, tmp_path):
 
 
 @pytest.mark.chromium
-def test_a_known_amplitude_has_its_colour(tmp_path, image):
+def test_a_known_amplitude_has_its_colour(browser, tmp_path, image):
     loud = image.dataset().copy(deep=True)
     loud["image"][:] = np.where(np.arange(80) < 40, 1.0, -1.0) * 3.0
     loud["image"][:, :, 78:] = 0
@@ -192,7 +203,7 @@ def test_gathers_are_thinned_until_they_fit(image, tmp_path, monkeypatch):
 
 
 @pytest.mark.chromium
-def test_thinned_gathers_are_the_nearest_ones(image, codecs, tmp_path, monkeypatch):
+def test_thinned_gathers_are_the_nearest_ones(browser, image, codecs, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "LARGEST", image.values.size + 6 * 4 * 2 * 80)
     path = viewer.write_page(image, tmp_path / "view.html")
     with browser(path.as_uri()) as tab:
@@ -204,7 +215,7 @@ def test_thinned_gathers_are_the_nearest_ones(image, codecs, tmp_path, monkeypat
 
 
 @pytest.mark.chromium
-def test_a_preview_is_called_one_and_needs_no_gathers(survey, tmp_path):
+def test_a_preview_is_called_one_and_needs_no_gathers(browser, survey, tmp_path):
     found = preview(survey, Velocity.constant(2500), GRID, device="cpu")
     with browser(viewer.write_page(found.image, tmp_path / "view.html").as_uri()) as tab:
         assert tab.is_visible("#preview")
@@ -214,7 +225,7 @@ def test_a_preview_is_called_one_and_needs_no_gathers(survey, tmp_path):
 
 @pytest.mark.chromium
 @pytest.mark.parametrize(("nx", "ny"), [(1, 7), (7, 1)])
-def test_a_line_has_one_section_and_no_map(survey, nx, ny, tmp_path):
+def test_a_line_has_one_section_and_no_map(browser, survey, nx, ny, tmp_path):
     grid = Grid((432_100, 6_543_100), 0, nx, ny, 25, 25, 80, 0.004, 0.3)
     image = migrate(survey, Velocity.constant(2500), grid, device="cpu")
     with browser(viewer.write_page(image, tmp_path / "view.html").as_uri()) as tab:
@@ -238,7 +249,7 @@ def get(port, path, host=None):
 
 
 @pytest.mark.chromium
-def test_a_served_volume_shows_the_same_slices(image, codecs, tmp_path):
+def test_a_served_volume_shows_the_same_slices(browser, image, codecs, tmp_path):
     image.to_zarr(tmp_path / "image.zarr")
     with viewer.serve(tmp_path / "image.zarr") as running, browser(running.url) as tab:
         check_slices(tab, image, codecs)
@@ -294,20 +305,14 @@ def test_time_slices_of_a_large_volume_come_from_its_pyramid(image, codecs, tmp_
 
 
 @pytest.mark.chromium
-def test_a_slice_that_cannot_be_had_is_said_in_its_place(image, tmp_path, monkeypatch):
+def test_a_slice_that_cannot_be_had_is_said_in_its_place(browser, image, tmp_path, monkeypatch):
     image.to_zarr(tmp_path / "image.zarr")
     real = Volume.overview
     monkeypatch.setattr(Volume, "overview", lambda self: real(self, 100))
     monkeypatch.setattr(server, "_READABLE", 1000)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with viewer.serve(tmp_path / "image.zarr") as running, playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu"])
-        tab = chromium.new_page()
-        tab.goto(running.url)
-        tab.wait_for_function("document.documentElement.dataset.viewer === 'ready'")
+    with viewer.serve(tmp_path / "image.zarr") as running, browser(running.url, quiet=False) as tab:
         assert "elinvar seismic pyramid" in tab.evaluate("viewer.frames.map.options.message")
         assert tab.evaluate("viewer.frames.main.options.message") is None
-        chromium.close()
 
 
 def test_text_of_a_file_cannot_become_markup(image, tmp_path):

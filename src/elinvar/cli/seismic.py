@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elinvar.cli import seismic_data, seismic_job, seismic_view
+from elinvar.cli import seismic_data, seismic_job, seismic_scan, seismic_view
 from elinvar.cli.common import emit, progress, si
-from elinvar.cli.seismic_data import Endian, Header, Interval, Json, header_bytes, numbers, open_any, sides
+from elinvar.cli.seismic_data import Endian, Header, Interval, Json, header_bytes, numbers, open_any
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,14 +105,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     from elinvar import seismic
 
     survey = open_any(path, header, endian, dt)
-    step = survey.dt if dt_out is None else 1e-3 * dt_out
-    grid = seismic.Grid.from_survey(
-        survey,
-        bin_size=sides(bin_size),
-        azimuth=azimuth,
-        nt=None if t_max is None else round(1e-3 * t_max / step) + 1,
-        dt=step,
-    )
+    grid = seismic_view.survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)
     aperture = seismic.Aperture(dip=dip, radius=radius, taper=taper)
     edges = None if gathers is None else numbers(gathers, "--gathers")
@@ -146,4 +139,5 @@ def migrate(  # one option per knob of the library: a long signature is the inte
 
 seismic_data.register(app)
 seismic_job.register(app)
+seismic_scan.register(app)
 seismic_view.register(app)

@@ -51,8 +51,10 @@ def numbers(text: str, option: str) -> list[float]:
     try:
         if ":" in text:
             first, last, step = (float(part) for part in text.split(":"))
-            count = round((last - first) / step) + 1
-            return [first + i * step for i in range(count)] if count > 1 else [first]
+            count = int((last - first) / step + 1e-9) + 1
+            if count < 1 or (last - first) * step < 0:
+                raise ValueError
+            return [first + i * step for i in range(count)]
         return [float(part) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
         raise InputError(f"{option} {text!r} is neither numbers (0,400,800) nor first:last:step (0:800:200).") from None

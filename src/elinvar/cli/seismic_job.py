@@ -144,7 +144,8 @@ def run(
         return
     checkpoint = work.checkpoint(resume)
     if resume and checkpoint is None:
-        raise ConfigError(f"{job.name}: execution.checkpoint.enabled is false, so there is nothing to go on with.")
+        why = "a preview is not kept" if work.config.preview is not None else "execution.checkpoint.enabled is false"
+        raise ConfigError(f"{job.name}: {why}, so there is nothing to go on with.")
     workflow.refuse_overwriting(work)
     typer.echo(f"elinvar: {plan}", err=True)
     begin = time.perf_counter()

@@ -27,7 +27,9 @@ Header = Annotated[
 ]
 Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
 Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
-Kind = Annotated[str, typer.Option(help="What the picks are: rms, interval or average.")]
+Kind = Annotated[
+    str | None, typer.Option(help="What the values are: rms, interval or average; default: what a file says, else rms.")
+]
 Gradient = Annotated[float, typer.Option(help="k of V = V0 + k z, in 1/s, with one velocity.")]
 
 
@@ -46,7 +48,7 @@ def report(
     velocity: Annotated[
         str | None, typer.Option("--velocity", "-v", help="What it was migrated with: 2500, or ms:m/s,ms:m/s.")
     ] = None,
-    kind: Kind = "rms",
+    kind: Kind = None,
     gradient: Gradient = 0.0,
     header: Header = None,
     endian: Endian = "auto",
@@ -116,7 +118,7 @@ def preview(  # one option per knob of the library: a long signature is the inte
     velocity: Annotated[
         str, typer.Option("--velocity", "-v", help="m/s: 2500, or picks in ms:m/s such as 0:1800,1000:2400.")
     ],
-    kind: Kind = "rms",
+    kind: Kind = None,
     gradient: Gradient = 0.0,
     bin_size: Annotated[str | None, typer.Option("--bin", help="Bin size in m: 25 or 25,12.5.")] = None,
     azimuth: Annotated[float | None, typer.Option(help="Of the +inline axis, degrees clockwise from north.")] = None,
@@ -140,17 +142,14 @@ def preview(  # one option per knob of the library: a long signature is the inte
     """Look before migrating: target lines alone, or the image coarse first and fine where something is."""
     from elinvar import seismic
     from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import numbers, open_any
+    from elinvar.cli.seismic_data import open_any
 
     survey = open_any(path, header, endian, dt)
-    grid = _grid(survey, bin_size, azimuth, t_max, dt_out)
+    grid = survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)
     options: dict[str, Any] = {"aperture": seismic.Aperture(dip=dip), "device": device}
     if inlines is not None or crosslines is not None:
-        chosen = [
-            None if t is None else numbers(t, o) for t, o in ((inlines, "--inlines"), (crosslines, "--crosslines"))
-        ]
-        _target(survey, field, seismic.targets.lines(grid, *chosen), out, options, cost=cost, json_=json_)
+        _target(survey, field, target_lines(grid, inlines, crosslines), out, options, cost=cost, json_=json_)
         return
     if cost:
         price = seismic.preview_cost(survey, field, grid, coarse=coarse, **options)
@@ -187,23 +186,27 @@ def _target(
     emit(found, json_, lambda: f"{out}: {part.nx} inlines x {part.ny} crosslines x {part.nt} samples")
 
 
-def _grid(
+def survey_grid(
     survey: Survey, bin_size: str | None, azimuth: float | None, t_max: float | None, dt_out: float | None
 ) -> Grid:
-    from elinvar.cli.seismic_data import numbers
+    """Return the grid that covers a survey, with what --bin, --azimuth, --t-max and --dt-out say."""
+    from elinvar.cli.seismic_data import sides
     from elinvar.seismic import Grid
 
     step = survey.dt if dt_out is None else 1e-3 * dt_out
-    sides = None if bin_size is None else numbers(bin_size, "--bin")
-    if sides is not None and len(sides) > 2:
-        raise InputError(f"--bin {bin_size!r} has {len(sides)} numbers; give one, or two with a comma.")
-    return Grid.from_survey(
-        survey,
-        bin_size=None if sides is None else (sides[0], sides[-1]),
-        azimuth=azimuth,
-        nt=None if t_max is None else round(1e-3 * t_max / step) + 1,
-        dt=step,
-    )
+    nt = None if t_max is None else round(1e-3 * t_max / step) + 1
+    return Grid.from_survey(survey, bin_size=sides(bin_size), azimuth=azimuth, nt=nt, dt=step)
+
+
+def target_lines(grid: Grid, inlines: str | None, crosslines: str | None) -> Grid:
+    """Return the part of a grid that --inlines and --crosslines name; the whole without them."""
+    from elinvar.cli.seismic_data import numbers
+    from elinvar.seismic import targets
+
+    if inlines is None and crosslines is None:
+        return grid
+    chosen = [None if t is None else numbers(t, o) for t, o in ((inlines, "--inlines"), (crosslines, "--crosslines"))]
+    return targets.lines(grid, *chosen)
 
 
 def _beside(image: Path, name: str) -> Path:

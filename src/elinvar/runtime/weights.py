@@ -320,19 +320,26 @@ def stream(
     key: str | None = None,
     sha256: str | Mapping[str, str] | None = None,
     inert: Iterable[str] = (),
+    names: Iterable[str] | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield ``(name, tensor)`` one at a time, memory-mapped where the format allows it.
 
-    Parameters and errors are those of `load`. The file must stay as it is while its tensors are used.
+    Parameters and errors are those of `load`. The file must stay as it is while its tensors are used. `names` picks
+    some tensors: what a file maps counts as the process's memory until the last of its tensors is gone, so a large
+    checkpoint is read in several calls.
     """
     path = _resolve(source, sha256)
+    wanted = None if names is None else list(names)
     if _is_index(path):
-        for shard, names in read_index(path).items():
-            yield from stream_file(shard, names)
+        for shard, held in read_index(path).items():
+            picked = held if wanted is None else [name for name in wanted if name in set(held)]
+            if picked:
+                yield from stream_file(shard, picked)
     elif path.suffix == ".safetensors":
-        yield from stream_file(path)
+        yield from stream_file(path, wanted)
     else:
-        yield from _state(path, load_checkpoint(path, inert=inert), key).items()
+        state = _state(path, load_checkpoint(path, inert=inert), key)
+        yield from ((name, state[name]) for name in (state if wanted is None else wanted))
 
 
 def load(

@@ -23,13 +23,16 @@ _HOME = {
     "Coverage": "covering",
     "Grid": "grid",
     "Image": "image",
+    "LinearOperator": "linear",
     "OffsetBins": "binning",
     "OffsetVectorTiles": "binning",
+    "Scan": "scanned",
     "Survey": "survey",
     "SurveyWarning": "survey",
     "Velocity": "velocity",
     "analyse": "analysis",
     "coverage": "covering",
+    "demigrate": "demigration",
     "export_segy": "export",
     "illumination": "analysis",
     "migrate": "migration",
@@ -40,7 +43,9 @@ _HOME = {
     "plan": "migration",
     "preview": "adaptive",
     "preview_cost": "adaptive",
+    "plan_scan": "velocity_scan",
     "qc_report": "qc",
+    "scan": "velocity_scan",
     "travel_time": "traveltime",
 }
 _MODULES = ("gathers", "pyramid", "synthetic", "targets", "viewer")
@@ -52,13 +57,16 @@ __all__ = [
     "Coverage",
     "Grid",
     "Image",
+    "LinearOperator",
     "OffsetBins",
     "OffsetVectorTiles",
+    "Scan",
     "Survey",
     "SurveyWarning",
     "Velocity",
     "analyse",
     "coverage",
+    "demigrate",
     "export_segy",
     "gathers",
     "illumination",
@@ -68,10 +76,12 @@ __all__ = [
     "open_su",
     "open_zarr",
     "plan",
+    "plan_scan",
     "preview",
     "preview_cost",
     "pyramid",
     "qc_report",
+    "scan",
     "synthetic",
     "targets",
     "travel_time",
@@ -87,15 +97,19 @@ if TYPE_CHECKING:
     from .binning import AzimuthSectors, OffsetBins, OffsetVectorTiles
     from .checkpoint import Checkpoint
     from .covering import Coverage, coverage
+    from .demigration import demigrate
     from .export import export_segy
     from .grid import Grid
     from .image import Image
+    from .linear import LinearOperator
     from .migration import migrate, plan
     from .qc import qc_report
+    from .scanned import Scan
     from .su import open_su
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time
     from .velocity import Velocity
+    from .velocity_scan import plan_scan, scan
     from .volume import open_image
 
 

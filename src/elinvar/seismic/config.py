@@ -25,7 +25,9 @@ __all__ = [
     "JobConfig",
     "Limits",
     "Output",
+    "PreviewOptions",
     "Products",
+    "ScanOptions",
     "Section",
     "Selection",
     "VelocityOptions",
@@ -269,6 +271,7 @@ class Algorithm(Section):
     phase_filter: bool = Field(default=True, description="-d/dt first; false only for traces that are filtered already")
     antialias: Literal["bank", "triangle"] | None = Field(default=None, description="operator anti-alias filter")
     interpolation: Literal["linear", "cubic", "sinc8"] = Field(default="linear", description="between input samples")
+    oversample: Literal[1, 2] = Field(default=1, description="2 puts a sample between any two first")
     area: Positive | None = Field(default=None, description="midpoint cell in m2; null takes bin_size, or dx times dy")
     aperture: ApertureOptions = ApertureOptions()
     gathers: GatherOptions | None = Field(default=None, description="{type: offset, edges: [0, 400]}; azimuth; tiles")
@@ -277,6 +280,29 @@ class Algorithm(Section):
     @classmethod
     def _yaml_true(cls, value: object) -> object:
         return "true" if value is True else value  # in YAML a bare true is not text
+
+
+class ScanOptions(Section):
+    """Images for several percentages of the velocity from one pass over the traces."""
+
+    first: Positive = Field(default=90.0, description="%")
+    last: Positive = Field(default=110.0, description="%")
+    step: Positive = Field(default=2.5, description="%")
+    window_ms: Positive = Field(default=40.0, description="of the semblance or power that picks go by, ms")
+
+    @model_validator(mode="after")
+    def _rising(self) -> ScanOptions:
+        if self.last < self.first:
+            raise ValueError(f"{self.first:g} % does not lead to {self.last:g} %: give first, then last")
+        return self
+
+
+class PreviewOptions(Section):
+    """A picture, not data: one line in some first, then only where something is."""
+
+    coarse: int = Field(default=4, ge=2, description="one line in this many first")
+    threshold: Annotated[float, Field(ge=0, le=1)] = Field(default=0.001, description="of the peak; what is migrated")
+    dilate: int = Field(default=2, ge=0, description="coarse pillars by which that area grows")
 
 
 class Products(Section):
@@ -339,6 +365,8 @@ class Execution(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> Execution:
+        if self.limits.minutes is not None and not self.checkpoint.enabled:
+            raise ValueError("limits.minutes pauses a job, which needs checkpoint.enabled: true")
         if self.cluster is not None and self.devices is not None:
             raise ValueError("devices are of this machine and cluster's are not: leave one null")
         return self
@@ -352,8 +380,31 @@ class JobConfig(Section):
     velocity: VelocityOptions
     grid: GridOptions = SurveyGrid()
     algorithm: Algorithm = Algorithm()
+    scan: ScanOptions | None = Field(
+        default=None, description="{first: 90, last: 110, step: 2.5}: an image for each percentage of the velocity"
+    )
+    preview: PreviewOptions | None = Field(
+        default=None, description="{coarse: 4}: a picture first; its fold is 0 where it is interpolated"
+    )
     output: Output = Output()
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _one_result(self) -> JobConfig:
+        wanted = [name for name in ("scan", "preview") if getattr(self, name) is not None]
+        if not wanted:
+            return self
+        if len(wanted) > 1:
+            raise ValueError("scan and preview are two different results: leave one null")
+        if self.output.segy is not None:
+            raise ValueError(f"output.segy holds one image, not a {wanted[0]}: leave it null")
+        if self.scan is not None and self.execution.cluster is not None:
+            raise ValueError("scan on a cluster is not built: leave execution.cluster null")
+        if self.preview is not None and self.algorithm.gathers is not None:
+            raise ValueError("algorithm.gathers belong to a real image: leave them null for a preview")
+        if self.preview is not None and self.execution.limits.minutes is not None:
+            raise ValueError("execution.limits.minutes: a preview is not kept and cannot pause: leave it null")
+        return self
 
 
 def plain(value: Any) -> Any:

@@ -29,6 +29,7 @@ __all__ = [
     "PERCENTS",
     "Moveout",
     "align",
+    "crest",
     "flatness_ms",
     "moveout_scan",
     "moveout_times",
@@ -318,6 +319,22 @@ def residual_moveout(
     n = window_samples(window, _axis("residual_moveout", t, a.shape[-1])[1])
     power = _slide(np.square(a).sum(axis=-2), n)
     loud = power > energy * power.max(axis=-1, keepdims=True)
+    best, peak, inner = crest(panel, tried)
+    noise = 1.0 / np.maximum(live.sum(axis=-2), 1)
+    found = inner & loud & (peak >= noise + minimum * (1.0 - noise))
+    return Moveout(np.where(found, best, np.nan), peak, tried)
+
+
+def crest(panel: Floats, tried: Floats) -> tuple[Floats, Floats, Flags]:
+    """Return where along axis -2 a panel is largest, refined by a parabola, how large, and whether inside the ends.
+
+    Parameters
+    ----------
+    panel
+        (..., n, nt); NaN counts as nothing.
+    tried
+        What the axis stands for, (n,), n >= 3, evenly spaced.
+    """
     best = np.argmax(np.nan_to_num(panel, nan=-1.0), axis=-2)
     inner = (best > 0) & (best < tried.size - 1)
     at = np.clip(best, 1, tried.size - 2)
@@ -325,10 +342,7 @@ def residual_moveout(
     bend = low - 2.0 * mid + high
     shift = np.divide(0.5 * (low - high), bend, out=np.zeros(bend.shape), where=bend < 0)
     peak = np.take_along_axis(panel, best[..., None, :], axis=-2)[..., 0, :]
-    noise = 1.0 / np.maximum(live.sum(axis=-2), 1)
-    found = inner & loud & (peak >= noise + minimum * (1.0 - noise))
-    percent = np.where(found, tried[at] + steps[0] * np.clip(shift, -0.5, 0.5), np.nan)
-    return Moveout(percent, peak, tried)
+    return tried[at] + (tried[1] - tried[0]) * np.clip(shift, -0.5, 0.5), peak, inner
 
 
 def time_shifts(

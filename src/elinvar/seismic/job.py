@@ -288,7 +288,7 @@ def describe(
         "contributions",
         rows=grid.size,
         row_bytes=(8 + 4 * options.own_rays) * grid.nt,  # image, fold, velocity and eta
-        block_bytes=(4 + options.oversample) * block * trace_bytes,  # samples, padded, spectrum (two), filtered
+        block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
         blocks=-(-count // lanes),
         fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
         bytes_in=traces * (trace_bytes + 16) // lanes,

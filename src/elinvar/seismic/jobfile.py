@@ -145,7 +145,7 @@ def _sentence(problem: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     text = text.replace("Input should be", "it should be").replace("valid dictionary or instance of ", "section: ")
     if kind == "value_error":
-        return f"{where}: {text}"
+        return f"{where}: {text}" if where else text
     return f"{where} is {_shown(given)}; {text}"
 
 

@@ -12,37 +12,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elinvar import seismic
 from elinvar.errors import ConfigError, ElinvarError, InputError
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.tuning import save_tuned, tuned
 
 from . import config as cfg
+from .adaptive import preview, preview_cost
 from .aperture import Aperture
-from .binning import AzimuthSectors, Binning, OffsetBins, OffsetVectorTiles
+from .building import build_gathers, build_grid, build_velocity, open_survey
 from .checkpoint import Checkpoint, free_bytes
 from .covering import coverage
 from .grid import Grid
 from .locking import Lock
 from .migration import devices_of, migrate, plan
 from .options import KERNEL, check_options
-from .selection import azimuths, offsets, where
 from .survey import ArrayTraces
-from .targets import lines, pillars
+from .targets import pillars
 from .velocity import Velocity
+from .velocity_scan import plan_scan, scan
 
 if TYPE_CHECKING:
     from elinvar.runtime.device import DeviceProfile
 
+    from .adaptive import Preview
     from .image import Image
     from .job import Job
     from .run import Progress
+    from .scanned import Scan
     from .survey import Survey
 
-__all__ = ["DataCheck", "Work", "assemble", "check_data", "create", "estimate", "execute", "open_survey"]
+__all__ = [
+    "DataCheck",
+    "Work",
+    "assemble",
+    "build_gathers",
+    "build_grid",
+    "build_velocity",
+    "check_data",
+    "create",
+    "estimate",
+    "execute",
+    "open_survey",
+]
 
-_READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
-_SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
 _TRACES_TRIED = 512
 _TRIED = {"cpu": 2e8, "gpu": 2e10}  # trace samples times pillars of a small part of a job: a tenth of a second or so
 _EMPTY = 0.2  # part of the bins without a midpoint that is worth a sentence
@@ -83,100 +95,15 @@ class Work:
         return found
 
     def checkpoint(self, resume: bool | None = None) -> Checkpoint | None:
-        """Return where the job is kept, or None when the file says that it is not."""
+        """Return where the job is kept; None when the file says that it is not, and for a preview."""
         kept, limit = self.config.execution.checkpoint, self.config.execution.limits.minutes
-        if not kept.enabled:
+        if not kept.enabled or self.config.preview is not None:
             return None
         folder = self.path(kept.folder) or self.output.with_name(f"{self.output.name}.checkpoint")
         return Checkpoint(folder, seconds=kept.seconds, resume=resume, limit=None if limit is None else 60.0 * limit)
 
 
 # -------------------------------------------------------------------- building
-
-
-def open_survey(options: cfg.Input, folder: Path) -> Survey:
-    """Open what the section ``input`` names, selection included."""
-    path = folder / options.path
-    form = _SUFFIXES.get(path.suffix.lower(), "segy") if options.format == "auto" else options.format
-    reader: Callable[..., Survey] = getattr(seismic, _READERS[form])
-    given: dict[str, Any] = {}
-    if options.bin_size is not None:
-        given["bin_size"] = options.bin_size
-    if form != "zarr":
-        given |= {"endian": options.endian, **options.header_bytes}
-        given["dt"] = None if options.dt_ms is None else 1e-3 * options.dt_ms
-    elif options.header_bytes or options.dt_ms is not None or options.endian != "auto":
-        raise ConfigError("input.header_bytes, endian and dt_ms belong to SEG-Y and SU files; leave them out for Zarr.")
-    survey = reader(path, **given)
-    flags = _selected(options.select, survey)
-    return survey if flags.all() else survey.select(flags)
-
-
-def _selected(options: cfg.Selection, survey: Survey) -> Any:
-    flags = np.ones(survey.n_traces, bool)
-    if options.where is not None:
-        flags &= where(survey, options.where)
-    if options.offset is not None:
-        flags &= offsets(survey, *options.offset, along=options.along)
-    elif options.along is not None:
-        raise ConfigError("input.select.along says how offsets are signed; give input.select.offset with it.")
-    if options.azimuth is not None:
-        flags &= azimuths(survey, *options.azimuth, reciprocal=options.reciprocal)
-    if not flags.any():
-        raise ConfigError("input.select leaves no trace; widen it.")
-    return flags
-
-
-def build_velocity(options: Any, folder: Path) -> Velocity:
-    """Return the field that the section ``velocity`` describes."""
-    bounds = tuple(options.bounds)
-    if isinstance(options, cfg.ConstantVelocity):
-        field = Velocity.constant(options.v, bounds=bounds)
-    elif isinstance(options, cfg.LinearVelocity):
-        field = Velocity.linear(options.v0, options.k, bounds=bounds)
-    elif isinstance(options, cfg.TableVelocity):
-        field = Velocity.table([1e-3 * t for t in options.times_ms], options.v, options.kind, bounds=bounds)
-    else:
-        given: dict[str, Any] = {}
-        if isinstance(options, cfg.CubeVelocity):
-            given = {**options.header_bytes, **({"dt": 1e-3 * options.dt_ms} if options.dt_ms is not None else {})}
-        elif options.columns is not None or options.unit != "auto":
-            given = {"columns": options.columns, "unit": options.unit}
-        field = Velocity.open(folder / options.path, options.kind, bounds=bounds, **given)
-    if options.smooth_m or options.smooth_ms:
-        field = field.smoothed(options.smooth_m, 1e-3 * options.smooth_ms)
-    return field if options.percent == 100.0 else field.scaled(options.percent)
-
-
-def build_grid(options: Any, survey: Survey) -> Grid:
-    """Return the grid that the section ``grid`` describes."""
-    if isinstance(options, cfg.SurveyGrid):
-        step = survey.dt if options.dt_ms is None else 1e-3 * options.dt_ms
-        nt = None if options.t_max_ms is None else round(1e-3 * options.t_max_ms / step) + 1
-        grid = Grid.from_survey(survey, bin_size=options.bin_size, azimuth=options.azimuth, nt=nt, dt=step)
-    else:
-        given = cfg.plain(options)
-        for name in ("type", "inlines", "crosslines"):
-            given.pop(name)
-        given |= {name: 1e-3 * given.pop(f"{name}_ms") for name in ("dt", "t0")}
-        makers: dict[str, Callable[..., Grid]] = {
-            "explicit": Grid, "corners": Grid.from_corners, "box": Grid.from_box, "lines": Grid.from_lines
-        }  # fmt: skip
-        grid = makers[options.type](**given)
-    if options.inlines is not None or options.crosslines is not None:
-        grid = lines(grid, options.inlines, options.crosslines)
-    return grid
-
-
-def build_gathers(options: Any) -> Binning | None:
-    """Return the gathers that ``algorithm.gathers`` describes."""
-    if options is None:
-        return None
-    if isinstance(options, cfg.OffsetGathers):
-        return OffsetBins(options.edges, options.along)
-    if isinstance(options, cfg.AzimuthGathers):
-        return AzimuthSectors(options.edges, options.reciprocal)
-    return OffsetVectorTiles(options.dx, options.dy, options.azimuth, options.reciprocal)
 
 
 def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Work:
@@ -204,12 +131,13 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
         attempt("grid", lambda: build_grid(config.grid, found["survey"]))
     attempt("aperture", lambda: Aperture(**cfg.plain(ways.aperture)))
     attempt("gathers", lambda: build_gathers(ways.gathers))
-    attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
+    chosen = (ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation, ways.oversample)
+    attempt("ways", lambda: check_options(*chosen))
     if ways.physics == "curved" and "velocity" in found:
         attempt("medium", found["velocity"].gradient)
     attempt("output", lambda: _check_output(config.output, place))
     _raise(problems)
-    names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")
+    names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "oversample", "area")
     options = {name: getattr(ways, name) for name in names}
     options |= {name: getattr(where_to, name) for name in ("device", "devices", "kernel", "in_flight", "shards")}
     options |= {"aperture": found["aperture"], "gathers": found["gathers"], "cluster": where_to.cluster}
@@ -255,20 +183,36 @@ def estimate(work: Work, *, measure: bool = False) -> Job:
 
     With `measure`, a machine that knows no rate migrates a small part of the job, with noise for samples, to find one.
     """
-    names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
-    options = {name: work.options[name] for name in names}
-    job = plan(work.survey, work.velocity, work.grid, **options)
+    job = _plan(work, None)
     rate, source = _known_rate(_profile(work), job.version, work)
     if rate is None and measure:
         rate, source = _measured_rate(work), "measured just now on a small part of the job"
     if rate is None:
         return job
-    job = plan(work.survey, work.velocity, work.grid, rate=rate, **options)
+    job = _plan(work, rate)
     note = f"The time assumes {rate:.3g} contributions/s{' per device' if job.lanes > 1 else ''}, {source}."
     notes = [*job.plan.notes, note]
     if work.options["cluster"] is not None:
         notes.append("That is for one worker; a cluster divides it.")
     return replace(job, plan=replace(job.plan, notes=tuple(notes)))
+
+
+def _plan(work: Work, rate: float | None) -> Job:
+    """Return the plan of what the file asks for: an image, a scan, or a preview's first pass."""
+    grid, config = work.grid, work.config
+    if config.scan is not None:
+        ways = {name: value for name, value in work.options.items() if name not in ("cluster", "shards")}
+        return plan_scan(work.survey, work.velocity, grid, _percents(config.scan), rate=rate, **ways)
+    names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
+    options = {**{name: work.options[name] for name in names}, "rate": rate}
+    if config.preview is None:
+        return plan(work.survey, work.velocity, grid, **options)
+    cost = preview_cost(work.survey, work.velocity, grid, coarse=config.preview.coarse, **options)
+    return replace(cost.coarse, plan=replace(cost.coarse.plan, notes=(*cost.coarse.plan.notes, str(cost))))
+
+
+def _percents(options: cfg.ScanOptions) -> tuple[float, float, float]:
+    return options.first, options.last, options.step
 
 
 def _measured_rate(work: Work) -> float | None:
@@ -376,20 +320,25 @@ def findings(work: Work, job: Job) -> list[str]:
     if grid.nt > 2:
         said += check_velocity(work.velocity, grid.t[:: max(1, grid.nt // 100)], thin).findings()
     needed = 8 * job.pillars * job.times * (1 + job.bins)
+    if work.config.scan is not None:
+        percents = _percents(work.config.scan)
+        needed *= int((percents[1] - percents[0]) / percents[2] + 1e-9) + 1
     kept = work.checkpoint()
     wanted = needed * (3 if kept is not None else 1)
     free = free_bytes(work.output.parent)
     if free < wanted:
         what = "the image and its checkpoint" if kept is not None else "the image"
         said.append(f"{what} may need {wanted / 2**30:.2f} GiB and the disk has {free / 2**30:.2f} GiB left.")
+    if work.config.preview is not None:
+        said.append("A preview is not kept while it runs: when it is interrupted it starts afresh.")
     return said
 
 
 # -------------------------------------------------------------------- running
 
 
-def execute(work: Work, checkpoint: Checkpoint | None, progress: Progress | None = None) -> Image:
-    """Migrate, write everything that is asked for, and clear the checkpoint.
+def execute(work: Work, checkpoint: Checkpoint | None, progress: Progress | None = None) -> Image | Scan:
+    """Make what the file asks for, write everything, and clear the checkpoint.
 
     What was migrated stays in the checkpoint until everything is written.
 
@@ -405,14 +354,45 @@ def execute(work: Work, checkpoint: Checkpoint | None, progress: Progress | None
             work.output.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(Lock(work.output.with_name(f".{work.output.name}.lock"), f"output {work.output}"))
         held.enter_context(_threads(work.config.execution.threads))
-        image = migrate(work.survey, work.velocity, work.grid, checkpoint=checkpoint, progress=progress, **work.options)
-        _write(work, image)
+        result = _make(work, checkpoint, progress)
     if checkpoint is not None:
         checkpoint.clear()
     _make_products(work)
-    if afresh:  # else the clocks know a part of the work only
-        _remember_rate(work, image)
+    if afresh and work.config.preview is None:  # else the clocks know a part of the work only
+        _remember_rate(work, result)
+    return result
+
+
+def _make(work: Work, checkpoint: Checkpoint | None, progress: Progress | None) -> Image | Scan:
+    """Migrate and write."""
+    where = work.path(work.config.output.zarr)
+    given = {**work.options, "progress": progress}
+    if work.config.scan is not None:
+        assert where is not None
+        given |= {"cluster": None, "shards": None}
+        percents = _percents(work.config.scan)
+        found = scan(work.survey, work.velocity, work.grid, percents, checkpoint=checkpoint, **given)
+        found.to_zarr(where, window=1e-3 * work.config.scan.window_ms)
+        return found
+    if work.config.preview is not None:
+        assert where is not None
+        ways = {**given, **cfg.plain(work.config.preview)}
+        *_, last = _shown(preview(work.survey, work.velocity, work.grid, progressive=True, **ways), where)
+        return last
+    image = migrate(work.survey, work.velocity, work.grid, checkpoint=checkpoint, **given)
+    segy = work.path(work.config.output.segy)
+    if where is not None:
+        image.to_zarr(where)
+    if segy is not None:
+        image.to_segy(segy)
     return image
+
+
+def _shown(stages: Iterator[Preview], where: Path) -> Iterator[Image]:
+    """Write each stage of a preview as soon as it is there."""
+    for stage in stages:
+        stage.image.to_zarr(where)
+        yield stage.image
 
 
 @contextlib.contextmanager
@@ -425,14 +405,6 @@ def _threads(n: int | None) -> Iterator[None]:
         yield
     finally:
         set_threads(old)
-
-
-def _write(work: Work, image: Image) -> None:
-    zarr, segy = (work.path(name) for name in (work.config.output.zarr, work.config.output.segy))
-    if zarr is not None:
-        image.to_zarr(zarr)
-    if segy is not None:
-        image.to_segy(segy)
 
 
 def _make_products(work: Work) -> None:
@@ -453,7 +425,7 @@ def _make_products(work: Work) -> None:
         raise InputError(f"{zarr} is written and whole, but not what should follow it: {error}") from error
 
 
-def _remember_rate(work: Work, image: Image) -> None:
+def _remember_rate(work: Work, image: Image | Scan) -> None:
     """Store how fast this was, for the next plan; a machine that cannot store it has no better plan."""
     seconds = image.timing.kernel
     many = work.options["cluster"] is not None or image.job.lanes > 1

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elinvar.errors import InputError, MissingDependency
 
-__all__ = ["BROWSERS", "PageReport", "find_browser", "open_page"]
+__all__ = ["BROWSERS", "PageReport", "browser_session", "find_browser", "open_page"]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
+_kept = threading.local()
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio", "--hide-scrollbars")
 
 # One look at the finished page: what is there, and what did not load.
@@ -110,6 +114,35 @@ def find_browser() -> str:
     raise MissingDependency("testing.open_page: no chromium here; install it with `sudo apt-get install chromium`.")
 
 
+@contextlib.contextmanager
+def browser_session() -> Iterator[Any]:
+    """Yield a running Chromium (playwright's Browser); sessions and :func:`open_page` inside share it.
+
+    Starting a browser takes longer than looking at a page. While it runs, playwright's event loop occupies this thread.
+
+    Raises
+    ------
+    MissingDependency
+        playwright or a browser is missing.
+    """
+    running = getattr(_kept, "browser", None)
+    if running is not None:
+        yield running
+        return
+    path = find_browser()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise MissingDependency("testing.open_page: needs playwright; `pip install 'elinvar[dev]'`.") from error
+    with sync_playwright() as driver:
+        _kept.browser = driver.chromium.launch(executable_path=path, args=list(_FLAGS), headless=True)
+        try:
+            yield _kept.browser
+        finally:
+            browser, _kept.browser = _kept.browser, None
+            browser.close()
+
+
 def _watch(page: Any, errors: list[str], requests: list[str], own: str) -> None:
     """Record console errors and every request that leaves the file."""
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -121,6 +154,16 @@ def _watch(page: Any, errors: list[str], requests: list[str], own: str) -> None:
             requests.append(address)
 
     page.on("request", asked)
+
+
+def _settled(page: Any, timeout: float) -> bool:
+    from playwright.sync_api import Error
+
+    try:
+        page.wait_for_function(_SETTLED, timeout=timeout * 1e3)
+    except Error:
+        return False
+    return True
 
 
 def open_page(
@@ -154,30 +197,22 @@ def open_page(
     file = Path(path).resolve()
     if not file.is_file():
         raise InputError(f"testing.open_page: there is no file {path}; write the page first.")
-    browser_path = find_browser()
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError as error:
-        raise MissingDependency("testing.open_page: needs playwright; `pip install 'elinvar[dev]'`.") from error
     console: list[str] = []
     requests: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browser_path, args=list(_FLAGS), headless=True)
+    with browser_session() as browser:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, offline=True, color_scheme="dark" if dark else "light"
+        )
         try:
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, offline=True, color_scheme="dark" if dark else "light"
-            )
             page = context.new_page()
             _watch(page, console, requests, file.as_uri())
             page.goto(file.as_uri(), wait_until="load", timeout=timeout * 1e3)
-            try:
-                page.wait_for_function(_SETTLED, timeout=timeout * 1e3)
-            except Error:
+            if not _settled(page, timeout):
                 console.append(f"the page did not settle within {timeout:g} s")
             facts: dict[str, Any] = page.evaluate(_LOOK)
             screenshot = page.screenshot(full_page=True)
         finally:
-            browser.close()
+            context.close()
     return PageReport(
         title=facts["title"],
         console_errors=tuple(console),

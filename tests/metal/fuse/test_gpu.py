@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from elinvar.metal.fuse import _arrange, gpu
+from elinvar.metal.fuse import gpu
+from elinvar.metal.fuse.calls import arranged
 from elinvar.metal.fuse.expression import record
 from elinvar.metal.fuse.gradient import gradient
 
@@ -23,7 +24,7 @@ def _mathematics(x, mask):
 
 
 def _run(program, args):
-    views, outputs, layout = _arrange(program, args, "test", None)
+    views, outputs, layout, _ = arranged(program, args, "test")
     gpu.prepare(program, views, outputs, layout)(args, outputs, [])
     if program.per_row and not program.keepdim:
         return [o.squeeze(program.axis) for o in outputs]

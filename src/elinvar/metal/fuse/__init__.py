@@ -10,26 +10,31 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 
 from elinvar.errors import InputError
-from elinvar.metal.fuse import cpu, gpu
+from elinvar.metal.fuse import calls, cpu, derivative, gpu
+from elinvar.metal.fuse.calls import Case, form_of
 from elinvar.metal.fuse.expression import NotFusable, Program, record
-from elinvar.metal.fuse.gradient import gradient
-from elinvar.metal.fuse.layout import STORAGE, arrange
+from elinvar.metal.fuse.layout import STORAGE
 
 __all__ = ["Fused", "fuse"]
 
 _log = logging.getLogger("elinvar.fuse")
 _MOST_CASES = 256
-_broadcast_shapes: Callable[..., tuple[int, ...]] = torch.broadcast_shapes
+_is_compiling = torch.compiler.is_compiling
+_grad_enabled = torch.is_grad_enabled
 
 
-def fuse(function: Callable[..., Any]) -> Fused:
+@overload
+def fuse(function: Callable[..., Any], *, like: int | None = None) -> Fused: ...
+@overload
+def fuse(function: None = None, *, like: int | None = None) -> Callable[[Callable[..., Any]], Fused]: ...
+def fuse(function: Callable[..., Any] | None = None, *, like: int | None = None) -> Any:
     """Return ``function`` as one kernel per device; a decorator.
 
     Parameters
@@ -38,6 +43,9 @@ def fuse(function: Callable[..., Any]) -> Fused:
         Takes tensors and Python numbers positionally, returns one tensor or a tuple of tensors computed from them by
         arithmetic, comparisons, ``torch.where``, the usual math functions and activations, and ``sum``, ``mean``,
         ``amax``, ``amin`` or ``softmax`` along one axis. Numbers stay arguments: new values need no new compile.
+    like
+        Store results in the dtype of this tensor argument (its position among the tensors) instead of the promoted
+        dtype of all: float16 data with float32 parameters stay float16.
 
     Examples
     --------
@@ -48,7 +56,9 @@ def fuse(function: Callable[..., Any]) -> Fused:
     >>> affine_relu(torch.tensor([1.0, -2.0]), torch.tensor(2.0), torch.tensor(1.0))
     tensor([3., 0.])
     """
-    return Fused(function)
+    if function is None:
+        return functools.partial(Fused, like=like)
+    return Fused(function, like=like)
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,30 @@ class _Recorded:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A prepared call and where tensors and numbers stand among its arguments."""
+
+    case: Case
+    single: bool
+    tensors: tuple[int, ...]
+    scalars: tuple[int, ...]
+
+
 class Fused:
     """A fused function; call it like the function it was made from."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, like: int | None = None) -> None:
         if not callable(function):
             raise InputError(f"fuse: {function!r} is a {type(function).__name__}; decorate a function of tensors")
         functools.update_wrapper(self, function)
         self.function = function
+        self.like = like
+        self.name = f"fuse({getattr(function, '__name__', 'function')})"
         self._recorded: dict[tuple[str, ...], _Recorded] = {}
+        self._ready: dict[Any, _Ready] = {}
         self._reasons: dict[str, None] = {}
+        self._handle = derivative.enrol(self)
 
     def __call__(self, *args: Any, out: torch.Tensor | None = None) -> Any:
         """Run the function.
@@ -76,53 +100,107 @@ class Fused:
         *args
             Tensors (float32, float64, float16, bfloat16 or bool; any strides; broadcast like numpy's) and numbers.
         out : Tensor, optional
-            Receives the result when the function returns one tensor; refused together with a gradient.
+            Receives the result when the function returns one tensor, rounded to its dtype; refused together with a
+            gradient.
 
         Raises
         ------
         InputError
             Shapes do not broadcast, devices differ, or ``out`` does not fit.
         """
+        if _is_compiling():
+            return self._traced(args, out)
+        key = [form_of(a) if isinstance(a, torch.Tensor) else type(a) for a in args]
+        if out is not None:
+            key.append(form_of(out))
+        ready = self._ready.get((out is None, *key))
+        if ready is None:
+            return self._first(args, out, (out is None, *key))
+        tensors = [args[k] for k in ready.tensors]
+        if _grad_enabled():
+            for t in tensors:
+                if t.requires_grad:
+                    return self._first(args, out, (out is None, *key))
+        outputs = ready.case(tensors, [float(args[k]) for k in ready.scalars], out, self.name)
+        if out is not None:
+            return out
+        return outputs[0] if ready.single else tuple(outputs)
+
+    def _first(self, args: tuple[Any, ...], out: torch.Tensor | None, key: Any) -> Any:
+        """A call of a form not met before, or with gradients."""
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
-        needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        needs_grad = _grad_enabled() and any(t.requires_grad for t in tensors)
         if out is not None and needs_grad:
             raise InputError(
-                f"{self._name}: out= was given while an input requires grad; drop out= or use torch.no_grad()"
+                f"{self.name}: out= was given while an input requires grad; drop out= or use torch.no_grad()"
             )
         if program is None:
             self._fall_back(reason or "")
             result = self.function(*args)
-            return result if out is None else out.copy_(result)
+            return result if out is None else calls.store_in(out, result, self.name)
         scalars = [float(a) for a in args if not isinstance(a, torch.Tensor)]
+        dtype = self.stored_as(tensors)
         if needs_grad:
-            _gradient(program)  # before anything runs: every operation has to have a derivative
-            results = _apply(program, scalars, self._name, *tensors)
+            wanted = tuple(t.requires_grad for t in tensors)
+            derivative.gradient_of(program, wanted)  # before anything runs: every operation has to have a derivative
+            results: Sequence[torch.Tensor] = derivative.apply(program, scalars, self.name, dtype, *tensors)
         else:
-            results = _run(program, tensors, scalars, self._name, out)
-        return results[0] if program.single else results
+            case = calls.prepared(program, tensors, self.name, out, None if out is not None else dtype)
+            results = case(tensors, scalars, out, self.name)
+            where = [isinstance(a, torch.Tensor) for a in args]
+            if len(self._ready) >= _MOST_CASES:  # shapes that never come back must not pile up
+                self._ready.clear()
+            self._ready[key] = _Ready(
+                case,
+                program.single,
+                tuple(k for k, is_tensor in enumerate(where) if is_tensor),
+                tuple(k for k, is_tensor in enumerate(where) if not is_tensor),
+            )
+            if out is not None:
+                return out
+        return results[0] if program.single else tuple(results)
 
-    @property
-    def _name(self) -> str:
-        return f"fuse({getattr(self.function, '__name__', 'function')})"
+    def _traced(self, args: tuple[Any, ...], out: torch.Tensor | None) -> Any:
+        """The call inside ``torch.compile``: one custom operation, with its gradient as another."""
+        kinds = "".join("t" if isinstance(a, torch.Tensor) else "s" for a in args)
+        handle = self._handle + ""  # dynamo hands over a constant only once something was done with it
+        if not derivative.traceable(handle, kinds):
+            result = self.function(*args)
+            return result if out is None else out.copy_(result)
+        results = derivative.traced(handle, kinds, args)
+        if out is not None:
+            return out.copy_(results[0])
+        return results[0] if derivative.single(handle, kinds) else tuple(results)
+
+    def stored_as(self, tensors: Sequence[torch.Tensor]) -> torch.dtype | None:
+        """Dtype results are stored in, None for the promoted one."""
+        return None if self.like is None else tensors[self.like].dtype
+
+    def recorded(self, kinds: tuple[str, ...]) -> _Recorded:
+        """Record the function for one kind of arguments, once."""
+        found = self._recorded.get(kinds)
+        if found is None:
+            try:
+                found = _Recorded(record(self.function, kinds), None)
+            except NotFusable as reason:
+                found = _Recorded(None, str(reason))
+            self._recorded[kinds] = found
+        return found
 
     def _plan(self, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> tuple[Program | None, str | None]:
         kinds = tuple("tensor" if isinstance(a, torch.Tensor) else "scalar" for a in args)
         for k, a in enumerate(args):
             if kinds[k] == "scalar" and not isinstance(a, (bool, int, float)):
-                raise InputError(f"{self._name}: argument {k} is a {type(a).__name__}; give tensors and numbers")
+                raise InputError(f"{self.name}: argument {k} is a {type(a).__name__}; give tensors and numbers")
         if not tensors:
-            raise InputError(f"{self._name}: no argument is a tensor; give at least one")
-        recorded = self._recorded.get(kinds)
-        if recorded is None:
-            recorded = self._recorded[kinds] = self._record(kinds)
+            raise InputError(f"{self.name}: no argument is a tensor; give at least one")
+        recorded = self.recorded(kinds)
         if recorded.program is None:
             return None, recorded.reason
         for t in tensors:
             if t.device != tensors[0].device:
-                raise InputError(
-                    f"{self._name}: tensors on {tensors[0].device} and {t.device}; move them to one device"
-                )
+                raise InputError(f"{self.name}: tensors on {tensors[0].device} and {t.device}; move them to one device")
             if t.dtype not in STORAGE:
                 return None, f"an input of dtype {t.dtype}"
             if t.device.type not in ("cpu", "cuda", "mps"):
@@ -131,204 +209,62 @@ class Fused:
                 return None, "float64 on a GPU, which Metal does not have"
         return recorded.program, None
 
-    def _record(self, kinds: tuple[str, ...]) -> _Recorded:
-        try:
-            return _Recorded(record(self.function, kinds), None)
-        except NotFusable as reason:
-            return _Recorded(None, str(reason))
-
     def _fall_back(self, reason: str) -> None:
         if reason not in self._reasons:
             self._reasons[reason] = None
-            _log.warning("%s runs as plain torch because it uses %s", self._name, reason)
+            _log.warning("%s runs as plain torch because it uses %s", self.name, reason)
 
     def explain(self, *args: Any) -> str:
         """Say in one line how a call with these arguments runs, and why."""
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
         if program is None:
-            return f"{self._name}: plain torch, because it uses {reason}"
+            return f"{self.name}: plain torch, because it uses {reason}"
         backend = "numba" if tensors[0].device.type == "cpu" else "Metal"
-        shape = _shape(program, tensors, self._name)
+        shape = calls.broadcast(program, tensors, self.name)
         arrays = f"{len(tensors)} input(s), {len(program.outputs)} output(s)"
-        return f"{self._name}: one {backend} kernel over {shape}, {arrays}"
+        return f"{self.name}: one {backend} kernel over {shape}, {arrays}"
 
-    def source(self, *args: Any) -> str:
-        """Return the text of the kernel a call with these arguments runs."""
+    def source(self, *args: Any, backend: str | None = None) -> str:
+        """Return the text of the kernel a call with these arguments runs.
+
+        ``backend`` "numba" or "metal" asks for that text wherever the arguments are.
+        """
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
         if program is None:
-            raise InputError(f"{self._name}: there is no kernel, because the function uses {reason}")
+            raise InputError(f"{self.name}: there is no kernel, because the function uses {reason}")
         with torch.no_grad():
-            views, outputs, layout = _arrange(program, tensors, self._name, None)
-        module = cpu if tensors[0].device.type == "cpu" else gpu
+            views, outputs, layout, _ = calls.arranged(program, tensors, self.name, None, self.stored_as(tensors))
+        on_cpu = tensors[0].device.type == "cpu" if backend is None else backend == "numba"
+        module = cpu if on_cpu else gpu
         written: str = module.text(program, views, outputs, layout)
         return written
 
-
-def _shape(program: Program, tensors: list[torch.Tensor], name: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(_broadcast_shapes(*(t.shape for t in tensors)))
-    except RuntimeError:
-        shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
-        raise InputError(f"{name}: shapes {shapes} do not broadcast together") from None
-    if program.axis is not None and not -len(shape) <= program.axis < len(shape):
-        raise InputError(f"{name}: reduces along axis {program.axis}, but the inputs broadcast to shape {shape}")
-    return shape
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What every call with arguments of the same shapes, strides, types and device has in common."""
-
-    outputs: tuple[tuple[int, ...], torch.dtype, torch.device]
-    launch: Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]
-
-
-@functools.lru_cache(maxsize=4096)
-def _cases(program: Program) -> dict[Any, _Case]:
-    """Prepared calls of one program by the form of their arguments; bounded where it is filled."""
-    del program  # the key alone
-    return {}
-
-
-def _form_of(x: torch.Tensor, device: torch.device) -> tuple[Any, ...]:
-    # Vector loads need 16-byte alignment, on which the GPU's text depends.
-    aligned = 0 if device.type == "cpu" else x.data_ptr() % 32
-    return x.shape, x.stride(), x.dtype, x.device, aligned
-
-
-def _arrange(program: Program, tensors: list[torch.Tensor], name: str, out: torch.Tensor | None) -> Any:
-    """Views of the inputs and fresh outputs with the reduction axis last, and how they lie in memory."""
-    shape = _shape(program, tensors, name)
-    dtype = _result_type(tensors)
-    axis = None if program.axis is None else program.axis % len(shape)
-    result = tuple(1 if program.per_row and d == axis else n for d, n in enumerate(shape))
-    if out is None:
-        outputs = [torch.empty(result, dtype=dtype, device=tensors[0].device) for _ in program.outputs]
-    else:
-        outputs = [_fitting(out, result, dtype, tensors, program, axis, name)]
-    views = [t.expand(shape) for t in tensors]
-    full = [o.expand(shape) for o in outputs]
-    if axis is not None:
-        views, full = ([v.movedim(axis, -1) for v in group] for group in (views, full))
-        shape = tuple(views[0].shape)
-    return views, outputs, arrange([*views, *full], shape, keep_last=axis is not None)
-
-
-def _result_type(tensors: list[torch.Tensor]) -> torch.dtype:
-    """Promote as torch does: tensors without dimensions count only when there are no others."""
-    floating = [t for t in tensors if t.dtype != torch.bool]
-    deciding = [t.dtype for t in floating if t.dim()] or [t.dtype for t in floating] or [torch.get_default_dtype()]
-    return functools.reduce(torch.promote_types, deciding)
-
-
-def _fitting(
-    out: torch.Tensor,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    tensors: list[torch.Tensor],
-    program: Program,
-    axis: int | None,
-    name: str,
-) -> torch.Tensor:
-    """Check ``out`` and return it with the reduced axis kept."""
-    if not program.single:
-        raise InputError(f"{name}: out= fits functions returning one tensor; this one returns {len(program.outputs)}")
-    kept = out if program.keepdim or not program.per_row or axis is None else out.unsqueeze(axis)
-    if tuple(kept.shape) != shape or out.dtype != dtype or out.device != tensors[0].device:
-        raise InputError(
-            f"{name}: out is {out.dtype} of shape {tuple(out.shape)} on {out.device}; "
-            f"give {dtype} of shape {shape} on {tensors[0].device}"
-        )
-    _refuse_overlap(out, tensors, name)
-    return kept
-
-
-def _refuse_overlap(out: torch.Tensor, tensors: list[torch.Tensor], name: str) -> None:
-    for t in tensors:
-        same = t.data_ptr() == out.data_ptr() and t.stride() == out.stride() and t.shape == out.shape
-        if not same and _overlap(t, out):
-            raise InputError(f"{name}: out overlaps an input without being exactly it; give separate memory")
-
-
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether the memory between the first and the last element of two tensors of one device has bytes in common."""
-    start, other = a.data_ptr(), b.data_ptr()
-    if start <= other:
-        return bool(a.numel() and b.numel()) and start + _reach(a) > other
-    return bool(a.numel() and b.numel()) and other + _reach(b) > start
-
-
-def _reach(x: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to behind its last."""
-    if x.is_contiguous():
-        return x.numel() * x.element_size()
-    return (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))) * x.element_size()
-
-
-def _run(
-    program: Program, tensors: list[torch.Tensor], scalars: list[float], name: str, out: torch.Tensor | None = None
-) -> tuple[torch.Tensor, ...]:
-    device = tensors[0].device
-    key = (*(_form_of(t, device) for t in tensors), None if out is None else _form_of(out, device))
-    cases = _cases(program)
-    case = cases.get(key)
-    if case is None:
-        views, outputs, layout = _arrange(program, tensors, name, out)
-        module = cpu if device.type == "cpu" else gpu
-        launch = module.prepare(program, views, outputs, layout)
-        if len(cases) >= _MOST_CASES:  # shapes that never come back must not pile up
-            cases.clear()
-        cases[key] = _Case((tuple(outputs[0].shape), outputs[0].dtype, device), launch)
-    else:
-        shape, dtype, device = case.outputs
-        launch = case.launch
-        if out is None:
-            outputs = [torch.empty(shape, dtype=dtype, device=device) for _ in program.outputs]
-        else:
-            _refuse_overlap(out, tensors, name)
-            outputs = [out]
-    if outputs[0].numel():
-        launch(tensors, outputs, scalars)
-    if out is not None:
-        return (out,)
-    if program.per_row and not program.keepdim and program.axis is not None:
-        outputs = [o.squeeze(program.axis) for o in outputs]
-    return tuple(outputs)
-
-
-class _Apply(torch.autograd.Function):
-    """The program forward, its gradient program backward; the latter is differentiable in the same way."""
-
-    @staticmethod
-    def forward(ctx: Any, program: Program, scalars: list[float], name: str, *tensors: torch.Tensor) -> Any:
-        ctx.save_for_backward(*tensors)
-        ctx.program, ctx.scalars, ctx.name = program, scalars, name
-        return _run(program, list(tensors), scalars, name)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        program: Program = ctx.program
-        tensors = ctx.saved_tensors
+    def metal(self, *args: Any) -> Any:
+        """Run the Metal kernel wherever the arguments are: on CPU tensors that is the emulator, for verification."""
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        program, reason = self._plan(args, tensors)
+        if program is None:
+            raise InputError(f"{self.name}: there is no kernel, because the function uses {reason}")
+        with torch.no_grad():
+            views, outputs, layout, _ = calls.arranged(program, tensors, self.name, None, self.stored_as(tensors))
+        scalars = [float(a) for a in args if not isinstance(a, torch.Tensor)]
+        if outputs[0].numel():
+            gpu.prepare(program, views, outputs, layout)(tensors, outputs, scalars)
         if program.per_row and not program.keepdim and program.axis is not None:
-            grads = tuple(g.unsqueeze(program.axis) for g in grads)
-        backward = _gradient(program)
-        inputs = [*tensors, *grads]
-        needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-        if needs_grad:
-            full = _apply(backward, ctx.scalars, ctx.name, *inputs)
-        else:
-            full = _run(backward, inputs, ctx.scalars, ctx.name)
-        results = [
-            g.sum_to_size(t.shape).to(t.dtype) if t.requires_grad else None for g, t in zip(full, tensors, strict=True)
-        ]
-        return (None, None, None, *results)
+            outputs = [o.squeeze(program.axis) for o in outputs]
+        return outputs[0] if program.single else tuple(outputs)
 
+    def flat(self, dtype: torch.dtype) -> Callable[..., None]:
+        """Return the bare CPU kernel for contiguous tensors of one shape and dtype.
 
-_apply: Callable[..., tuple[torch.Tensor, ...]] = _Apply.apply
+        It is called ``kernel(start, stop, count, *addresses, *numbers)`` with the addresses of inputs and outputs, and
+        checks nothing: for callers that have checked.
+        """
+        import inspect
 
-
-@functools.lru_cache(maxsize=256)
-def _gradient(program: Program) -> Program:
-    return gradient(program)
+        program = self.recorded(("tensor",) * len(inspect.signature(self.function).parameters)).program
+        if program is None or program.axis is not None:
+            raise InputError(f"{self.name}: flat() fits element-wise functions of tensors alone")
+        return cpu.flat(program, dtype)

@@ -6,21 +6,22 @@ import hashlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from elinvar.metal.fuse.emit import Emitter, per_row_nodes, reduction_levels
 from elinvar.metal.fuse.expression import Node, Program
-from elinvar.metal.fuse.layout import STORAGE, Layout
+from elinvar.metal.fuse.layout import STORAGE, Layout, reach
 from elinvar.runtime.files import atomic_write, cache_dir
 from elinvar.runtime.parallel import parallel_for
 
-__all__ = ["prepare", "text"]
+__all__ = ["flat", "prepare", "text"]
 
 _SHARED = {
     "add": "{0} + {1}",
@@ -93,13 +94,16 @@ class _Form:
     result: str
     wide: bool
     steps: tuple[int, ...]
+    flat: bool
 
 
 def _form(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> _Form:
     stored = tuple(STORAGE[x.dtype] for x in inputs)
     result = STORAGE[outputs[0].dtype]
     wide = result == "f64" or "f64" in stored
-    return _Form(program, stored, result, wide, tuple(min(s, 2) for s in layout.steps))
+    steps = tuple(min(s, 2) for s in layout.steps)
+    flat = program.axis is None and layout.rows == 1 and 2 not in steps
+    return _Form(program, stored, result, wide, steps, flat)
 
 
 def text(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> str:
@@ -140,9 +144,11 @@ class _Writer:
         program = self.form.program
         arrays = [f"i{k}" for k in range(program.inputs)] + [f"o{k}" for k in range(self.outputs)]
         scalars = [f"s{k}" for k in range(program.scalars)]
+        kinds = [*self.form.stored, *[self.form.result] * self.outputs]
+        if self.form.flat:
+            return self._flat(arrays, scalars, kinds)
         arguments = ["r0", "r1", "c0", "c1", "columns", "sizes", "strides", "steps", "reaches", *arrays, *scalars]
         body = self._offsets(len(arrays))
-        kinds = [*self.form.stored, *[self.form.result] * self.outputs]
         views = [
             f"    m{name} = carray({_POINTER[kind]}({name}), (reaches[{k}],))"
             for k, (name, kind) in enumerate(zip(arrays, kinds, strict=True))
@@ -165,6 +171,24 @@ class _Writer:
             "    for r in range(r0, r1):",
         ]
         return "\n".join(["", "", *head, *_indented(_indented(body)), ""])
+
+    def _flat(self, arrays: list[str], scalars: list[str], kinds: list[str]) -> str:
+        """One loop over contiguous arrays: nothing to look up, so that a call costs next to nothing."""
+        inputs = self.form.program.inputs
+        rows = []
+        for k, (name, kind, step) in enumerate(zip(arrays, kinds, self.form.steps, strict=True)):
+            row = f"a{k}" if k < inputs else f"w{k - inputs}"
+            memory = f"carray({_POINTER[kind]}({name}), ({'columns' if step else '1'},))"
+            rows.append(f"    {row} = {memory}{'[c0:c1]' if step else '[0]' if k < inputs else ''}")
+        names: dict[Node, str] = {}
+        loop = self.emitter.block(self.form.program.outputs, names)
+        head = [
+            '@njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, cache=True)',
+            f"def kernel({', '.join(['c0', 'c1', 'columns', *arrays, *scalars])}):",
+            *rows,
+            "    for c in range(c1 - c0):",
+        ]
+        return "\n".join(["", "", *head, *_indented(_indented([*loop, *self._store(names)])), ""])
 
     def _offsets(self, arrays: int) -> list[str]:
         """Where every array's row starts; slices from 0 let numba drop its negative-index test inside the loop."""
@@ -236,33 +260,53 @@ def _kernel(form: _Form) -> Callable[..., None]:
     return kernel
 
 
-def _reach(x: torch.Tensor) -> int:
-    """Elements from the first to the last a view can reach."""
-    return 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+@cache
+def flat(program: Program, dtype: torch.dtype) -> Callable[..., None]:
+    """Return ``kernel(start, stop, count, *addresses, *numbers)`` for contiguous arrays of one length and dtype."""
+    inputs, outputs = program.inputs, len(program.outputs)
+    kind = STORAGE[dtype]
+    return _kernel(_Form(program, (kind,) * inputs, kind, kind == "f64", (1,) * (inputs + outputs), flat=True))
 
 
 def prepare(
     program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout
-) -> Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]:
+) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[float]], None]:
     """Return the call for CPU tensors laid out like these; it takes tensors over the same kind of memory."""
     form = _form(program, inputs, outputs, layout)
     kernel = _kernel(form)
-    reaches = np.array([_reach(x) for x in (*inputs, *outputs)], dtype=np.int64)
+    number = float if form.wide else np.float32
+    if form.flat:
+        return _flat_launch(kernel, layout.columns, number)
+    reaches = np.array([reach(x) for x in (*inputs, *outputs)], dtype=np.int64)
     sizes = np.array(layout.sizes, dtype=np.int64)
     strides = np.array(layout.strides, dtype=np.int64).reshape(len(reaches), len(layout.sizes))
     steps = np.array(layout.steps, dtype=np.int64)
     rows, columns = layout.rows, layout.columns
-    number = float if form.wide else np.float32
     fixed = (columns, sizes, strides, steps, reaches)
     chunk = max(1, _SERIAL * 4 // max(1, columns))
 
-    def launch(inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float]) -> None:
-        rest = (*fixed, *(x.data_ptr() for x in inputs), *(x.data_ptr() for x in outputs), *map(number, scalars))
+    def launch(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], scalars: Sequence[float]) -> None:
+        rest = (*fixed, *[x.data_ptr() for x in inputs], *[x.data_ptr() for x in outputs], *map(number, scalars))
         if rows * columns <= _SERIAL:
             kernel(0, rows, 0, columns, *rest)
         elif rows == 1 and program.axis is None:
             parallel_for(columns, lambda c0, c1: kernel(0, 1, c0, c1, *rest), chunk=_SERIAL * 4)
         else:
             parallel_for(rows, lambda r0, r1: kernel(r0, r1, 0, columns, *rest), chunk=chunk)
+
+    return launch
+
+
+def _flat_launch(
+    kernel: Callable[..., None], columns: int, number: Any
+) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[float]], None]:
+    def launch(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], scalars: Sequence[float]) -> None:
+        addresses = [x.data_ptr() for x in inputs]
+        addresses += [x.data_ptr() for x in outputs]
+        rest = (columns, *addresses, *map(number, scalars)) if scalars else (columns, *addresses)
+        if columns <= _SERIAL:
+            kernel(0, columns, *rest)
+        else:
+            parallel_for(columns, lambda c0, c1: kernel(c0, c1, *rest), chunk=_SERIAL * 4)
 
     return launch

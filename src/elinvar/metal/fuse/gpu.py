@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -369,7 +369,7 @@ def _library(form: _Form, device: str) -> Any:
 
 def prepare(
     program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout
-) -> Callable[[list[torch.Tensor], list[torch.Tensor], list[float]], None]:
+) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[float]], None]:
     """Return the call for GPU tensors laid out like these (or, for verification, CPU tensors in the emulator)."""
     form = _form(program, inputs, outputs, layout)
     kernel = _library(form, str(outputs[0].device)).fused
@@ -381,7 +381,7 @@ def prepare(
     threads, group = (total, None) if program.axis is None else (layout.rows * _GROUP, _GROUP)
     fixed = (layout.columns, total, *geometry)
 
-    def launch(inputs: list[torch.Tensor], outputs: list[torch.Tensor], scalars: list[float]) -> None:
+    def launch(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], scalars: Sequence[float]) -> None:
         arrays = [_memory(x) for x in (*inputs, *outputs)]
         kernel(*arrays, *fixed, *scalars, threads=threads, group_size=group)
 

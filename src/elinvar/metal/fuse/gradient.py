@@ -92,8 +92,8 @@ def _reduction(node: Node, g: Node) -> Node:
     return op("div", op("mul", g, hit), make("sum", (hit,)))
 
 
-def gradient(program: Program) -> Program:
-    """Return the program computing the gradient of every tensor input.
+def gradient(program: Program, wanted: tuple[bool, ...] | None = None) -> Program:
+    """Return the program computing the gradient of every tensor input, or of the wanted ones.
 
     Its inputs are those of ``program`` followed by one incoming gradient per output, broadcast to the outputs' shape;
     its outputs are the inputs' gradients at the full broadcast shape (the caller sums over broadcast dimensions).
@@ -124,7 +124,9 @@ def gradient(program: Program) -> Program:
             # A value per row that was used along the row collects what every element sends back.
             spread = value is not None and is_row(argument) and not is_row(node)
             accumulate(argument, make("sum", (value,)) if spread and value is not None else value)
-    outputs = tuple(cotangents.get(make("input", (), k), const(0.0)) for k in range(program.inputs))
+    outputs = tuple(
+        cotangents.get(make("input", (), k), const(0.0)) for k in range(program.inputs) if wanted is None or wanted[k]
+    )
     return Program(
         outputs,
         program.inputs + len(program.outputs),

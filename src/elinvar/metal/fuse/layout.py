@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["STORAGE", "Layout", "arrange"]
+__all__ = ["STORAGE", "Layout", "arrange", "reach"]
 
 STORAGE = {
     torch.float32: "f32",
@@ -15,6 +15,13 @@ STORAGE = {
     torch.bfloat16: "bf16",
     torch.bool: "bool",
 }
+
+
+def reach(x: torch.Tensor) -> int:
+    """Elements from a tensor's first to behind its last in memory; 0 for an empty one."""
+    if x.is_contiguous():
+        return x.numel()
+    return 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elinvar.seismic.kernels import migrate
+from elinvar.seismic.kernels import demigrate, migrate
 
-__all__ = ["migrate"]
+__all__ = ["demigrate", "migrate"]

@@ -122,7 +122,7 @@ def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
 class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
-    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int, wide: bool) -> None:
+    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int = 2, wide: bool) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
         self.work, self.traces, self.samples, self.table, self.bending = pointers

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numba.core.types import UniTuple, void
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
@@ -221,6 +222,46 @@ def _arrays(t: Tables) -> _Row:
     return _Row(*(x.contiguous().numpy() for x in (samples, knots, furthest, fastest)))
 
 
+def _inputs(
+    n_samples: int,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    interpolation: str = "linear",
+    **options: Any,
+) -> tuple[_Row, _Job, NDArray[np.float32]]:
+    """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
+    whole: dict[str, Any] = {"block": BLOCK, "nodes": (0, BLOCK // 2, BLOCK), "tail": 2 * BLOCK, "origin": 0}
+    tables = prepare(vrms, **options, **whole, medium=medium)
+    dt, dt_out = options["dt"], options["dt_out"]
+    last, taps = n_samples - 1, TAPS[interpolation]
+    latest = max(last + tables.shift, 0.0) + 0.1
+    polynomial = None
+    if medium is not None:
+        offset = float((source - receiver).norm(dim=1).max())
+        polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
+    job = _Job(
+        ratio=f4(dt_out / dt),
+        rim=f4(tables.rim),
+        last=f4(last),
+        latest=f4(stretched(latest, tables.kappa)),
+        weighted=options["amplitude"] == "true",
+        wide=dt_out > 1.5 * dt,
+        stride=n_samples + (taps - 1 if taps > 2 else 0),
+        physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
+        kappa=f4(tables.kappa),
+        bending=np.zeros(1, f4) if polynomial is None else polynomial,
+        taps=(0,) * taps,
+        first=KNOT_ROWS if physics == "curved" else 0,
+    )
+    # Each group of 64 is read whole: repeat the last trace for those that are not there.
+    ends = torch.cat([source.T, receiver.T]).contiguous()
+    return _arrays(tables), job, torch.cat([ends, ends[:, -1:].expand(4, DEPTH)], 1).numpy()
+
+
 def migrate(
     image: torch.Tensor,
     fold: torch.Tensor | None,
@@ -243,42 +284,12 @@ def migrate(
     interpolation: str = "linear",
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
-    axes = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
-    options: dict[str, Any] = {
-        "amplitude": amplitude,
-        "aperture": aperture,
-        "area": area,
-        **axes,
-        "medium": medium,
-        "eta": eta,
-    }
-    tables = prepare(vrms, **options, block=BLOCK, nodes=(0, BLOCK // 2, BLOCK), tail=2 * BLOCK, origin=0)
-    last, taps = traces.shape[1] - 1, TAPS[interpolation]
-    data = padded(traces, taps)
-    latest = max(last + tables.shift, 0.0) + 0.1
-    polynomial = None
-    if medium is not None:
-        offset = float((source - receiver).norm(dim=1).max())
-        polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
-    job = _Job(
-        ratio=f4(dt_out / dt),
-        rim=f4(tables.rim),
-        last=f4(last),
-        latest=f4(stretched(latest, tables.kappa)),
-        weighted=amplitude == "true",
-        wide=dt_out > 1.5 * dt,
-        stride=data.shape[1],
-        physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
-        kappa=f4(tables.kappa),
-        bending=np.zeros(1, f4) if polynomial is None else polynomial,
-        taps=(0,) * taps,
-        first=KNOT_ROWS if physics == "curved" else 0,
-    )
-    rows = _arrays(tables)
+    axes: dict[str, Any] = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, "eta": eta}
+    rays: dict[str, Any] = {"physics": physics, "medium": medium, "interpolation": interpolation}
+    rows, job, ends = _inputs(traces.shape[1], source, receiver, vrms, **axes, **options, **rays)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
-    # Each group of 64 is read whole: repeat the last trace for those that are not there.
-    ends = torch.cat([source.T, receiver.T]).contiguous()
-    ends = torch.cat([ends, ends[:, -1:].expand(4, DEPTH)], 1)
-    arrays = (image.numpy(), count, data.numpy(), ends.numpy(), pillars.numpy(), rows, job)
+    data = padded(traces, TAPS[interpolation])
+    arrays = (image.numpy(), count, data.numpy(), ends, pillars.numpy(), rows, job)
     # Every chunk brings each trace into its cache once: enough pillars to make that cheap.
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, first, end), chunk=max(8, -(-len(pillars) // 128)))

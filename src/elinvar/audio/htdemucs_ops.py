@@ -1,0 +1,143 @@
+"""The operations HTDemucs is made of, each in the form that is fastest where its tensors are.
+
+On the CPU, inference goes to oneDNN's convolutions directly: torch sends small batches, 1x1 kernels and single threads
+to MKL instead, which on AMD processors uses half the machine (measured in benchmarks/audio_htdemucs.py). Products with
+a weight matrix, and attention's two, are 1x1 convolutions of channels-last memory, which costs no copy. Training, other
+devices and builds without oneDNN take torch's usual functions; the results agree to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from elinvar.runtime.kernels import Kernel, kernel
+
+__all__ = ["add_gated", "as_compute", "attend", "convolve", "glu", "norm_gelu", "project"]
+
+_SCORES = 3_600_000  # bytes of one block of attention scores: the caches hold it
+
+
+def as_compute(parameter: Tensor, like: Tensor) -> Tensor:
+    """Return a parameter in the number format of the activations; nothing is kept of the copy, if there is one."""
+    return parameter if parameter.dtype == like.dtype else parameter.to(like.dtype)
+
+
+@functools.cache
+def _onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def _direct(x: Tensor) -> bool:
+    """Whether oneDNN may be called directly: inference on the CPU in a format it knows."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and _onednn()
+    )
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    transposed: bool = False,
+) -> Tensor:
+    """Convolve ``[batch, frequency, time, in]`` over frequency and time into ``[batch, frequency, time, out]``.
+
+    ``weight`` is ``[out, in, kf, kt]`` or ``[out, in, kt]`` (``[in, out, ...]`` when transposed).
+    """
+    w, b = as_compute(weight, x), as_compute(bias, x)
+    if w.dim() == 3:
+        w = w.unsqueeze(2)
+    nchw = x.permute(0, 3, 1, 2)
+    if transposed:
+        y = functional.conv_transpose2d(nchw, w, b, stride)
+    elif _direct(x):
+        y = torch.mkldnn_convolution(nchw, w, b, padding, stride, dilation, 1)
+    else:
+        y = functional.conv2d(nchw, w, b, stride, padding, dilation)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+def _rows_times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ weight.T + bias`` of ``[n, k]`` and ``[m, k]`` as a 1x1 convolution."""
+    n, k = x.shape
+    y = torch.mkldnn_convolution(
+        x.view(1, n, 1, k).permute(0, 3, 1, 2), weight.view(-1, k, 1, 1), bias, (0, 0), (1, 1), (1, 1), 1
+    )
+    return y.permute(0, 2, 3, 1).reshape(n, -1)
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a linear layer, or a convolution of size 1, to the last axis."""
+    w, b = as_compute(weight, x), as_compute(bias, x)
+    w = w.reshape(w.shape[0], -1)
+    if _direct(x):
+        return _rows_times(x.reshape(-1, x.shape[-1]), w, b).reshape(*x.shape[:-1], -1)
+    return functional.linear(x, w, b)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Return softmax(q k' / sqrt(d)) v of ``[batch, tokens, channels]``, head by head."""
+    batch, n, channels = q.shape
+    if not _direct(q):
+        q, k, v = (x.reshape(batch, x.shape[1], heads, -1).transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, n, channels)
+    d = channels // heads
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    q = q * d**-0.5
+    step = max(64, _SCORES // (k.shape[1] * q.element_size()) // 16 * 16)
+    for b in range(batch):
+        for h in range(0, channels, d):
+            keys, values = k[b, :, h : h + d].contiguous(), v[b, :, h : h + d].t().contiguous()
+            for first in range(0, n, step):
+                scores = _rows_times(q[b, first : first + step, h : h + d].contiguous(), keys)
+                out[b, first : first + step, h : h + d] = _rows_times(torch.softmax(scores, -1), values)
+    return out
+
+
+@functools.cache
+def _gate(kind: str) -> Kernel:
+    return kernel("audio.gate", kind)
+
+
+def _gate_for(y: Tensor) -> Kernel | None:
+    if torch.is_grad_enabled() or y.device.type != "cpu":
+        return None
+    return _gate("cpu")
+
+
+def glu(y: Tensor) -> Tensor:
+    """Return ``a * sigmoid(g)`` of the two halves of the last axis."""
+    run = _gate_for(y)
+    return functional.glu(y, dim=-1) if run is None else cast("Tensor", run(y))
+
+
+def add_gated(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, scale: Tensor) -> Tensor:
+    """Return ``x + scale * glu(norm(y))``, the norm over time and channels; ``x`` is overwritten without autograd."""
+    run = _gate_for(y)
+    if run is not None:
+        return cast("Tensor", run(y, x, weight=weight, bias=bias, scale=scale, eps=eps))
+    return torch.addcmul(x, functional.glu(_norm(y, weight, bias, eps), dim=-1), scale.to(x.dtype))
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise each ``x[b, f]`` over time and channels, statistics in float32, the result in x's dtype."""
+    rows = x.float().reshape(*x.shape[:-2], -1)
+    y = functional.layer_norm(rows, rows.shape[-1:], eps=eps).reshape(x.shape)
+    return torch.addcmul(bias.float(), y, weight.float()).to(x.dtype)
+
+
+def norm_gelu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return ``gelu(norm(x))`` with the error function, not its tanh approximation."""
+    return functional.gelu(_norm(x, weight, bias, eps))

@@ -1,0 +1,7 @@
+"""Kernels of the audio engine; importing a subpackage registers it with :mod:`elinvar.runtime.kernels`."""
+
+from __future__ import annotations
+
+from elinvar.audio.kernels import gate
+
+__all__ = ["gate"]

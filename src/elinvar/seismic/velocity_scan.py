@@ -1,0 +1,315 @@
+"""Velocity scan: one pass over the traces makes an image for each percentage of a velocity.
+
+Reading, filtering and copying a block of traces is shared; the kernel runs once per percentage on it. That many images
+are resident at a time, and the grid is made in tiles when they do not fit: a scan is meant for target lines
+(:func:`elinvar.seismic.targets.lines`) or a coarse grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from elinvar.errors import BudgetExceeded, InputError
+
+from .checkpoint import Checkpoint, identity
+from .job import Job, Layout, Pass, describe
+from .lane import DeviceLane, Lane, State
+from .migration import _kernels, devices_of, migrate
+from .options import Options, check_options, resolve
+from .run import Progress, Run, Volumes
+from .scanned import Scan
+
+if TYPE_CHECKING:
+    import os
+
+    from elinvar.runtime.kernels import Kernel
+
+    from .binning import Assignment, Binning
+    from .grid import Grid
+    from .image import Image, Timing
+    from .survey import Survey
+    from .velocity import Velocity
+
+__all__ = ["PERCENTS", "plan_scan", "scan"]
+
+#: First, last and step of the percentages that are scanned by default.
+PERCENTS = (90.0, 110.0, 2.5)
+_REFUSED = {
+    "cluster": "scan: a cluster is not built; scan on this machine, or migrate with each velocity.",
+    "shards": "scan: shards belong to a cluster; leave them out.",
+}
+
+
+def scan(
+    survey: Survey,
+    velocity: Velocity,
+    grid: Grid,
+    percents: tuple[float, float, float] = PERCENTS,
+    *,
+    gathers: ArrayLike | Binning | None = None,
+    kernel: str | None = None,
+    device: Any = "auto",
+    devices: Sequence[Any] | str | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    in_flight: int | None = None,
+    memory: int | None = None,
+    **ways: Any,
+) -> Scan:
+    """Migrate a survey with several percentages of a velocity in one pass over its traces.
+
+    Parameters
+    ----------
+    survey, velocity, grid
+        As for :func:`~elinvar.seismic.migrate`; `velocity` is 100 %.
+    percents
+        First, last and step: ``(90, 110, 2.5)``.
+    gathers
+        Bins, so that picks can go by the flatness of gathers. Images for every bin and percentage are then in memory.
+    kernel, device, devices, checkpoint, progress, in_flight, memory, **ways
+        As for :func:`~elinvar.seismic.migrate`; a cluster is not built.
+
+    Returns
+    -------
+    Scan
+        ``.image`` (inline, crossline, percent, time), ``.semblance()``, ``.pick()``, ``.at(percent)``.
+
+    Raises
+    ------
+    InputError
+        As :func:`~elinvar.seismic.migrate`; percentages that do not lead from the first to the last.
+    NotImplementedError
+        With a cluster.
+    """
+    tried = _tried(survey, velocity, grid, percents, gathers, ways)
+    options = tried[-1][1]
+    begin = time.perf_counter()
+    kernels = _kernels(devices_of(device, devices), kernel)
+    compiled = time.perf_counter() - begin
+    with contextlib.ExitStack() as held:
+        session = None
+        if checkpoint is not None:
+            kept = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+            cut = {"memory": memory, "percents": [p for p, _ in tried]}
+            session = held.enter_context(kept.open(identity(options, kernels, cut)))
+        job, steps = _describe(
+            kernels,
+            tried,
+            layout=None if session is None else session.layout,
+            in_flight=in_flight,
+            memory=memory,
+        )
+        if session is not None:
+            session.begin(job.layout)
+        lanes: list[Lane] = [_ScanLane(one, job, steps, i, [o for _, o in tried]) for i, one in enumerate(kernels)]
+        run = Run(options, job, steps, lanes, session, progress)
+        run.volumes = _ScanVolumes(options, velocity, [p for p, _ in tried])
+        return cast("Scan", run.execute(compiled))
+
+
+def plan_scan(
+    survey: Survey,
+    velocity: Velocity,
+    grid: Grid,
+    percents: tuple[float, float, float] = PERCENTS,
+    *,
+    gathers: ArrayLike | Binning | None = None,
+    kernel: str | None = None,
+    device: Any = "auto",
+    devices: Sequence[Any] | str | None = None,
+    in_flight: int | None = None,
+    memory: int | None = None,
+    rate: float | None = None,
+    **ways: Any,
+) -> Job:
+    """Return what :func:`scan` would do with these arguments, in numbers, without reading a sample."""
+    tried = _tried(survey, velocity, grid, percents, gathers, ways)
+    kernels = _kernels(devices_of(device, devices), kernel)
+    job, _ = _describe(kernels, tried, in_flight=in_flight, memory=memory, rate=rate)
+    return job
+
+
+def _tried(
+    survey: Survey,
+    velocity: Velocity,
+    grid: Grid,
+    percents: tuple[float, float, float],
+    gathers: ArrayLike | Binning | None,
+    ways: dict[str, Any],
+) -> list[tuple[float, Options]]:
+    """Return percentages and the options of their migrations, slowest velocity first.
+
+    The last has the widest aperture, and decides which traces take part.
+    """
+    for name, why in _REFUSED.items():
+        if ways.pop(name, None) is not None:
+            raise NotImplementedError(why)
+    defaults = {name: each.default for name, each in inspect.signature(migrate).parameters.items()}
+    unknown = sorted(set(ways) - set(defaults))
+    if unknown:
+        raise InputError(f"scan: there is no option {unknown[0]!r}; it takes those of migrate().")
+    given = {**defaults, **ways, "survey": survey, "grid": grid, "gathers": gathers}
+
+    def call(function: Callable[..., Any], **more: Any) -> Any:
+        """Give a function those of migrate's arguments that it takes."""
+        return function(**{name: {**given, **more}[name] for name in inspect.signature(function).parameters})
+
+    call(check_options)
+    fields = sorted(velocity.scan(percents), key=lambda pair: pair[0])
+    first = call(resolve, velocity=fields[0][1])
+    rest = [(p, replace(call(resolve, velocity=v, gathers=None), bins=first.bins)) for p, v in fields[1:]]
+    return [(fields[0][0], first), *rest]
+
+
+def _describe(
+    kernels: Sequence[Kernel],
+    tried: Sequence[tuple[float, Options]],
+    *,
+    layout: Layout | None = None,
+    in_flight: int | None = None,
+    memory: int | None = None,
+    rate: float | None = None,
+) -> tuple[Job, list[Pass]]:
+    """Plan a scan: the plan of one migration, with as many images as there are percentages."""
+    options, many = tried[-1][1], len(tried)
+    given: dict[str, Any] = {"lanes": len(kernels), "in_flight": in_flight, "budget_bytes": memory, "rate": rate}
+    one, steps = describe(options, kernels[0], layout=layout, **given)
+    if layout is None:
+        rows = _rows(one, options, many)
+        if rows < one.plan.tile_rows:
+            one, steps = describe(options, kernels[0], layout=Layout(one.block, rows, one.lanes), **given)
+    work = many * describe(tried[many // 2][1], kernels[0], layout=one.layout, **given)[0].contributions
+    bins = 0 if options.bins is None else len(options.bins)
+    on_host = (many - 1) * 8 * one.times * one.pillars * (1 + bins)
+    on_device = (many - 1) * _row_bytes(options) * one.plan.tile_rows
+    seconds = None if one.plan.seconds is None else one.plan.seconds * work / max(one.contributions, 1.0)
+    notes = (
+        *one.plan.notes,
+        f"{many} images, from {tried[0][0]:g} to {tried[-1][0]:g} % of the velocity, from one pass over the traces.",
+    )
+    plan = replace(one.plan, work=work, seconds=seconds, memory_bytes=one.plan.memory_bytes + on_device, notes=notes)
+    shared = on_device * one.lanes if kernels[0].device.kind != "cuda" else 0
+    job = replace(
+        one,
+        plan=plan,
+        contributions=work,
+        host_bytes=one.host_bytes + on_host,
+        peak_bytes=one.peak_bytes + on_host + shared + on_device,
+    )
+    return job, steps
+
+
+def _row_bytes(options: Options) -> int:
+    return (8 + 4 * options.own_rays) * options.grid.nt  # image, fold, velocity and eta of one pillar
+
+
+def _rows(one: Job, options: Options, many: int) -> int:
+    """Return how many pillars fit with `many` images resident."""
+    per_row, plan = _row_bytes(options), one.plan
+    rest = max(0, plan.memory_bytes - 2 * per_row * plan.tile_rows)
+    left = (plan.budget_bytes - rest) // (2 * many)  # the pool rounds up to powers of two: at most twice as much
+    if left < per_row:
+        raise BudgetExceeded(
+            f"scan: {many} images of one pillar need {many * per_row / 2**20:.1f} MiB beside {rest / 2**20:.1f} MiB "
+            f"of traces, and {plan.budget_bytes / 2**20:.1f} MiB may be used; raise memory, or scan fewer percentages."
+        )
+    tiles = -(-one.pillars // min(one.pillars, left // per_row))
+    return min(plan.tile_rows, -(-one.pillars // tiles))
+
+
+class _ScanLane(Lane):
+    """One stream of traces into one image per velocity, each of which a `DeviceLane` holds.
+
+    For the run that it belongs to, the images are one of as many columns: one percentage after the other.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        job: Job,
+        steps: Sequence[Pass],
+        number: int,
+        tried: Sequence[Options],
+    ) -> None:
+        super().__init__(tried[-1], job, steps, number)
+        self._parts = [DeviceLane(one, kernel, job, steps, number) for one in tried]
+        for part in self._parts:
+            part.seconds = self.seconds  # one clock for all
+
+    def state(self) -> State:
+        """Return how far it is, the images side by side."""
+        states = [part.state() for part in self._parts]
+        image, fold = (np.concatenate([getattr(s, name) for s in states], axis=1) for name in ("image", "fold"))
+        return State(self.step, self.blocks, image, fold, fresh=True)
+
+    def absorb(self, other: Lane) -> None:
+        """Add another device's images of the same pass to this one's."""
+        assert isinstance(other, _ScanLane)
+        for mine, theirs in zip(self._parts, other._parts, strict=True):  # noqa: SLF001
+            mine.absorb(theirs)
+
+    def _open(self, held: contextlib.ExitStack, items: Iterable[Any]) -> Iterable[Any]:
+        first, *others = self._parts
+        for part in others:
+            part._open(held, ())  # noqa: SLF001  (its image only: nothing goes through its pipeline)
+        return first._open(held, items)  # noqa: SLF001
+
+    def _enter(self, step: Pass, start: State) -> None:
+        nt = self.job.times
+        for k, part in enumerate(self._parts):
+            part.step, part.blocks = self.step, self.blocks
+            mine = slice(k * nt, (k + 1) * nt)
+            image = None if start.image is None else np.ascontiguousarray(start.image[:, mine])
+            fold = None if start.fold is None else np.ascontiguousarray(start.fold[:, mine])
+            part._enter(step, replace(start, image=image, fold=fold))  # noqa: SLF001
+
+    def _add(self, result: Any) -> None:
+        for part in self._parts:
+            part._add(result)  # noqa: SLF001
+        self.sounding = self._parts[0].sounding
+
+
+class _ScanVolumes(Volumes):
+    """Host arrays with one percentage's times after the other's in every row."""
+
+    def __init__(self, options: Options, velocity: Velocity, percents: Sequence[float]) -> None:
+        bins = 0 if options.bins is None else len(options.bins)
+        super().__init__(options.grid.size, bins, options.grid.nt * len(percents))
+        self._velocity = velocity
+        self._percents = np.asarray(percents, np.float64)
+
+    def image(
+        self,
+        grid: Grid,
+        bins: Assignment | None,
+        members: list[int],
+        timing: Timing,
+        job: Job,
+        attributes: dict[str, Any],
+    ) -> Image:
+        """Label the volumes as a scan."""
+        many = len(self._percents)
+        flat, deep = (grid.nx, grid.ny, many, grid.nt), (grid.nx, grid.ny, -1, many, grid.nt)
+        found = Scan(
+            grid,
+            self._velocity,
+            self._percents,
+            self.stack.reshape(flat),
+            self.fold.reshape(flat),
+            None if bins is None else bins.axis,
+            None if bins is None else self.panels.reshape(deep),
+            None if bins is None else self.panel_fold.reshape(deep),
+            tuple(members),
+            timing,
+            job,
+            {**attributes, "velocity": str(self._velocity)},
+        )
+        return cast("Image", found)  # what the run passes on as it is

@@ -1,0 +1,154 @@
+"""What turns tokens into pixels: points with confidence (DPT), descriptors with confidence (an MLP per token)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import Conv, Linear
+from .variants import Variant
+
+if TYPE_CHECKING:
+    from .network import Build
+
+__all__ = ["DenseHead", "LocalHead"]
+
+Grid = tuple[int, int]
+_WIDTHS = (96, 192, 384, 768)
+
+
+def _image(x: Tensor, height: int, width: int, last: bool) -> Tensor:
+    """View [batch, height * width, channels] as an image; channels-last needs no copy."""
+    image = x.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    return image if last else image.contiguous()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """View an image as [batch, height * width, channels]."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class _Unit:
+    """Two convolutions beside the identity, each after a cut of negative values."""
+
+    def __init__(self, build: Build, name: str) -> None:
+        self._convs = [_conv(build, f"{name}.conv{k}") for k in (1, 2)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        first, second = self._convs
+        return second(first(F.relu(x), relu=True), add=x)
+
+
+def _conv(build: Build, name: str, stride: int = 1) -> Conv:
+    bias = build.tensor(f"{name}.bias") if build.has(f"{name}.bias") else None
+    return Conv(build.tensor(f"{name}.weight"), bias, build.paths, stride=stride)
+
+
+class _Spread:
+    """A transposed convolution whose stride is its side: every pixel becomes a square, so it is a product."""
+
+    def __init__(self, build: Build, name: str) -> None:
+        weight, bias = build.tensor(f"{name}.weight"), build.tensor(f"{name}.bias")
+        self.side = weight.shape[-1]
+        flat = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
+        self._product = Linear(flat, bias.repeat(self.side**2), build.paths.linear)
+
+    def __call__(self, rows: Tensor, grid: Grid) -> Tensor:
+        side, (h, w) = self.side, grid
+        x = self._product(rows).unflatten(2, (side, side, -1)).unflatten(1, (h, w))
+        return x.permute(0, 1, 3, 2, 4, 5).reshape(len(rows), h * side * w * side, -1)
+
+
+class _Refine:
+    """Add a map, one unit, a product per pixel, twice the size.
+
+    The product comes before the enlargement: both are linear and interpolation weights add up to one, so the order does
+    not matter to the result and this one is a quarter of the work.
+    """
+
+    def __init__(self, build: Build, name: str, *, joins: bool) -> None:
+        self._first = _Unit(build, f"{name}.resConfUnit1") if joins else None
+        self._second = _Unit(build, f"{name}.resConfUnit2")
+        self._out = build.linear(f"{name}.out_conv")
+        self._last = build.paths.channels_last
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is not None and self._first is not None:
+            x = self._first(y).add_(x)
+        x = self._second(x)
+        height, width = x.shape[-2:]
+        x = _image(self._out(_rows(x)), height, width, self._last)
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class DenseHead:
+    """Points and confidence of one view (Ranftl et al., 2021)."""
+
+    def __init__(self, build: Build, view: int, kind: Variant) -> None:
+        name = f"downstream_head{view}.dpt"
+        build.group(f"{name}.")
+        self._patch = kind.patch
+        self._last = build.paths.channels_last
+        self._inputs = [build.linear(f"{name}.act_postprocess.{k}.0") for k in range(4)]
+        self._spread = [_Spread(build, f"{name}.act_postprocess.{k}.1") for k in (0, 1)]
+        self._shrink = _conv(build, f"{name}.act_postprocess.3.1", stride=2)
+        self._maps = [_conv(build, f"{name}.scratch.layer{k}_rn") for k in (1, 2, 3, 4)]
+        self._refine = [_Refine(build, f"{name}.scratch.refinenet{k}", joins=k < 4) for k in (1, 2, 3, 4)]
+        self._final = [_conv(build, f"{name}.head.{k}") for k in (0, 2)]
+        self._out = build.linear(f"{name}.head.4")
+
+    def _map(self, k: int, state: Tensor, grid: Grid) -> Tensor:
+        rows, size = self._inputs[k](state), grid
+        if k < 2:
+            rows = self._spread[k](rows, grid)
+            size = (grid[0] * self._spread[k].side, grid[1] * self._spread[k].side)
+        x = _image(rows, *size, self._last)
+        return self._maps[k](self._shrink(x) if k == 3 else x)
+
+    def __call__(self, states: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
+        """Return points [batch, height, width, 3] and confidence [batch, height, width], float32."""
+        m3 = self._map(3, states[3], grid)
+        m2 = self._map(2, states[2], grid)
+        x = self._refine[3](m3)[:, :, : m2.shape[2], : m2.shape[3]]
+        if x.shape[2:] != m3.shape[2:] and self._last:
+            x = x.contiguous(memory_format=torch.channels_last)  # a cropped view is in no order a convolution knows
+        x = self._refine[2](x, m2)
+        for k in (1, 0):
+            x = self._refine[k](x, self._map(k, states[k], grid))
+        x = self._final[0](x)
+        size = (grid[0] * self._patch, grid[1] * self._patch)
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        x = self._out(_rows(self._final[1](x, relu=True))).float().unflatten(1, size)
+        # xyz / |xyz| * expm1(|xyz|): the network gives the logarithm of the distance.
+        xyz = x[..., :3]
+        distance = torch.linalg.vector_norm(xyz, dim=-1, keepdim=True)
+        points = xyz * (torch.expm1(distance) / distance.clamp_min(1e-8))
+        return points, x[..., 3].exp() + 1.0
+
+
+class LocalHead:
+    """Unit descriptors and their confidence of one view (Leroy et al., 2024)."""
+
+    def __init__(self, build: Build, view: int, kind: Variant) -> None:
+        name = f"downstream_head{view}.head_local_features"
+        build.group(f"{name}.")
+        self._patch, self._channels = kind.patch, kind.descriptor + 1
+        self._fc1 = build.linear(f"{name}.fc1")
+        weight, bias = build.tensor(f"{name}.fc2.weight"), build.tensor(f"{name}.fc2.bias")
+        # The published order is (channel, y, x); with (y, x, channel) the pixels fall into place without a shuffle.
+        pixels = self._patch**2
+        weight = weight.unflatten(0, (self._channels, pixels)).transpose(0, 1).flatten(0, 1).contiguous()
+        bias = bias.unflatten(0, (self._channels, pixels)).t().flatten().contiguous()
+        self._fc2 = Linear(weight, bias, build.paths.linear)
+
+    def __call__(self, states: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
+        """Return descriptors [batch, height, width, c] and confidence [batch, height, width], float32."""
+        (h, w), p = grid, self._patch
+        x = self._fc2(self._fc1(torch.cat([states[0], states[-1]], -1), gelu=True))
+        x = x.unflatten(2, (p, p, self._channels)).unflatten(1, (h, w)).transpose(2, 3)
+        x = x.reshape(len(x), h * p, w * p, self._channels).float()
+        desc = F.normalize(x[..., :-1], dim=-1)
+        return desc, x[..., -1].exp()

@@ -1,0 +1,230 @@
+"""The two-view network in plain PyTorch, written for reading: what the fast one is measured and tested against.
+
+Every function takes a state dict with the names of `elinvar.vision.keys.expected` and computes in its dtype, float64
+included. Nothing is cached, merged, reordered or fused; ``attention="sdpa"`` uses torch's fused attention, the default
+forms the scores as the equations say.
+
+Sources: rotary positions over two axes and the two-branch decoder from CroCo v2 (Weinzaepfel et al., 2023) and DUSt3R
+(Wang et al., 2024); descriptors and their confidence from MASt3R (Leroy et al., 2024); dense head from DPT (Ranftl et
+al., 2021); encoder with class and register tokens from DINOv2 (Oquab et al., 2023; Darcet et al., 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .variants import Variant
+
+__all__ = ["encode", "infer", "positions", "rotate"]
+
+State = Mapping[str, Tensor]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _linear(s: State, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, s[f"{name}.weight"], s[f"{name}.bias"])
+
+
+def _norm(s: State, name: str, x: Tensor, eps: float = 1e-6) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], s[f"{name}.weight"], s[f"{name}.bias"], eps)
+
+
+def _conv(s: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight = s[f"{name}.weight"]
+    return F.conv2d(x, weight, s.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2)
+
+
+def positions(height: int, width: int) -> Tensor:
+    """Return (y, x) of every token of a grid, row by row: int64 [height * width, 2]."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([y.reshape(-1), x.reshape(-1)], 1)
+
+
+def rotate(t: Tensor, where: Tensor, base: float = 100.0) -> Tensor:
+    """Rotary positions: the first half of a head's channels turns with y, the second with x.
+
+    `t` is [..., tokens, channels]; angles are ``position * base**(-2j / half)``, evaluated in float32 or better.
+    """
+    half = t.shape[-1] // 2
+    wide = torch.float64 if t.dtype == torch.float64 else torch.float32
+    rates = base ** (-torch.arange(0, half, 2, dtype=wide) / half)
+    parts = []
+    for axis, part in enumerate(t.split(half, -1)):
+        angle = where[:, axis, None].to(wide) * rates
+        cos, sin = (torch.cat([f(angle), f(angle)], -1).to(t.dtype) for f in (torch.cos, torch.sin))
+        a, b = part.chunk(2, -1)
+        parts.append(part * cos + torch.cat([-b, a], -1) * sin)
+    return torch.cat(parts, -1)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    batch, tokens, width = x.shape
+    return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, how: str) -> Tensor:
+    if how == "sdpa":
+        out = F.scaled_dot_product_attention(q, k, v)
+    else:
+        out = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
+    return out.transpose(1, 2).flatten(2)
+
+
+def _self_attention(s: State, name: str, x: Tensor, heads: int, where: Tensor | None, how: str) -> Tensor:
+    q, k, v = (_heads(part, heads) for part in _linear(s, f"{name}.qkv", x).chunk(3, -1))
+    if where is not None:
+        q, k = rotate(q, where), rotate(k, where)
+    return _linear(s, f"{name}.proj", _attend(q, k, v, how))
+
+
+def _cross_attention(s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str) -> Tensor:
+    q = rotate(_heads(_linear(s, f"{name}.projq", x), heads), at[0])
+    k = rotate(_heads(_linear(s, f"{name}.projk", y), heads), at[1])
+    v = _heads(_linear(s, f"{name}.projv", y), heads)
+    return _linear(s, f"{name}.proj", _attend(q, k, v, how))
+
+
+def _mlp(s: State, name: str, x: Tensor) -> Tensor:
+    return _linear(s, f"{name}.fc2", F.gelu(_linear(s, f"{name}.fc1", x)))
+
+
+def _croco(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
+    weight = s["patch_embed.proj.weight"]
+    x = F.conv2d((x - 0.5) / 0.5, weight, s["patch_embed.proj.bias"], stride=kind.patch)
+    where = positions(*x.shape[-2:])
+    x = x.flatten(2).transpose(1, 2)
+    for i in range(kind.depth):
+        block = f"enc_blocks.{i}"
+        x = x + _self_attention(s, f"{block}.attn", _norm(s, f"{block}.norm1", x), kind.heads, where, how)
+        x = x + _mlp(s, f"{block}.mlp", _norm(s, f"{block}.norm2", x))
+    return _norm(s, "enc_norm", x)
+
+
+def _learned_positions(table: Tensor, height: int, width: int) -> Tensor:
+    """Resize the table of positions as DINOv2 does: bicubic, by a scale factor with 0.1 added to the target size."""
+    grid = round((table.shape[1] - 1) ** 0.5)
+    if height == width == grid:
+        return table[:, 1:]
+    square = table[:, 1:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
+    factors = ((height + 0.1) / grid, (width + 0.1) / grid)
+    return F.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
+
+
+def _dino(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
+    mean, std = (torch.tensor(v, dtype=x.dtype)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    x = F.conv2d((x - mean) / std, s["encoder.patch_embed.proj.weight"], s["encoder.patch_embed.proj.bias"], stride=kind.patch)
+    where = _learned_positions(s["encoder.pos_embed"], *x.shape[-2:])
+    x = x.flatten(2).transpose(1, 2) + where
+    first = [(s["encoder.cls_token"] + s["encoder.pos_embed"][:, :1]).expand(len(x), -1, -1)]
+    if "encoder.register_tokens" in s:
+        first.append(s["encoder.register_tokens"].expand(len(x), -1, -1))
+    x = torch.cat([*first, x], 1)
+    for i in range(kind.depth):
+        block = f"encoder.blocks.{i}"
+        scale = [s.get(f"{block}.ls{k}.gamma", torch.ones((), dtype=x.dtype)) for k in (1, 2)]
+        x = x + scale[0] * _self_attention(s, f"{block}.attn", _norm(s, f"{block}.norm1", x), kind.heads, None, how)
+        x = x + scale[1] * _mlp(s, f"{block}.mlp", _norm(s, f"{block}.norm2", x))
+    tokens = x.shape[1] - where.shape[1]
+    return _norm(s, "norm", x[:, tokens:], 1e-5)
+
+
+def encode(s: State, kind: Variant, images: Tensor, *, attention: str = "naive") -> Tensor:
+    """Encode uint8 images [batch, height, width, 3] at network size: tokens [batch, n, width]."""
+    weight = s["decoder_embed.weight"]
+    x = images.permute(0, 3, 1, 2).to(weight.dtype) / 255
+    return (_croco if kind.encoder == "croco" else _dino)(s, kind, x, attention)
+
+
+def _decoder_block(s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str) -> Tensor:
+    x = x + _self_attention(s, f"{name}.attn", _norm(s, f"{name}.norm1", x), heads, at[0], how)
+    seen = _norm(s, f"{name}.norm_y", y)
+    x = x + _cross_attention(s, f"{name}.cross_attn", _norm(s, f"{name}.norm2", x), seen, heads, at, how)
+    return x + _mlp(s, f"{name}.mlp", _norm(s, f"{name}.norm3", x))
+
+
+def _decode(s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int, int]], how: str) -> list[list[Tensor]]:
+    at = [positions(*grid) for grid in grids]
+    a, b = (_linear(s, "decoder_embed", t) for t in tokens)
+    states = [[tokens[0]], [tokens[1]]]
+    for i in range(kind.decoder_depth):
+        a, b = (
+            _decoder_block(s, f"dec_blocks.{i}", a, b, kind.decoder_heads, (at[0], at[1]), how),
+            _decoder_block(s, f"dec_blocks2.{i}", b, a, kind.decoder_heads, (at[1], at[0]), how),
+        )
+        states[0].append(a)
+        states[1].append(b)
+    for line in states:
+        line[-1] = _norm(s, "dec_norm", line[-1])
+    return states
+
+
+def _unit(s: State, name: str, x: Tensor) -> Tensor:
+    return x + _conv(s, f"{name}.conv2", F.relu(_conv(s, f"{name}.conv1", F.relu(x))))
+
+
+def _refine(s: State, name: str, x: Tensor, y: Tensor | None) -> Tensor:
+    if y is not None:
+        x = x + _unit(s, f"{name}.resConfUnit1", y)
+    x = F.interpolate(_unit(s, f"{name}.resConfUnit2", x), scale_factor=2, mode="bilinear", align_corners=True)
+    return _conv(s, f"{name}.out_conv", x)
+
+
+def _dense(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Return the four channels (x, y, z, confidence) before post-processing, [batch, 4, height, width]."""
+    dpt = f"downstream_head{view}.dpt"
+    maps = []
+    for k, hook in enumerate(kind.hooks):
+        x = states[hook].transpose(1, 2).unflatten(2, grid)
+        x = _conv(s, f"{dpt}.act_postprocess.{k}.0", x)
+        name = f"{dpt}.act_postprocess.{k}.1"
+        if k < 2:
+            x = F.conv_transpose2d(x, s[f"{name}.weight"], s[f"{name}.bias"], stride=(4, 2)[k])
+        elif k == 3:
+            x = _conv(s, name, x, stride=2)
+        maps.append(_conv(s, f"{dpt}.scratch.layer{k + 1}_rn", x))
+    path = _refine(s, f"{dpt}.scratch.refinenet4", maps[3], None)[:, :, : maps[2].shape[2], : maps[2].shape[3]]
+    for k in (3, 2, 1):
+        path = _refine(s, f"{dpt}.scratch.refinenet{k}", path, maps[k - 1])
+    x = _conv(s, f"{dpt}.head.0", path)
+    size = (grid[0] * kind.patch, grid[1] * kind.patch)
+    x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return _conv(s, f"{dpt}.head.4", F.relu(_conv(s, f"{dpt}.head.2", x)))
+
+
+def _local(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Return descriptors and their confidence before post-processing, [batch, channels + 1, height, width]."""
+    x = _mlp(s, f"downstream_head{view}.head_local_features", torch.cat([states[0], states[-1]], -1))
+    return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), kind.patch)
+
+
+def _finish(dense: Tensor, local: Tensor) -> dict[str, Tensor]:
+    dense, local = dense.permute(0, 2, 3, 1), local.permute(0, 2, 3, 1)
+    xyz, desc = dense[..., :3], local[..., :-1]
+    distance = xyz.norm(dim=-1, keepdim=True)
+    return {
+        "pts3d": xyz / distance.clip(min=1e-8) * torch.expm1(distance),
+        "conf": 1 + dense[..., 3].exp(),
+        "desc": desc / desc.norm(dim=-1, keepdim=True),
+        "desc_conf": local[..., -1].exp(),
+    }
+
+
+def infer(s: State, kind: Variant, image_1: Tensor, image_2: Tensor, *, attention: str = "naive") -> dict[str, Tensor]:
+    """Run a pair of uint8 images [height, width, 3]; all eight outputs and both encoders' tokens, without batch axis."""
+    images = [image_1, image_2]
+    if image_1.shape == image_2.shape:
+        tokens = list(encode(s, kind, torch.stack(images), attention=attention).split(1))
+    else:
+        tokens = [encode(s, kind, image[None], attention=attention) for image in images]
+    grids = [(image.shape[0] // kind.patch, image.shape[1] // kind.patch) for image in images]
+    states = _decode(s, kind, tokens, grids, attention)
+    out = {"enc_1": tokens[0][0], "enc_2": tokens[1][0]}
+    for view in (1, 2):
+        dense = _dense(s, kind, view, states[view - 1], grids[view - 1])
+        local = _local(s, kind, view, states[view - 1], grids[view - 1])
+        out |= {f"{name}_{view}": value[0] for name, value in _finish(dense, local).items()}
+    return out
