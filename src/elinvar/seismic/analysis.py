@@ -135,16 +135,7 @@ def illumination(survey: Survey, velocity: Velocity, grid: Grid, **options: Any)
     """
     if "phase_filter" in options:
         raise InputError("illumination: phase_filter does not apply to a sum of weights; leave it out.")
-    ones = Survey(
-        _Ones(survey.traces),
-        survey.source,
-        survey.receiver,
-        survey.dt,
-        delay=survey.delay,
-        live=survey.live,
-        bin_size=survey.bin_size,
-        name=survey.name,
-    )
+    ones = survey.with_traces(_Ones(survey.traces))
     result = migrate(ones, velocity, grid, phase_filter=False, **options)
     result.attributes["quantity"] = "sum of weights"
     return result

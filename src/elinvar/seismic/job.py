@@ -16,6 +16,7 @@ from elinvar.runtime.plan import Plan, preset
 from elinvar.runtime.plan import plan as runtime_plan
 
 from .aperture import Aperture
+from .order import morton
 from .traveltime import straight_leg
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Item:
     step, number
         Which pass, and which block of it.
     index
-        Ascending positions of the traces.
+        Positions of the traces, neighbours together.
     """
 
     step: int
@@ -221,13 +222,17 @@ def block_size(samples: int, traces: int, profile: DeviceProfile) -> int:
 
 
 def blocks(survey: Survey, plan: Sequence[Pass], size: int, first_pass: int = 0) -> Iterator[Item]:
-    """Yield blocks of at most `size` traces of one recording delay, from a pass on."""
+    """Yield blocks of at most `size` traces of one recording delay, from a pass on.
+
+    A trace that follows its neighbour finds knots, pillars and windows in cache.
+    """
     for step in range(first_pass, len(plan)):
         index = plan[step].index
         number = 0
         for group in np.split(index, np.flatnonzero(np.diff(survey.delay[index])) + 1):
             for first in range(0, len(group), size):
-                yield Item(step, number, np.sort(group[first : first + size]))
+                part = group[first : first + size]
+                yield Item(step, number, part[morton(survey.midpoint[part])])
                 number += 1
 
 
