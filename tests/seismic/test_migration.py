@@ -246,16 +246,20 @@ def test_nothing_stays_behind(survey):
     assert threading.active_count() <= threads + 1  # the shared CPU pool may have started its helper
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"antialias": "bank"}, "bank"),
-        ({"antialias": "triangle"}, "triangle"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(survey, options, name):
-    with pytest.raises(NotImplementedError, match=name):
-        migrate(survey, V, GRID, device="cpu", **options)
+def test_antialias_is_part_of_the_image_and_asked_of_the_kernel(survey, image, monkeypatch):
+    other = migrate(survey, V, GRID, device="cpu", antialias="bank")
+    wide = migrate(survey, V, GRID, device="cpu", antialias="bank", spacing=(200, 0))
+    away = [np.linalg.norm(x.values - image.values) / np.linalg.norm(image.values) for x in (other, wide)]
+    assert 0 < away[0] < away[1]
+    assert other.image.attrs["antialias"].startswith("bank, ")
+    assert wide.image.attrs["antialias"] == "bank, 200 x 0 m"
+    assert image.image.attrs["antialias"] == "none"
+    assert wide.job.plan.memory_bytes > image.job.plan.memory_bytes
+    described = plan(survey, V, GRID, device="cpu", antialias="bank", spacing=(200, 0))
+    assert described.plan.memory_bytes == wide.job.plan.memory_bytes
+    monkeypatch.setitem(FEATURES, "baseline", set())
+    with pytest.raises(NotImplementedError, match="version baseline does not do antialias"):
+        migrate(survey, V, GRID, device="cpu", antialias="triangle", kernel="baseline")
 
 
 def test_interpolation_is_part_of_the_image_and_asked_of_the_kernel(survey, image, monkeypatch):
@@ -281,6 +285,10 @@ def test_interpolation_is_part_of_the_image_and_asked_of_the_kernel(survey, imag
         ({"amplitude": "loud"}, "true, none"),
         ({"interpolation": "best"}, "linear, cubic, sinc8"),
         ({"oversample": 3}, "oversample is 3"),
+        ({"spacing": (25, 25)}, "spacing belongs to antialias"),
+        ({"antialias": "bank", "spacing": (0, 0)}, "spacing is 0 along both"),
+        ({"antialias": "bank", "spacing": 25}, "spacing is 25; give two"),
+        ({"antialias": "bank", "spacing": (-5, 25)}, r"spacing is \(-5, 25\)"),
         ({"gathers": [0]}, "offset bin edges"),
         ({"gathers": [100, 50]}, "offset bin edges"),
         ({"area": 0}, "area is 0"),

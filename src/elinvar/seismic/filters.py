@@ -14,11 +14,12 @@ from collections.abc import Callable
 import torch
 
 from elinvar.errors import InputError
+from elinvar.seismic.kernels.migrate.antialias import response
 from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS, loss
 
 from ._check import choice, number
 
-__all__ = ["fast_length", "phase_filter", "resample"]
+__all__ = ["bank", "fast_length", "phase_filter", "resample"]
 
 _ROLL_OFF = 24  # samples over which a record that ends on a non-zero value is continued to zero
 
@@ -81,7 +82,7 @@ def phase_filter(
     if interpolation is not None:
         choice("phase_filter", "interpolation", interpolation, INTERPOLATIONS)
 
-    def response(omega: torch.Tensor) -> torch.Tensor:
+    def factor(omega: torch.Tensor) -> torch.Tensor:
         if dimensions == 3:
             filtering = torch.complex(torch.zeros_like(omega), -omega)
         else:
@@ -91,7 +92,7 @@ def phase_filter(
             filtering = filtering / loss(interpolation, omega * (step / (2.0 * math.pi * oversample)))
         return filtering
 
-    return _filtered(traces, step, response, oversample)
+    return _filtered(traces, step, factor, oversample)
 
 
 def resample(traces: torch.Tensor, factor: int) -> torch.Tensor:
@@ -99,12 +100,26 @@ def resample(traces: torch.Tensor, factor: int) -> torch.Tensor:
     return _filtered(traces, 1.0, torch.ones_like, factor)
 
 
-def _filtered(
-    traces: torch.Tensor, step: float, response: Callable[[torch.Tensor], torch.Tensor], oversample: int
-) -> torch.Tensor:
-    """Multiply the spectrum at angular frequencies of sample interval ``step`` by a response."""
-    if oversample not in {1, 2, 4}:
-        raise InputError(f"phase_filter: oversample is {oversample!r}; 1, 2 or 4 is accepted.")
+def bank(traces: torch.Tensor, copies: int, kind: str) -> torch.Tensor:
+    """Return copies of traces (ntr, ns) that operators of growing slope do not alias, side by side: (ntr, copies * ns).
+
+    ``kind`` is ``"bank"`` or ``"triangle"``; the filters are those of
+    :func:`elinvar.seismic.kernels.migrate.antialias.response`, without phase. The first copy is the traces.
+    """
+    padded, n = _padded(traces)
+    spectrum = torch.fft.rfft(padded, dim=1)
+    cycles = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) / n
+    ns = traces.shape[1]
+    out = traces.new_empty((len(traces), copies, ns))
+    out[:, 0] = traces
+    for copy in range(1, copies):
+        filtered = torch.fft.irfft(spectrum * response(kind, copy, cycles), n=n, dim=1)
+        out[:, copy] = filtered[:, _ROLL_OFF : _ROLL_OFF + ns]
+    return out.flatten(1)
+
+
+def _padded(traces: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return traces between continuations to zero, ``_ROLL_OFF`` samples each, and the length of the rows."""
     ns = traces.shape[1]
     n = fast_length(ns + 4 * _ROLL_OFF)
     padded = traces.new_zeros((traces.shape[0], n))
@@ -113,6 +128,17 @@ def _filtered(
     ramp = 0.5 + 0.5 * torch.cos(place * (math.pi / (_ROLL_OFF + 1)))
     padded[:, _ROLL_OFF + ns : 2 * _ROLL_OFF + ns] = traces[:, -1:] * ramp
     padded[:, :_ROLL_OFF] = traces[:, :1] * ramp.flip(0)
+    return padded, n
+
+
+def _filtered(
+    traces: torch.Tensor, step: float, response: Callable[[torch.Tensor], torch.Tensor], oversample: int
+) -> torch.Tensor:
+    """Multiply the spectrum at angular frequencies of sample interval ``step`` by a response."""
+    if oversample not in {1, 2, 4}:
+        raise InputError(f"phase_filter: oversample is {oversample!r}; 1, 2 or 4 is accepted.")
+    padded, n = _padded(traces)
+    ns = traces.shape[1]
     spectrum = torch.fft.rfft(padded, dim=1)
     omega = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) * (2.0 * math.pi / (n * step))
     spectrum *= response(omega)

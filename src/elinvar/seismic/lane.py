@@ -22,8 +22,8 @@ from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device, to_host
 
+from .filters import bank, resample
 from .filters import phase_filter as apply_phase_filter
-from .filters import resample
 from .job import Item, Job, Pass, pillars_at_once
 
 if TYPE_CHECKING:
@@ -233,8 +233,10 @@ class DeviceLane(Lane):
         options = self.options
         if options.phase_filter:
             how: dict[str, Any] = {"interpolation": options.interpolation, "oversample": options.oversample}
-            return apply_phase_filter(traces, options.survey.dt, **how)
-        return resample(traces, options.oversample) if options.oversample > 1 else traces
+            traces = apply_phase_filter(traces, options.survey.dt, **how)
+        elif options.oversample > 1:
+            traces = resample(traces, options.oversample)
+        return traces if options.antialias is None else bank(traces, options.copies, options.antialias)
 
     def _enter(self, step: Pass, start: State) -> None:
         """Make a pass's part of the image resident; pillars and velocities go up once per tile."""

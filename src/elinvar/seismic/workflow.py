@@ -137,7 +137,17 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
         attempt("medium", found["velocity"].gradient)
     attempt("output", lambda: _check_output(config.output, place))
     _raise(problems)
-    names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "oversample", "area")
+    names = (
+        "physics",
+        "eta",
+        "amplitude",
+        "phase_filter",
+        "antialias",
+        "interpolation",
+        "oversample",
+        "spacing",
+        "area",
+    )
     options = {name: getattr(ways, name) for name in names}
     options |= {name: getattr(where_to, name) for name in ("device", "devices", "kernel", "in_flight", "shards")}
     options |= {"aperture": found["aperture"], "gathers": found["gathers"], "cluster": where_to.cluster}

@@ -206,7 +206,7 @@ def test_no_races_in_any_order(version: Any, agrees: Any, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("kind", "registers"), [("straight", 48), ("curved", 56), ("vti", 56)])
 def test_registers(kind: str, registers: int) -> None:
     for file, defines in (
-        ("baseline.metal", metal._words(kind, "linear")),
+        ("baseline.metal", metal._words(kind)),
         ("v2.metal", metal.Tuning().defines("true", kind)),
     ):
         report = language.build_cubin(Path(metal.__file__).parent / file, defines=defines or None)

@@ -28,6 +28,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
+from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
 from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, check
@@ -38,6 +39,7 @@ __all__ = [
     "INTERPOLATIONS",
     "NAME",
     "PHYSICS",
+    "Bank",
     "RadiusAperture",
     "example",
     "require",
@@ -47,7 +49,7 @@ __all__ = [
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
-FEATURES = {"baseline": {"interpolation"}, "v2": {"interpolation"}}
+FEATURES = {"baseline": {"interpolation", "bank"}, "v2": {"interpolation", "bank"}}
 """What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation."""
 _HERE = "elinvar.seismic.kernels.migrate"
 
@@ -72,6 +74,7 @@ def run(
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | float | None = None,
     interpolation: str = "linear",
+    bank: Bank | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -110,6 +113,9 @@ def run(
         For ``"vti"``: anellipticity at every output time, in [-0.5, 0.5].
     interpolation : "linear", "cubic" or "sinc8"
         How a trace is read between its samples: `interpolation` has the weights. Beyond its ends there are zeros.
+    bank : Bank or None
+        The traces come with copies filtered against aliasing, each as long as the trace, side by side in their rows:
+        `antialias` says which of them are read.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -133,7 +139,10 @@ def run(
     if interpolation not in INTERPOLATIONS:
         raise InputError(f"{NAME}: interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
     migrate = kernel(NAME, device, version)
-    features = {} if interpolation == "linear" else {"interpolation": interpolation}
+    if bank is not None:
+        bank.check(traces.shape[1])
+    features: dict[str, Any] = {} if interpolation == "linear" else {"interpolation": interpolation}
+    features |= {} if bank is None else {"bank": bank}
     require(migrate.version, **features)
     migrate(
         image,
@@ -163,7 +172,7 @@ def require(version: str, **features: Any) -> None:
     for name, value in features.items():
         able = [other for other, known in FEATURES.items() if name in known]
         if version not in able:
-            asked = f"{name}={value!r}" if isinstance(value, str) else name
+            asked = f"{name}={value!r}" if isinstance(value, str) else {"bank": "antialias"}.get(name, name)
             raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {' or '.join(able)}.")
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from elinvar.seismic.kernels.migrate.antialias import SPAN, Bank, middles, share, steepness
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
-from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, weights
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, weights
 from elinvar.seismic.kernels.migrate.physics import leg
-from elinvar.seismic.kernels.migrate.tables import EARLIEST
+from elinvar.seismic.kernels.migrate.tables import EARLIEST, continued
 
 __all__ = ["migrate"]
 
@@ -37,6 +38,7 @@ def migrate(
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
     interpolation: str = "linear",
+    bank: Bank | None = None,
     device: Any = None,
 ) -> None:
     """Add the migrated traces to ``image`` (and their count to ``fold``); arguments as ``migrate.run``.
@@ -48,7 +50,9 @@ def migrate(
     nt = image.shape[1]
     t0 = t0_out + dt_out * torch.arange(nt, dtype=torch.float64, device=where)
     src, rec, pil = (x.to(where, torch.float64) for x in (source, receiver, pillars))
-    data, taps = padded(traces.to(where, torch.float64), TAPS[interpolation]), TAPS[interpolation]
+    taps = TAPS[interpolation]
+    data = traces.to(where, torch.float64).reshape(len(traces), 1 if bank is None else bank.copies, -1)
+    data = torch.nn.functional.pad(data, (taps // 2 - 1, taps // 2 - 1))
     velocity = vrms.to(where, torch.float64).expand(len(pil), nt)
     bent = None if eta is None else eta.to(where, torch.float64).expand(len(pil), nt)
     step = max(1, _CHUNK // nt)
@@ -58,9 +62,11 @@ def migrate(
         total = torch.zeros(nt, dtype=torch.float64, device=where)
         for k in range(0, len(data), step):
             part = slice(k, k + step)
-            value, inside = _contributions(
-                data[part], taps, src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays
-            )
+            chosen = None
+            if bank is not None:
+                chosen = _copies(src[part], rec[part], pil[p], v, (t0_out, dt_out, dt), medium, bank)
+            near = data[part], taps, chosen
+            value, inside = _contributions(near, src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays)
             if aperture is not None and radius is not None:
                 middle = 0.5 * (src[part] + rec[part]) - pil[p]
                 distance = torch.hypot(middle[:, 0], middle[:, 1])[:, None]
@@ -72,6 +78,26 @@ def migrate(
         image[p] += (total * area if amplitude == "true" else total).to(image.dtype)
 
 
+def _copies(
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillar: torch.Tensor,
+    v: torch.Tensor,
+    axes: tuple[float, float, float],
+    medium: tuple[float, float] | None,
+    bank: Bank,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `antialias.share` of every trace and output time."""
+    nt, (t0_out, dt_out, dt) = len(v), axes
+    t = t0_out + dt_out * torch.arange(nt + SPAN, dtype=v.dtype, device=v.device)
+    square = torch.cat([v, continued(v[None], SPAN)[0]]) ** 2
+    if medium is not None:
+        square = medium[0] ** 2 * torch.exp(medium[1] * t / 2)
+    t, square = (middles(x[None], nt)[0] for x in (t, square))
+    slope = steepness(source, receiver, pillar, t / (2 * dt), 1 / (square * dt**2), bank)
+    return tuple(x.repeat_interleave(SPAN, 1)[:, :nt] for x in share(slope, bank.copies))  # type: ignore[return-value]
+
+
 def _weights(taps: int, f: torch.Tensor) -> list[torch.Tensor]:
     if taps == 2:
         return [1 - f, f]
@@ -81,8 +107,7 @@ def _weights(taps: int, f: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _contributions(
-    data: torch.Tensor,
-    taps: int,
+    near: tuple[torch.Tensor, int, tuple[torch.Tensor, torch.Tensor] | None],
     source: torch.Tensor,
     receiver: torch.Tensor,
     pillar: torch.Tensor,
@@ -97,13 +122,20 @@ def _contributions(
     ds, dr = ((end - pillar).square().sum(1)[:, None] for end in (source, receiver))
     physics, medium, eta = rays
     time = leg(physics, ds, t0, v, medium, eta) + leg(physics, dr, t0, v, medium, eta)
-    ns = data.shape[1] if taps == 2 else data.shape[1] - taps + 1
+    data, taps, chosen = near
+    ns = data.shape[2] - taps + 2
     x = (time - start) / dt
     inside = (x >= 0) & (x <= ns - 1)
     left = x.clamp(0, ns - 1).floor().clamp(max=ns - 2).long()
     value = torch.zeros_like(x)
     for i, weight in enumerate(_weights(taps, x - left)):
-        value += torch.gather(data, 1, left + i) * weight
+        if chosen is None:
+            value += torch.gather(data[:, 0], 1, left + i) * weight
+        else:
+            copy, part = chosen
+            at = copy * data.shape[2] + left + i
+            one, next_one = (torch.gather(data.flatten(1), 1, at + k) for k in (0, data.shape[2]))
+            value += (one + part * (next_one - one)) * weight
     if amplitude == "true":
         # Schneider (1978) in stationary phase; t0 = 0 carries no energy, also where T = 0.
         weight = 2 * t0 / (math.pi * v**2 * time.square())

@@ -7,6 +7,7 @@ Which of them runs is read from numba's target, so that ``NUMBA_CPU_NAME`` and `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -14,7 +15,7 @@ from numba.core.registry import cpu_target
 
 from elinvar.seismic.kernels.migrate.interpolation import pairs
 
-__all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Emit", "Vector"]
+__all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Blend", "Emit", "Vector"]
 
 LANES = 16
 # log(1 + f) = f - f^2/2 + f^3 p(f) on [sqrt(1/2) - 1, sqrt 2 - 1]: the fit of elinvar.metal.fuse.cpu_math.
@@ -121,6 +122,21 @@ class Vector:
         root = a * y
         return (a - root * root) * (y * 0.5) + root
 
+    def rsqrt(self) -> Vector:
+        """1 / square root of values > 0, to about one unit in the last place."""
+        if ISA != "avx512":
+            return Vector(self.e, ir.Constant(VF, [1.0] * LANES)) / self.unary("sqrt")
+        zero, mask = Vector(self.e, ir.Constant(VF, [0.0] * LANES)), ir.Constant(ir.IntType(16), -1)
+        y = Vector(self.e, self.e.call("llvm.x86.avx512.rsqrt14.ps.512", VF, self.value, zero.value, mask))
+        return (1.0 - self * y * y) * (y * 0.5) + y
+
+    def split(self) -> tuple[Vector, Vector]:
+        """Exponent, as int32, and fraction in [0, 1), of values >= 1: ``2 ** exponent * (1 + fraction)``."""
+        b, bits = self.e.b, self.e.b.bitcast(self.value, VI)
+        exponent = Vector(self.e, b.sub(b.ashr(bits, self.e.like(23, VI)), self.e.like(127, VI)))
+        fraction = b.or_(b.and_(bits, self.e.like(0x7FFFFF, VI)), self.e.like(0x3F800000, VI))
+        return exponent, Vector(self.e, b.bitcast(fraction, VF)) - 1.0
+
     def reciprocal(self) -> Vector:
         """1 / x for x > 0, to about one unit in the last place."""
         if ISA != "avx512":
@@ -158,6 +174,15 @@ class Vector:
     def lane(self, i: int) -> Any:
         """One element, as an LLVM value."""
         return self.e.b.extract_element(self.value, ir.Constant(I32, i))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A window over a mixture of two rows of samples ``apart`` in memory: ``part``, one for all lanes, of the next."""
+
+    pointer: Any
+    apart: Any
+    part: Vector
 
 
 class Emit:
@@ -256,24 +281,38 @@ class Emit:
             return self._neighbours1(windows, index, taps)
         return [self.join(self.half(found[0][k], 0), self.half(found[1][k], 1)) for k in range(taps)]
 
+    def _load(self, window: Any, offset: Any, kind: Any) -> Any:
+        """Elements of a window from ``offset`` on: a vector of ``kind``, or one float."""
+        if isinstance(window, Blend):
+            one, other = (self._load(p, offset, kind) for p in (window.pointer, self.at(window.pointer, window.apart)))
+            part = window.part.value
+            if kind != VF:
+                part = window.part.lane(0) if kind == F32 else self.half(part, 0)
+            return (Vector(self, part) * (Vector(self, other) - Vector(self, one)) + Vector(self, one)).value
+        place = self.at(window, offset)
+        if kind == F32:
+            return self.b.load(place)
+        return self.b.load(self.b.bitcast(place, kind.as_pointer()), align=4)
+
     def _neighbours1(self, windows: list[Any], index: Any, taps: int) -> list[Any]:
         found = [ir.Constant(VF, ir.Undefined)] * taps
         for i in range(LANES):
             lane = ir.Constant(I32, i)
-            place = self.at(windows[i * len(windows) // LANES], self.b.sext(self.b.extract_element(index, lane), I64))
+            window, place = windows[i * len(windows) // LANES], self.b.sext(self.b.extract_element(index, lane), I64)
             for k in range(taps):
-                found[k] = self.b.insert_element(found[k], self.b.load(self.at(place, k)), lane)
+                one = self._load(window, self.b.add(place, ir.Constant(I64, k)), F32)
+                found[k] = self.b.insert_element(found[k], one, lane)
         return found
 
     def _neighbours16(self, window: Any, index: Any, taps: int) -> list[Any]:
-        low, high = (self.vector(window, 16 * k).value for k in range(2))
+        low, high = (self._load(window, 16 * k, VF) for k in range(2))
         pick = "llvm.x86.avx512.vpermi2var.ps.512"
         places = [index, *(self.b.add(index, ir.Constant(VI, [k] * 16)) for k in range(1, taps))]
         return [self.call(pick, VF, low, place, high) for place in places]
 
     def _neighbours8(self, window: Any, index: Any, taps: int) -> list[Any]:
         floats, ints = ir.VectorType(F32, 8), ir.VectorType(I32, 8)
-        low, high = (self.vector(window, 8 * k, kind=floats).value for k in range(2))
+        low, high = (self._load(window, 8 * k, floats) for k in range(2))
 
         def pick(i: Any) -> Any:
             a, b = (self.call("llvm.x86.avx2.permps", floats, register, i) for register in (low, high))
