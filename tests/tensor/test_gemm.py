@@ -33,6 +33,7 @@ def test_bfloat16_runs_natively_where_the_processor_can(monkeypatch):
 
 def test_onednn_serves_large_float32_products_on_amd(monkeypatch):
     monkeypatch.setattr(gemm, "onednn_float32", lambda: True)
+    monkeypatch.setattr(gemm, "small_products", lambda: False)
     assert choose(torch.float32).library == "onednn"
     assert choose(torch.float32, size=(16, 512, 512)).library == "blas"  # few rows
     assert choose(torch.float32, size=(64, 64, 64)).library == "blas"

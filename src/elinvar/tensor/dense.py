@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,23 +11,27 @@ import torch
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
 from elinvar.runtime.memory import Pool, refuse_grad
+from elinvar.runtime.parallel import parallel_for
 from elinvar.runtime.plan import Precision
 from elinvar.tensor import contraction
 from elinvar.tensor.activation import ACTIVATIONS, apply_, expression, named
 from elinvar.tensor.activation import NAMES as _ACTIVATIONS
 from elinvar.tensor.gemm import LEAST_ROWS as _LEAST_ROWS
+from elinvar.tensor.gemm import LEAST_SMALL as _LEAST_SMALL
 from elinvar.tensor.gemm import LEAST_WORK as _LEAST_WORK
-from elinvar.tensor.gemm import choose, keeps_nan, onednn_float32, product, zeros
+from elinvar.tensor.gemm import MINIMUM_SMALL as _MINIMUM_SMALL
+from elinvar.tensor.gemm import MOST_SMALL as _MOST_SMALL
+from elinvar.tensor.gemm import choose, keeps_nan, onednn_float32, product, small_products, zeros
 from elinvar.tensor.storage import stored
 from elinvar.tensor.workspace import Scratch, check_out, check_pool, check_same, new
 
-__all__ = ["EPILOGUES", "TINY", "linear", "matmul"]
+__all__ = ["EPILOGUES", "linear", "matmul"]
 
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 _float32 = torch.float32
 _addmm_relu = torch._addmm_activation  # noqa: SLF001
-TINY = 8192  # elements of an operand: below, looking at shapes costs more than it can save
+_PIECE = 4_000_000  # multiply-adds worth handing to another thread
 _onednn = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 
 
@@ -81,12 +87,11 @@ def linear(
         and precision is None
         and bias is not None
         and not _grad_enabled()
-        and x.dtype is _float32
         and x.ndim == 2
-        and x.is_cpu
+        and ((x.is_cpu and x.dtype is _float32) or x.is_cuda)
         and not _is_compiling()
     ):
-        done = _short(x, w, bias, activation)
+        done = _short(x, w, bias, activation) if x.is_cpu else _short_cuda(x, w, bias, activation)
         if done is not None:
             return done
     activation = named(activation, "linear")
@@ -104,21 +109,55 @@ def linear(
     return _finish("linear", flat, w, bias, activation, residual, out, pool, shape, native=native)
 
 
+@cache
+def _small_kernel() -> Callable[..., None] | None:
+    """The bare function of the engine's own product, None where it is not used."""
+    if not small_products():
+        return None
+    from elinvar.tensor.kernels.small_gemm.cpu import product as bare
+
+    found: Callable[..., None] = bare
+    return found
+
+
 def _short(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
     """A float32 layer on a CPU without gradient, or None for the long way, which says what does not fit."""
     try:
-        if activation == "relu" and x.numel() < TINY and w.numel() < TINY and len(bias) == len(w) and bias.ndim == 1:
-            return _addmm_relu(bias, x, w.t())
         m, k = x.shape
         n, depth = w.shape
-        if depth != k or bias.shape != (n,):
+        if depth != k or len(bias) != n or bias.ndim != 1:
             return None
-        if _onednn is not None and m >= _LEAST_ROWS and m * k * n >= _LEAST_WORK and onednn_float32():
+        work = m * k * n
+        if _MINIMUM_SMALL <= work <= _MOST_SMALL and m >= _LEAST_SMALL and (kernel := _small_kernel()) is not None:
+            row, step = x.stride()
+            if step == 1 and w.is_cpu and bias.is_cpu and w.dtype is bias.dtype is _float32 and bias.is_contiguous():
+                relu = activation == "relu"
+                out = torch.empty((m, n))
+                along_n, along_k = w.stride()
+                kernel(
+                    m, n, k, x.data_ptr(), row, w.data_ptr(), along_n, along_k, out.data_ptr(), n, bias.data_ptr(), relu
+                )  # fmt: skip
+                return out if relu else apply_(out, _ACTIVATIONS[activation])
+        if _onednn is not None and m >= _LEAST_ROWS and work >= _LEAST_WORK and onednn_float32():
             return apply_(_onednn(x, w, bias, "none", [], ""), _ACTIVATIONS[activation])
         if activation == "relu":
             return _addmm_relu(bias, x, w.t())
         return apply_(torch.addmm(bias, x, w.t()), _ACTIVATIONS[activation])
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def _short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
+    """A layer that is one cuBLASLt call with its epilogue, or None for the long way."""
+    try:
+        if len(bias) != len(w) or bias.ndim != 1 or not x.shape[1]:
+            return None
+        if activation == "relu" and keeps_nan(x.dtype, x.device):
+            return _addmm_relu(bias, x, w.t())
+        if activation in ("gelu", "gelu_tanh"):
+            return _addmm_relu(bias, x, w.t(), use_gelu=True)
+        return torch.addmm(bias, x, w.t()) if activation is None else None
+    except (RuntimeError, TypeError, AttributeError):
         return None
 
 
@@ -316,6 +355,26 @@ def _finish_wide(
     EPILOGUES[activation](y, *rest, out=out)
 
 
+def _small_batch(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None, pool: Pool | None) -> torch.Tensor | None:
+    """Products of two lists of small float32 matrices by the engine's own kernel; None where it does not apply."""
+    if a.dim() != 3 or b.dim() != 3 or len(a) != len(b) or a.dtype != torch.float32 or not a.is_cpu:
+        return None
+    (count, m, k), n = a.shape, b.shape[2]
+    work = m * k * n
+    if not 0 < work <= _MOST_SMALL or m < _LEAST_SMALL or a.stride(2) != 1 or not count or _small_kernel() is None:
+        return None
+    from elinvar.tensor.kernels.small_gemm.cpu import batch
+
+    y = new((count, m, n), a.dtype, a.device, pool, "matmul") if out is None else out
+    if y.stride(2) != 1:
+        return None
+    left = (m, n, k, a.data_ptr(), a.stride(0), a.stride(1))
+    right = (b.data_ptr(), b.stride(0), b.stride(2), b.stride(1), y.data_ptr(), y.stride(0), y.stride(1))
+    run: Callable[..., None] = batch
+    parallel_for(count, lambda first, last: run(first, last, *left, *right), chunk=max(1, _PIECE // work))
+    return y
+
+
 def _batched(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -358,6 +417,9 @@ def _batched(
         return done if out is None else out.copy_(done)
     with torch.no_grad(), Scratch(pool) as scratch:
         if not wide:
+            small = _small_batch(a, b, out, pool)
+            if small is not None:
+                return after(small, *rest, out=small) if follows else small
             y = torch.matmul(a, b, out=out) if out is not None else torch.matmul(a, b)
             return after(y, *rest, out=y) if follows else y
         y = torch.matmul(scratch.converted(a, torch.float32), scratch.converted(b, torch.float32))

@@ -16,7 +16,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
 from elinvar.runtime.memory import Pool, refuse_grad
-from elinvar.runtime.parallel import parallel_for
+from elinvar.runtime.parallel import cpu_threads, parallel_for
 from elinvar.tensor.activation import ACTIVATIONS, expression, named
 from elinvar.tensor.workspace import FLOATS, check_pool, check_same, new
 
@@ -124,7 +124,7 @@ def _same_plain_cpu(a: object, b: object) -> bool:
 
 
 def _launch(kernel: Callable[..., None], n: int, *addresses: int) -> None:
-    if n <= _SERIAL:
+    if n <= _SERIAL or cpu_threads() == 1:
         kernel(0, n, n, *addresses)
     else:
         parallel_for(n, lambda start, stop: kernel(start, stop, n, *addresses), chunk=_CHUNK)

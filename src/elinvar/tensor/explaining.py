@@ -9,7 +9,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.runtime.plan import Precision
-from elinvar.tensor import dense, elementwise
+from elinvar.tensor import elementwise
 from elinvar.tensor.activation import named
 from elinvar.tensor.gemm import choose
 from elinvar.tensor.storage import resolve
@@ -83,10 +83,6 @@ def _product(
     size = f"{m}×{k} by {k}×{n} {a.dtype} on {a.device}".replace("torch.", "")
     if name == "matmul" and b.dim() > 2:
         return f"{name}: {size}: torch's batched product, then what follows in one fused pass"
-    if a.is_cpu and a.dtype == torch.float32 and a.dim() == 2 and a.numel() < dense.TINY and w.numel() < dense.TINY:
-        return (
-            f"{name}: {size}: too small to be chosen for: torch's BLAS in one call, {activation or 'nothing'} in place"
-        )
     route = choose(a.dtype, a.device, (m, k, n), activation, residual=residual is not None, native=native)
     after = [word for word, there in (("bias", bias is not None), ("residual", residual is not None)) if there]
     after += [activation] if activation else []

@@ -4,9 +4,10 @@ Everything is ``x @ w.T`` with x of shape (m, k) and w of shape (n, k), as in a 
 ``b.T``. Nothing here records gradients.
 
 On the machine this was written on (AMD Zen 5, 512-bit vectors), oneDNN multiplies float32 matrices twice as fast as the
-BLAS torch calls, from about 110×110×110 up; its call costs some ten microseconds more. Native float16 products are
-hundreds of times slower than float32 ones on processors without float16 arithmetic, so float16 goes through float32
-workspaces. ``benchmarks/tensor.py`` measures all three.
+BLAS torch calls, from about 110×110×110 up; its call costs some ten microseconds more. Below 160×160×160 the engine's
+own kernel (`elinvar.tensor.kernels.small_gemm`) is faster than both. Native float16 products are hundreds of times
+slower than float32 ones on processors without float16 arithmetic, so float16 goes through float32 workspaces.
+``benchmarks/tensor.py`` measures them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,26 @@ import torch
 
 from elinvar.tensor.workspace import Scratch
 
-__all__ = ["LEAST_ROWS", "LEAST_WORK", "Route", "choose", "keeps_nan", "onednn_float32", "product", "zeros"]
+__all__ = [
+    "LEAST_ROWS",
+    "LEAST_SMALL",
+    "LEAST_WORK",
+    "MINIMUM_SMALL",
+    "MOST_SMALL",
+    "Route",
+    "choose",
+    "keeps_nan",
+    "onednn_float32",
+    "product",
+    "small",
+    "small_products",
+    "zeros",
+]
 
 LEAST_ROWS = 32
 LEAST_WORK = 1_200_000
+LEAST_SMALL = 8
+MINIMUM_SMALL, MOST_SMALL = 40**3, 160**3
 _pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
@@ -32,7 +49,7 @@ class Route(NamedTuple):
     Attributes
     ----------
     library
-        "blas", "onednn" or "device" (the GPU's own library).
+        "registers" (`elinvar.tensor.kernels.small_gemm`), "blas", "onednn" or "device" (the GPU's own library).
     compute
         Dtype the operands are multiplied in; sums are float32 or wider.
     epilogue
@@ -63,6 +80,17 @@ def _amd() -> bool:
 def onednn_float32() -> bool:
     """Whether oneDNN is the faster float32 product here: AMD processors, whose vectors torch's BLAS does not fill."""
     return _pointwise is not None and _mkldnn() and _amd()
+
+
+@cache
+def small_products() -> bool:
+    """Whether the engine's own kernel serves small float32 products here: where it was measured, and checks out."""
+    if not _amd():
+        return False
+    from elinvar.runtime.kernels import kernel
+    from elinvar.tensor.kernels.small_gemm import NAME, cpu
+
+    return cpu.INSTRUCTIONS != "none" and kernel(NAME, "cpu").backend == "cpu"
 
 
 @cache
@@ -113,6 +141,8 @@ def choose(
     compute = torch.float32 if half else dtype
     before = f"{dtype} converted to float32, because " if half else ""
     reason = "" if not half else "this CPU has no fast native product of it, or one rounding needs it; "
+    if compute == torch.float32 and m >= LEAST_SMALL and MINIMUM_SMALL <= m * k * n <= MOST_SMALL and small_products():
+        return Route("registers", compute, half, f"{before}{reason}small enough for the kernel tensor.small_gemm")
     if compute == torch.float32 and fits and onednn_float32():
         return Route("onednn", compute, half, f"{before}{reason}oneDNN fills an AMD processor's vectors")
     return Route("blas", compute, half, f"{before}{reason}torch's BLAS")
@@ -146,11 +176,30 @@ def product(
         assert _pointwise is not None
         result: torch.Tensor = _pointwise.default(x, w, bias, "none", [], "")
         return result if out is None else out.copy_(result)
+    if route.library == "registers" and x.stride(1) == 1:
+        return small(x, w, bias, out, relu=False)
     if route.epilogue and x.is_cuda:
         return _wide(x, w, bias, out)
     if bias is None:
         return torch.mm(x, w.t()) if out is None else torch.mm(x, w.t(), out=out)
     return torch.addmm(bias, x, w.t()) if out is None else torch.addmm(bias, x, w.t(), out=out)
+
+
+def small(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None, *, relu: bool
+) -> torch.Tensor:
+    """The engine's own product of small float32 matrices; a row's elements are neighbours in `x` and `out`."""
+    from elinvar.tensor.kernels.small_gemm.cpu import product as kernel
+
+    m, k = x.shape
+    n = w.shape[0]
+    out = torch.empty(m, n) if out is None else out
+    along_n, along_k = w.stride()
+    shift = 0 if bias is None else bias.contiguous().data_ptr()
+    kernel(
+        m, n, k, x.data_ptr(), x.stride(0), w.data_ptr(), along_n, along_k, out.data_ptr(), out.stride(0), shift, relu
+    )
+    return out
 
 
 def _wide(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None) -> torch.Tensor:
