@@ -29,10 +29,13 @@ import elinvar
 from elinvar.bench import Result, Work, interleave
 from elinvar.runtime.parallel import set_threads
 from elinvar.seismic import Velocity
+from elinvar.seismic.filters import bank
 from elinvar.seismic.kernels import migrate
 from elinvar.seismic.kernels.migrate import reference
+from elinvar.seismic.kernels.migrate.antialias import Bank, copies_for
 
 V0, ETA = 1800.0, 0.1
+BANK = copies_for(2 * 25.0 / (V0 * 0.002))  # slopes of horizontal legs, between midpoints 25 m apart
 
 
 def rays(nt: int, place: torch.device) -> dict[str, tuple[float, dict[str, Any]]]:
@@ -41,6 +44,9 @@ def rays(nt: int, place: torch.device) -> dict[str, tuple[float, dict[str, Any]]
         "straight": (0.6, {}),
         "curved": (0.6, {"physics": "curved", "medium": (V0, 0.6)}),
         "vti": (0.6, {"physics": "vti", "eta": torch.full((1, nt), ETA, device=place)}),
+        "cubic": (0.6, {"interpolation": "cubic"}),
+        "sinc8": (0.6, {"interpolation": "sinc8"}),
+        "anti-alias bank": (0.6, {"bank": Bank(BANK, 25.0, 25.0)}),
         "curved, strongly": (2.0, {"physics": "curved", "medium": (V0, 2.0)}),
     }
 
@@ -51,6 +57,8 @@ def row(
     """A call of v2, its contributions, and how far it is from float64 on a dozen pillars."""
     image, fold = torch.zeros_like(tensors[0]), torch.zeros_like(tensors[1])
     data, source, receiver, pillars = tensors[2:6]
+    if "bank" in options:
+        data = bank(data, BANK, "bank")
     t0 = options["dt_out"] * torch.arange(image.shape[1], dtype=torch.float64)
     vrms = torch.from_numpy(Velocity.linear(V0, k).rms(t0.numpy())).float()[None].to(image.device).contiguous()
     launch = elinvar.kernel(migrate.NAME, device, "v2")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.errors import InputError
-from elinvar.seismic.filters import fast_length, phase_filter
+from elinvar.seismic.filters import fast_length, phase_filter, resample
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, weights
 from elinvar.seismic.wavelet import ricker, ricker_derivative
 
 DT = 0.002
@@ -65,6 +66,34 @@ def test_linear_interpolation_loses_nothing_on_average():
         assert y.shape == T.shape
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "cubic", "sinc8"])
+def test_interpolation_loses_nothing_on_average(interpolation):
+    wave = torch.from_numpy(ricker(T - 0.5, 60.0))[None]
+    y = phase_filter(wave, DT, interpolation=interpolation)[0].numpy()
+    taps = TAPS[interpolation]
+    rows = np.stack([y[100 + k : 400 + k] for k in range(1 - taps // 2, 1 + taps // 2)], -1)
+    late = (np.arange(64) + 0.5) / 64
+    # The mean over places between samples, brought back to them by a shift of the spectrum.
+    total = np.zeros(512)
+    for f in late:
+        between = np.zeros(512)
+        between[100:400] = rows @ weights(interpolation, f)
+        total += np.fft.irfft(np.fft.rfft(between) * np.exp(-2j * np.pi * np.fft.rfftfreq(512) * f)) / 64
+    exact = phase_filter(wave, DT)[0, :501].numpy()
+    assert np.linalg.norm(total[120:380] - exact[120:380]) < 2e-3 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_oversampling_keeps_the_samples_and_finds_those_between(factor):
+    fine = np.arange(factor * 500 + 1) * DT / factor
+    wave = torch.from_numpy(ricker(T - 0.5137, 60.0))[None]
+    found = resample(wave, factor)[0].numpy()
+    assert np.abs(found - ricker(fine - 0.5137, 60.0)).max() < 1e-6
+    filtered = phase_filter(wave, DT, oversample=factor)
+    assert filtered.shape == (1, factor * 500 + 1)
+    assert torch.allclose(filtered[:, ::factor], phase_filter(wave, DT), atol=1e-8 / DT)
+
+
 def test_nothing_wraps_round():
     wave = torch.from_numpy(ricker(T - T[-1] + 0.04, 25.0))[None]
     out = phase_filter(wave, DT)
@@ -105,7 +134,8 @@ def test_fast_lengths_are_even_smooth_and_close(n):
         (torch.zeros(0, 5), {}, r"\(0, 5\)"),
         (torch.zeros(3, 5), {"dimensions": 1}, "dimensions is 1"),
         (torch.zeros(3, 5), {"dt": 0}, "dt is 0"),
-        (torch.zeros(3, 5), {"interpolation": "cubic"}, "interpolation is 'cubic'"),
+        (torch.zeros(3, 5), {"interpolation": "best"}, "interpolation .*'best'"),
+        (torch.zeros(3, 5), {"oversample": 3}, "oversample is 3"),
     ],
 )
 def test_wrong_arguments_are_named(traces, options, words):

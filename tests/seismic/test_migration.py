@@ -12,6 +12,7 @@ from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
 from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
 from elinvar.seismic.job import TABLE_BYTES
+from elinvar.seismic.kernels.migrate import FEATURES
 from elinvar.seismic.migration import KERNEL
 
 V = Velocity.constant(2500)
@@ -245,18 +246,29 @@ def test_nothing_stays_behind(survey):
     assert threading.active_count() <= threads + 1  # the shared CPU pool may have started its helper
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"antialias": "bank"}, "bank"),
-        ({"antialias": "triangle"}, "triangle"),
-        ({"interpolation": "cubic"}, "cubic"),
-        ({"interpolation": "sinc8"}, "sinc8"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(survey, options, name):
-    with pytest.raises(NotImplementedError, match=name):
-        migrate(survey, V, GRID, device="cpu", **options)
+def test_antialias_is_part_of_the_image_and_asked_of_the_kernel(survey, image, monkeypatch):
+    other = migrate(survey, V, GRID, device="cpu", antialias="bank")
+    wide = migrate(survey, V, GRID, device="cpu", antialias="bank", spacing=(200, 0))
+    away = [np.linalg.norm(x.values - image.values) / np.linalg.norm(image.values) for x in (other, wide)]
+    assert 0 < away[0] < away[1]
+    assert other.image.attrs["antialias"].startswith("bank, ")
+    assert wide.image.attrs["antialias"] == "bank, 200 x 0 m"
+    assert image.image.attrs["antialias"] == "none"
+    assert wide.job.plan.memory_bytes > image.job.plan.memory_bytes
+    described = plan(survey, V, GRID, device="cpu", antialias="bank", spacing=(200, 0))
+    assert described.plan.memory_bytes == wide.job.plan.memory_bytes
+    monkeypatch.setitem(FEATURES, "baseline", set())
+    with pytest.raises(NotImplementedError, match="version baseline does not do antialias"):
+        migrate(survey, V, GRID, device="cpu", antialias="triangle", kernel="baseline")
+
+
+def test_interpolation_is_part_of_the_image_and_asked_of_the_kernel(survey, image, monkeypatch):
+    other = migrate(survey, V, GRID, device="cpu", interpolation="cubic", oversample=2, kernel="baseline")
+    assert 1e-6 < np.linalg.norm(other.values - image.values) / np.linalg.norm(image.values) < 0.1
+    assert other.image.attrs["interpolation"] == "cubic, 2x oversampled"
+    monkeypatch.setitem(FEATURES, "baseline", set())
+    with pytest.raises(NotImplementedError, match="version baseline does not do interpolation='cubic'"):
+        migrate(survey, V, GRID, device="cpu", interpolation="cubic", kernel="baseline")
 
 
 @pytest.mark.parametrize(
@@ -272,6 +284,11 @@ def test_what_is_not_built_is_refused_by_name(survey, options, name):
         ({"antialias": "sometimes"}, "bank, triangle"),
         ({"amplitude": "loud"}, "true, none"),
         ({"interpolation": "best"}, "linear, cubic, sinc8"),
+        ({"oversample": 3}, "oversample is 3"),
+        ({"spacing": (25, 25)}, "spacing belongs to antialias"),
+        ({"antialias": "bank", "spacing": (0, 0)}, "spacing is 0 along both"),
+        ({"antialias": "bank", "spacing": 25}, "spacing is 25; give two"),
+        ({"antialias": "bank", "spacing": (-5, 25)}, r"spacing is \(-5, 25\)"),
         ({"gathers": [0]}, "offset bin edges"),
         ({"gathers": [100, 50]}, "offset bin edges"),
         ({"area": 0}, "area is 0"),

@@ -271,6 +271,8 @@ class Algorithm(Section):
     phase_filter: bool = Field(default=True, description="-d/dt first; false only for traces that are filtered already")
     antialias: Literal["bank", "triangle"] | None = Field(default=None, description="operator anti-alias filter")
     interpolation: Literal["linear", "cubic", "sinc8"] = Field(default="linear", description="between input samples")
+    oversample: Literal[1, 2] = Field(default=1, description="2 puts a sample between any two first")
+    spacing: tuple[float, float] | None = Field(default=None, description="of midpoints in m, for antialias")
     area: Positive | None = Field(default=None, description="midpoint cell in m2; null takes bin_size, or dx times dy")
     aperture: ApertureOptions = ApertureOptions()
     gathers: GatherOptions | None = Field(default=None, description="{type: offset, edges: [0, 400]}; azimuth; tiles")

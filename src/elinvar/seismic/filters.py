@@ -9,14 +9,17 @@ early and with the wrong shape. The filter is therefore ``-d/dt`` in 3-D and its
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from elinvar.errors import InputError
+from elinvar.seismic.kernels.migrate.antialias import response
+from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS, loss
 
-from ._check import number
+from ._check import choice, number
 
-__all__ = ["fast_length", "phase_filter"]
+__all__ = ["bank", "fast_length", "phase_filter", "resample"]
 
 _ROLL_OFF = 24  # samples over which a record that ends on a non-zero value is continued to zero
 
@@ -38,7 +41,7 @@ def fast_length(n: int) -> int:
 
 
 def phase_filter(
-    traces: torch.Tensor, dt: float, *, dimensions: int = 3, interpolation: str | None = None
+    traces: torch.Tensor, dt: float, *, dimensions: int = 3, interpolation: str | None = None, oversample: int = 1
 ) -> torch.Tensor:
     """Filter traces for Kirchhoff summation, on whichever device they are.
 
@@ -51,14 +54,17 @@ def phase_filter(
     dimensions
         3 for ``-d/dt`` (units 1/s), 2 for the half derivative (units s**-0.5).
     interpolation
-        ``"linear"`` when the traces will be interpolated linearly at arbitrary times, as a migration does: the filter
-        then also divides by that interpolation's mean response, ``sinc^2(f dt)`` (its triangle's spectrum). At 2 ms
-        that is 1.3 % at 30 Hz and 5 % at 60 Hz, which true amplitudes would otherwise lose. None leaves it out.
+        ``"linear"``, ``"cubic"`` or ``"sinc8"`` when the traces will be interpolated so at arbitrary times, as a
+        migration does: the filter then also divides by that interpolation's mean response, for linear ``sinc^2(f dt)``
+        (its triangle's spectrum). At 2 ms that is 1.3 % at 30 Hz and 5 % at 60 Hz, which true amplitudes would
+        otherwise lose. None leaves it out.
+    oversample
+        Samples of the result per sample interval of the traces, exact for what lies below their Nyquist frequency.
 
     Returns
     -------
     Tensor
-        Same shape and dtype, a new tensor.
+        Same dtype, a new tensor of shape (ntr, oversample * (ns - 1) + 1).
 
     Notes
     -----
@@ -73,8 +79,47 @@ def phase_filter(
         )
     if dimensions not in {2, 3}:
         raise InputError(f"phase_filter: dimensions is {dimensions!r}; 2 or 3 is accepted.")
-    if interpolation not in {"linear", None}:
-        raise InputError(f"phase_filter: interpolation is {interpolation!r}; 'linear' or None is accepted.")
+    if interpolation is not None:
+        choice("phase_filter", "interpolation", interpolation, INTERPOLATIONS)
+
+    def factor(omega: torch.Tensor) -> torch.Tensor:
+        if dimensions == 3:
+            filtering = torch.complex(torch.zeros_like(omega), -omega)
+        else:
+            root = torch.sqrt(0.5 * omega)
+            filtering = torch.complex(root, -root)
+        if interpolation is not None:
+            filtering = filtering / loss(interpolation, omega * (step / (2.0 * math.pi * oversample)))
+        return filtering
+
+    return _filtered(traces, step, factor, oversample)
+
+
+def resample(traces: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return traces (ntr, ns) with ``factor`` samples per sample: (ntr, factor * (ns - 1) + 1), band-limited."""
+    return _filtered(traces, 1.0, torch.ones_like, factor)
+
+
+def bank(traces: torch.Tensor, copies: int, kind: str) -> torch.Tensor:
+    """Return copies of traces (ntr, ns) that operators of growing slope do not alias, side by side: (ntr, copies * ns).
+
+    ``kind`` is ``"bank"`` or ``"triangle"``; the filters are those of
+    :func:`elinvar.seismic.kernels.migrate.antialias.response`, without phase. The first copy is the traces.
+    """
+    padded, n = _padded(traces)
+    spectrum = torch.fft.rfft(padded, dim=1)
+    cycles = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) / n
+    ns = traces.shape[1]
+    out = traces.new_empty((len(traces), copies, ns))
+    out[:, 0] = traces
+    for copy in range(1, copies):
+        filtered = torch.fft.irfft(spectrum * response(kind, copy, cycles), n=n, dim=1)
+        out[:, copy] = filtered[:, _ROLL_OFF : _ROLL_OFF + ns]
+    return out.flatten(1)
+
+
+def _padded(traces: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return traces between continuations to zero, ``_ROLL_OFF`` samples each, and the length of the rows."""
     ns = traces.shape[1]
     n = fast_length(ns + 4 * _ROLL_OFF)
     padded = traces.new_zeros((traces.shape[0], n))
@@ -83,15 +128,23 @@ def phase_filter(
     ramp = 0.5 + 0.5 * torch.cos(place * (math.pi / (_ROLL_OFF + 1)))
     padded[:, _ROLL_OFF + ns : 2 * _ROLL_OFF + ns] = traces[:, -1:] * ramp
     padded[:, :_ROLL_OFF] = traces[:, :1] * ramp.flip(0)
+    return padded, n
+
+
+def _filtered(
+    traces: torch.Tensor, step: float, response: Callable[[torch.Tensor], torch.Tensor], oversample: int
+) -> torch.Tensor:
+    """Multiply the spectrum at angular frequencies of sample interval ``step`` by a response."""
+    if oversample not in {1, 2, 4}:
+        raise InputError(f"phase_filter: oversample is {oversample!r}; 1, 2 or 4 is accepted.")
+    padded, n = _padded(traces)
+    ns = traces.shape[1]
     spectrum = torch.fft.rfft(padded, dim=1)
     omega = torch.arange(n // 2 + 1, dtype=traces.dtype, device=traces.device) * (2.0 * math.pi / (n * step))
-    if dimensions == 3:
-        spectrum *= torch.complex(torch.zeros_like(omega), -omega)
-    else:
-        root = torch.sqrt(0.5 * omega)
-        spectrum *= torch.complex(root, -root)
-    if interpolation == "linear":
-        spectrum /= torch.sinc(omega * (step / (2.0 * math.pi))).square()
+    spectrum *= response(omega)
     spectrum[:, -1] = 0.0
-    filtered: torch.Tensor = torch.fft.irfft(spectrum, n=n, dim=1)
-    return filtered[:, _ROLL_OFF : _ROLL_OFF + ns].contiguous()
+    filtered: torch.Tensor = torch.fft.irfft(spectrum, n=oversample * n, dim=1)
+    if oversample > 1:
+        filtered *= oversample
+    first = oversample * _ROLL_OFF
+    return filtered[:, first : first + oversample * (ns - 1) + 1].contiguous()

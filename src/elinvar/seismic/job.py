@@ -282,7 +282,8 @@ def describe(
     _check_room(grid, 0 if bins is None else len(bins))
     whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
-    block = block_size(survey.n_samples, traces, kernel.device.profile) if layout is None else layout.block
+    width = options.oversample * options.copies  # of what a trace becomes
+    block = block_size(survey.n_samples * width, traces, kernel.device.profile) if layout is None else layout.block
     if lanes > 1 and layout is None:
         block = min(block, max(64, -(-traces // (_BLOCKS_PER_LANE * lanes)) // 64 * 64))
     count = count_blocks(survey, whole, block)
@@ -295,7 +296,7 @@ def describe(
         "contributions",
         rows=grid.size,
         row_bytes=(8 + 4 * options.own_rays) * grid.nt,  # image, fold, velocity and eta
-        block_bytes=5 * block * trace_bytes,  # samples, padded, spectrum (two), filtered
+        block_bytes=(4 + width) * block * trace_bytes,  # samples, padded, spectrum (two), filtered
         blocks=-(-count // lanes),
         fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
         bytes_in=traces * (trace_bytes + 16) // lanes,

@@ -22,6 +22,7 @@ from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device, to_host
 
+from .filters import bank, resample
 from .filters import phase_filter as apply_phase_filter
 from .job import Item, Job, Pass, pillars_at_once
 
@@ -220,12 +221,22 @@ class DeviceLane(Lane):
         traces, source, receiver = (to_device(x, self.device) for x in (block.traces, block.source, block.receiver))
         self._wait()
         copied = time.perf_counter()
-        if self.options.phase_filter and len(traces):
-            traces = apply_phase_filter(traces, self.options.survey.dt, interpolation="linear")
+        if len(traces):
+            traces = self._filtered(traces)
             self._wait()
         self.seconds["transfer"] += copied - begin
         self.seconds["filter"] += time.perf_counter() - copied
         return replace(block, traces=traces, source=source, receiver=receiver)
+
+    def _filtered(self, traces: torch.Tensor) -> torch.Tensor:
+        """What the kernel reads: traces after the phase filter, at its sampling."""
+        options = self.options
+        if options.phase_filter:
+            how: dict[str, Any] = {"interpolation": options.interpolation, "oversample": options.oversample}
+            traces = apply_phase_filter(traces, options.survey.dt, **how)
+        elif options.oversample > 1:
+            traces = resample(traces, options.oversample)
+        return traces if options.antialias is None else bank(traces, options.copies, options.antialias)
 
     def _enter(self, step: Pass, start: State) -> None:
         """Make a pass's part of the image resident; pillars and velocities go up once per tile."""
@@ -266,7 +277,7 @@ class DeviceLane(Lane):
                     result.receiver,
                     self._places[part],
                     self._vrms[part] if own else self._vrms,
-                    dt=self.options.survey.dt,
+                    dt=self.options.survey.dt / self.options.oversample,
                     start=result.start,
                     dt_out=self.options.grid.dt,
                     t0_out=self.options.grid.t0,
@@ -276,6 +287,7 @@ class DeviceLane(Lane):
                     physics=self.options.physics,
                     medium=self.options.medium,
                     eta=None if self._eta is None else self._eta[part] if len(self._eta) > 1 else self._eta,
+                    **self.options.features(),
                 )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin

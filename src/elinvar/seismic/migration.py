@@ -19,6 +19,7 @@ from elinvar.runtime.kernels import kernel as choose_kernel
 
 from .checkpoint import Checkpoint, identity
 from .job import Job, describe
+from .kernels.migrate import require
 from .lane import DeviceLane, Lane
 from .options import KERNEL, check_options, resolve
 from .run import Progress, Run
@@ -56,6 +57,8 @@ def migrate(
     cluster: Any = None,
     progress: Progress | None = None,
     area: float | None = None,
+    oversample: int = 1,
+    spacing: tuple[float, float] | None = None,
     devices: Sequence[Any] | str | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
@@ -82,7 +85,9 @@ def migrate(
     aperture
         Which midpoints contribute; by default ``Aperture()``, dips up to 45 degrees.
     antialias
-        Not built yet: anything but None is refused.
+        What keeps steep operators from aliasing: ``"bank"`` reads traces from copies low-passed in half octaves, chosen
+        by the operator's slope between neighbouring midpoints (Gray 1992; Abma, Sun and Bernitsas 1999), ``"triangle"``
+        does so with triangles as filters (Claerbout 1992), which leave more noise. None filters nothing.
     amplitude
         ``"true"``: weight ``2 t0 / (pi V^2 T^2) * area``; with the phase filter on and spreading-corrected traces, a
         reflector of reflectivity R in one common-offset volume is imaged with amplitude R at any offset and azimuth
@@ -94,7 +99,8 @@ def migrate(
         Apply ``-d/dt`` first, and undo the mean loss of the linear interpolation that follows (see
         :func:`~elinvar.seismic.filters.phase_filter`). Turn it off only for traces that are filtered already.
     interpolation
-        ``"linear"``. ``"cubic"`` and ``"sinc8"`` are not built yet and refused.
+        How traces are read between their samples: ``"linear"``, ``"cubic"`` (Keys 1981) or ``"sinc8"`` (eight
+        neighbours under a Hann window); each costs about twice the time of the one before.
     gathers
         What gathers to make: offset bin edges in metres (``edge <= offset < next``, the last bin closed), or an
         :class:`~elinvar.seismic.OffsetBins`, :class:`~elinvar.seismic.AzimuthSectors` or
@@ -117,6 +123,13 @@ def migrate(
     area
         Midpoint cell in m^2 that a trace of one common-offset volume stands for. By default the survey's ``bin_size``
         when it is known, else the grid's ``dx * dy``.
+    oversample
+        2 puts a sample between any two of the traces first, from their spectrum: the interpolation then errs far less
+        at high frequencies, at a third of the speed or better and with traces twice as long in memory.
+    spacing
+        For `antialias`, distances of neighbouring midpoints along the grid's inline and crossline axes in metres; 0
+        where there are none, on a single line. By default the survey's ``bin_size`` when it is known, else the grid's
+        ``dx`` and ``dy``.
     devices
         Several devices of this process in place of `device`: ``("cuda:0", "cuda:1")``, or ``"all"`` GPUs. Each
         migrates its share of the blocks, always the same ones; their images are added in this order.
@@ -142,8 +155,23 @@ def migrate(
     Cancelled
         The run was paused; what is done is in the checkpoint.
     """
-    check_options(physics, eta, antialias, amplitude, interpolation)
-    options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area, physics, eta)
+    check_options(physics, eta, antialias, amplitude, interpolation, oversample)
+    options = resolve(
+        survey,
+        velocity,
+        grid,
+        aperture,
+        amplitude,
+        phase_filter,
+        gathers,
+        area,
+        physics,
+        eta,
+        interpolation,
+        oversample,
+        antialias,
+        spacing,
+    )
     begin = time.perf_counter()
     with contextlib.ExitStack() as held:
         workers = None
@@ -154,6 +182,7 @@ def migrate(
             workers = workers_of(executor, str(device), kernel)
             kernel = workers.version
         kernels = _kernels(devices_of(device, devices), kernel)
+        require(kernels[0].version, **options.features())
         compiled = time.perf_counter() - begin
         session = None
         if checkpoint is not None:
@@ -182,10 +211,16 @@ def plan(
     velocity: Velocity,
     grid: Grid,
     *,
+    physics: str = "straight",
+    eta: ArrayLike | None = None,
     aperture: Aperture | None = None,
+    antialias: Literal["bank", "triangle"] | None = None,
+    interpolation: str = "linear",
     gathers: ArrayLike | Binning | None = None,
     kernel: str | None = None,
     device: Any = "auto",
+    oversample: int = 1,
+    spacing: tuple[float, float] | None = None,
     devices: Sequence[Any] | str | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
@@ -195,8 +230,12 @@ def plan(
 
     `rate` is contributions per second of one device, when they are known better than ``elinvar tune`` knows them.
     """
-    options = resolve(survey, velocity, grid, aperture, "true", True, gathers, None)
+    check_options(physics, eta, antialias, "true", interpolation, oversample)
+    ways: dict[str, Any] = {"interpolation": interpolation, "oversample": oversample}
+    ways |= {"antialias": antialias, "spacing": spacing}
+    options = resolve(survey, velocity, grid, aperture, "true", True, gathers, None, physics, eta, **ways)
     kernels = _kernels(devices_of(device, devices), kernel)
+    require(kernels[0].version, **options.features())
     job, _ = describe(options, kernels[0], lanes=len(kernels), in_flight=in_flight, budget_bytes=memory, rate=rate)
     return job
 

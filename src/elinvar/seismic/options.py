@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from . import kernels as _registered  # importing registers the kernels
 from ._check import choice, number
 from .aperture import Aperture
 from .binning import Assignment, Binning, binning
+from .kernels.migrate.antialias import KINDS as ANTIALIAS
+from .kernels.migrate.antialias import Bank, copies_for
 from .traveltime import PHYSICS, check_eta
 
 if TYPE_CHECKING:
@@ -42,11 +45,21 @@ class Options:
     physics: str = "straight"
     medium: tuple[float, float] | None = None  # v0 and k of curved rays
     eta: NDArray[np.float64] | None = None  # (1 or pillars, times), for VTI
+    interpolation: str = "linear"
+    oversample: int = 1  # samples that the kernel reads per recorded one
+    antialias: str | None = None
+    spacing: tuple[float, float] = (0.0, 0.0)  # of neighbouring midpoints, metres, for antialias
+    copies: int = 1  # of each trace, filtered against aliasing
 
     @property
     def own_rays(self) -> int:
         """How many tables of one value per pillar and time the travel times need: velocity, eta."""
         return int(self.velocity.varies_laterally) + int(self.eta is not None and len(self.eta) > 1)
+
+    def features(self) -> dict[str, Any]:
+        """Return what the kernel is asked beyond what every version does, by the names of its options."""
+        asked: dict[str, Any] = {} if self.interpolation == "linear" else {"interpolation": self.interpolation}
+        return asked if self.antialias is None else {**asked, "bank": Bank(self.copies, *self.spacing)}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
@@ -58,6 +71,10 @@ class Options:
             **({} if self.eta is None else {"eta": f"{self.eta.min():g} to {self.eta.max():g}"}),
             "amplitude": self.amplitude,
             "phase_filter": str(self.phase_filter),
+            "antialias": "none"
+            if self.antialias is None
+            else "{}, {:g} x {:g} m".format(self.antialias, *self.spacing),
+            "interpolation": self.interpolation + (f", {self.oversample}x oversampled" if self.oversample > 1 else ""),
             "area_m2": self.area,
             "aperture": f"dip {reach.dip}, radius {reach.radius}, taper {reach.taper}, minimum {reach.minimum}",
             "azimuth": self.grid.azimuth,
@@ -79,6 +96,7 @@ class Options:
             "grid": {name: list(value) if isinstance(value, tuple) else value for name, value in place.items()},
             "pillars": digest(self.grid.local_pillars),
             "medium": None if self.medium is None else list(self.medium),
+            "spacing": list(self.spacing),
             "eta": digest(self.eta),
             "velocity": {"is": str(self.velocity), "values": digest(self.velocity)},
             "gathers": {"bins": gathers, "members": digest(None if self.bins is None else self.bins.member)},
@@ -120,13 +138,25 @@ def resolve(
     area: float | None,
     physics: str = "straight",
     eta: ArrayLike | None = None,
+    interpolation: str = "linear",
+    oversample: int = 1,
+    antialias: str | None = None,
+    spacing: tuple[float, float] | None = None,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""
     if survey.n_samples < 2:
         raise InputError("migrate: the traces have 1 sample; interpolation needs at least 2.")
+    cell = (grid.dx, grid.dy) if survey.bin_size is None else survey.bin_size
     if area is None:
-        cell = (grid.dx, grid.dy) if survey.bin_size is None else survey.bin_size
         area = cell[0] * cell[1]
+    copies, apart = 1, (0.0, 0.0)
+    if antialias is not None:
+        apart = _spacing(cell if spacing is None else spacing)
+        slowest = float(velocity.on_pillars(grid.t, grid.pillars[:: max(1, grid.size // 256)]).min())
+        # No operator is steeper than that of legs along the surface.
+        copies = copies_for(2 * math.hypot(*apart) * oversample / (slowest * survey.dt))
+    elif spacing is not None:
+        raise InputError("migrate: spacing belongs to antialias; leave it out, or choose 'bank' or 'triangle'.")
     return Options(
         survey,
         velocity,
@@ -139,7 +169,24 @@ def resolve(
         physics,
         velocity.gradient() if physics == "curved" else None,
         None if eta is None else _on_grid(eta, grid),
+        interpolation,
+        oversample,
+        antialias,
+        apart,
+        copies,
     )
+
+
+def _spacing(value: tuple[float, float]) -> tuple[float, float]:
+    try:
+        dx, dy = (number("migrate", "spacing", each, low=0.0) for each in value)
+    except (TypeError, ValueError):
+        raise InputError(f"migrate: spacing is {value!r}; give two distances in metres.") from None
+    if dx == dy == 0:
+        raise InputError(
+            "migrate: spacing is 0 along both axes; give the distances of neighbouring midpoints in metres."
+        )
+    return dx, dy
 
 
 def _on_grid(eta: ArrayLike, grid: Grid) -> NDArray[np.float64]:
@@ -161,6 +208,7 @@ def check_options(
     antialias: str | None,
     amplitude: str,
     interpolation: str,
+    oversample: int = 1,
 ) -> None:
     """Refuse what does not exist, and by name what is not built yet."""
     choice("migrate", "physics", physics, PHYSICS)
@@ -169,9 +217,8 @@ def check_options(
     elif eta is not None:
         raise InputError("migrate: eta belongs to physics='vti'; leave it out.")
     if antialias is not None:
-        choice("migrate", "antialias", antialias, ("bank", "triangle"))
-        raise NotImplementedError(f"migrate: antialias={antialias!r} is not built yet; leave it out.")
+        choice("migrate", "antialias", antialias, ANTIALIAS)
     choice("migrate", "amplitude", amplitude, _registered.migrate.AMPLITUDES)
-    choice("migrate", "interpolation", interpolation, ("linear", "cubic", "sinc8"))
-    if interpolation != "linear":
-        raise NotImplementedError(f"migrate: interpolation={interpolation!r} is not built yet; 'linear' is.")
+    choice("migrate", "interpolation", interpolation, _registered.migrate.INTERPOLATIONS)
+    if oversample not in (1, 2):
+        raise InputError(f"migrate: oversample is {oversample!r}; 1 or 2 is accepted.")

@@ -133,12 +133,23 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
         attempt("grid", lambda: build_grid(config.grid, found["survey"]))
     attempt("aperture", lambda: Aperture(**cfg.plain(ways.aperture)))
     attempt("gathers", lambda: build_gathers(ways.gathers))
-    attempt("ways", lambda: check_options(ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation))
+    chosen = (ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation, ways.oversample)
+    attempt("ways", lambda: check_options(*chosen))
     if ways.physics == "curved" and "velocity" in found:
         attempt("medium", found["velocity"].gradient)
     attempt("output", lambda: _check_output(config.output, place, config.input.path))
     _raise(problems)
-    names = ("physics", "eta", "amplitude", "phase_filter", "antialias", "interpolation", "area")
+    names = (
+        "physics",
+        "eta",
+        "amplitude",
+        "phase_filter",
+        "antialias",
+        "interpolation",
+        "oversample",
+        "spacing",
+        "area",
+    )
     options = {name: getattr(ways, name) for name in names}
     options |= {name: getattr(where_to, name) for name in ("device", "devices", "kernel", "in_flight", "shards")}
     options |= {"aperture": found["aperture"], "gathers": found["gathers"], "cluster": where_to.cluster}

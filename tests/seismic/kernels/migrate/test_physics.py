@@ -229,7 +229,10 @@ def test_no_races_in_any_order(version: Any, agrees: Any, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not nvrtc.available(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
 @pytest.mark.parametrize(("kind", "registers"), [("straight", 48), ("curved", 56), ("vti", 56)])
 def test_registers(kind: str, registers: int) -> None:
-    for file, defines in (("baseline.metal", metal._physics(kind)), ("v2.metal", metal.Tuning().defines("true", kind))):
+    for file, defines in (
+        ("baseline.metal", metal._words(kind)),
+        ("v2.metal", metal.Tuning().defines("true", kind)),
+    ):
         report = language.build_cubin(Path(metal.__file__).parent / file, defines=defines or None)
         for one in report.kernels.values():
             assert one.spill_bytes == 0

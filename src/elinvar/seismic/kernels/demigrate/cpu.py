@@ -29,7 +29,7 @@ AT_ONCE = 32  # traces that stay in the second-level cache, as pairs, while all 
 
 
 def _code(*, wide: bool) -> Any:
-    return _intrinsic(5, lambda b, data, rest: transposed.Transposed(b, data, rest, wide=wide).emit())
+    return _intrinsic(5, lambda b, data, rest, *_: transposed.Transposed(b, data, rest, wide=wide).emit())
 
 
 def _transposed() -> Any:

@@ -33,8 +33,9 @@ class _Scatter(Emit):
         self.pairs = cgutils.alloca_once(builder, _PAIRS)  # type: ignore[no-untyped-call]
         self.places = cgutils.alloca_once(builder, VI)  # type: ignore[no-untyped-call]
 
-    def interpolate(self, windows: list[Any], x: Vector, *, scattered: bool = False) -> Any:
+    def interpolate(self, windows: list[Any], x: Vector, taps: int = 2, *, scattered: bool = False) -> Any:
         """Return what, multiplied by a weight, adds the weighted image samples at ``x`` of the windows."""
+        assert taps == 2, "the adjoint interpolates linearly"
         return _Share(self, windows, x, bounded=not scattered and ISA != "portable")
 
 

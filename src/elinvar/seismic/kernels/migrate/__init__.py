@@ -6,7 +6,8 @@ Every version computes, for each pillar and output time :math:`t_0`, the sum ove
    T = \sqrt{(t_0/2)^2 + d_s^2/V^2} + \sqrt{(t_0/2)^2 + d_r^2/V^2}
 
 (Yilmaz and Claerbout, 1980) with the horizontal distances :math:`d_s, d_r` of source and receiver from the pillar,
-linear interpolation of the trace :math:`d`, the aperture's rim weight :math:`a`, and the stationary-phase weight
+the trace :math:`d` read between its samples as `interpolation` says, the aperture's rim weight :math:`a`, and the
+stationary-phase weight
 :math:`W = 2 t_0 / (\pi V^2 T^2) \cdot area` (Schneider, 1978) for traces that went through :math:`-d/dt`.
 
 That is ``physics="straight"``. With ``"curved"`` and ``"vti"`` each leg is that of `physics`; the sum, the aperture and
@@ -27,13 +28,29 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
+from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
+from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, check
 
-__all__ = ["AMPLITUDES", "NAME", "PHYSICS", "RadiusAperture", "example", "rim_weight", "run"]
+__all__ = [
+    "AMPLITUDES",
+    "FEATURES",
+    "INTERPOLATIONS",
+    "NAME",
+    "PHYSICS",
+    "Bank",
+    "RadiusAperture",
+    "example",
+    "require",
+    "rim_weight",
+    "run",
+]
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
+FEATURES = {"baseline": {"interpolation", "bank"}, "v2": {"interpolation", "bank"}}
+"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation."""
 _HERE = "elinvar.seismic.kernels.migrate"
 
 
@@ -56,6 +73,8 @@ def run(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | float | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -92,6 +111,11 @@ def run(
         them; only the aperture and the weight use it then.
     eta : float, Tensor[1 or np, nt] float32, or None
         For ``"vti"``: anellipticity at every output time, in [-0.5, 0.5].
+    interpolation : "linear", "cubic" or "sinc8"
+        How a trace is read between its samples: `interpolation` has the weights. Beyond its ends there are zeros.
+    bank : Bank or None
+        The traces come with copies filtered against aliasing, each as long as the trace, side by side in their rows:
+        `antialias` says which of them are read.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -112,7 +136,14 @@ def run(
     values = check(physics, medium, eta, image)
     if image.numel() == 0 or len(traces) == 0:
         return image
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"{NAME}: interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
     migrate = kernel(NAME, device, version)
+    if bank is not None:
+        bank.check(traces.shape[1])
+    features: dict[str, Any] = {} if interpolation == "linear" else {"interpolation": interpolation}
+    features |= {} if bank is None else {"bank": bank}
+    require(migrate.version, **features)
     migrate(
         image,
         fold,
@@ -131,8 +162,18 @@ def run(
         physics=physics,
         medium=medium,
         eta=values,
+        **features,
     )
     return image
+
+
+def require(version: str, **features: Any) -> None:
+    """Refuse, by name, what a version of the kernel cannot do."""
+    for name, value in features.items():
+        able = [other for other, known in FEATURES.items() if name in known]
+        if version not in able:
+            asked = f"{name}={value!r}" if isinstance(value, str) else {"bank": "antialias"}.get(name, name)
+            raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {' or '.join(able)}.")
 
 
 def _check_tensors(
@@ -238,6 +279,22 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, options
 
 
+def full_example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`example` for versions that do everything: three of four seeds read more neighbours, filtered copies, or both."""
+    args, options = example(seed)
+    kind = seed % 4
+    if kind == 1:
+        options |= {"physics": "curved", "medium": (1800.0, 0.6), "eta": None}
+    if kind in (1, 2):
+        options["interpolation"] = "sinc8" if kind == 1 else "cubic"
+    if kind >= 2:
+        options["bank"] = Bank(5, 70.0, 50.0)
+        ntr, ns = args[2].shape
+        copies = torch.randn(ntr, 5 * ns, generator=torch.Generator().manual_seed(seed + 1))
+        args = (*args[:2], copies, *args[3:])
+    return args, options
+
+
 register(
     NAME,
     "baseline",
@@ -245,7 +302,7 @@ register(
     cpu=f"{_HERE}.cpu:migrate",
     metal=f"{_HERE}.metal:migrate_baseline",
     source="elinvar/seismic/kernels/migrate/baseline.metal",
-    example=example,
+    example=full_example,
     tolerance=2e-4,
     summary="one thread per output sample, exact travel time for every contribution",
 )
@@ -269,7 +326,7 @@ register(
     cpu=f"{_HERE}.cpu_v2:migrate",
     metal=f"{_HERE}.metal:migrate_v2",
     source="elinvar/seismic/kernels/migrate/v2.metal",
-    example=example,
+    example=full_example,
     tolerance=2e-4,
     summary="travel time at knots, window permutes on the CPU, simdgroups along time on the GPU",
     occupancy_reason=(

@@ -28,6 +28,72 @@ static float log1p(float z)
 }
 #endif
 
+#ifndef TAPS
+#define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
+#endif
+
+#if TAPS > 2
+#define BEYOND (TAPS - 1)  // zeros around every trace
+constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
+
+// Value g + 1 / 2 of the way between the middle two of TAPS samples.
+static float between(device const float* near, float g)
+{
+    const float q = g * g;
+    float sum = 0.0f;
+    for (int i = 0; i < TAPS / 2; i++) {
+        float even = 0.0f, odd = 0.0f;
+        for (int power = TAPS / 2 - 1; power >= 0; power--) {
+            even = fma(even, q, FITTED[i][0][power]);
+            odd = fma(odd, q, FITTED[i][1][power]);
+        }
+        const float one = near[i], other = near[TAPS - 1 - i];
+        sum = fma(one - other, odd * g, fma(one + other, even, sum));
+    }
+    return sum;
+}
+#else
+#define BEYOND 0
+#endif
+
+#ifndef COPIES
+#define COPIES 1  // of every trace, side by side; more than one are filtered against aliasing (antialias.py)
+#endif
+
+// Which copy is read: how far it lies behind the trace, and the part that the next copy has.
+struct Share
+{
+    int behind;
+    float part;
+};
+
+#if COPIES > 1
+// From the ends seen from the pillar, t0 / 2 and 1 / (V dt)^2, and the squared distances of neighbouring midpoints.
+static Share share_of(float4 e, float2 middle, float2 spacing, int apart)
+{
+    const float tau2 = middle.x * middle.x, ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
+    const float one = rsqrt(max(fma(ds, middle.y, tau2), 1e-20f)), other = rsqrt(max(fma(dr, middle.y, tau2), 1e-20f));
+    const float px = fma(e.x, one, e.z * other), py = fma(e.y, one, e.w * other);
+    const float slope = middle.y * middle.y * fma(px * px, spacing.x, py * py * spacing.y);
+    const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
+    const int bits = as_type<int>(clamp(slope, 1.0f, most));
+    Share share;
+    share.behind = ((bits >> 23) - 127) * apart;
+    share.part = as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f;
+    return share;
+}
+#endif
+
+// One sample of a row, f of the way to the next.
+static float read(device const float* sample, float f)
+{
+#if TAPS > 2
+    return between(sample, f - 0.5f);
+#else
+    return fma(f, sample[1] - sample[0], sample[0]);
+#endif
+}
+
 #if PHYSICS == 1
 static float growth(float square, float4 leg, float2 bend, float kappa)
 {
@@ -78,6 +144,9 @@ kernel void migrate_baseline(
     constant int& counted [[buffer(14)]],
     device const float2* bends [[buffer(15)]],    // in rows as legs; one unused entry for straight rays
     constant float& kappa [[buffer(16)]],
+    device const float2* middles [[buffer(17)]],  // legs.xy where antialias.py looks at slopes; one unused entry without
+    constant float& wx [[buffer(18)]],            // squared distances of neighbouring midpoints
+    constant float& wy [[buffer(19)]],
     uint2 position [[thread_position_in_grid]])
 {
     const int t = int(position.x), p = int(position.y);
@@ -86,6 +155,9 @@ kernel void migrate_baseline(
     const float2 bend = bends[p * row_step + t];
 #else
     const float2 bend = float2(0.0f);
+#endif
+#if COPIES > 1
+    const float2 middle = middles[(row_step != 0 ? p : 0) * ((n_out + 15) / 16) + t / 16];
 #endif
     const float2 pillar = pillars[p];
     const float last = float(n_samples - 1);
@@ -102,9 +174,18 @@ kernel void migrate_baseline(
         if (!(distance <= leg.z && moved >= -zero && moved <= last - zero)) continue;
         const float x = zero + moved;
         const int left = clamp(int(x), 0, n_samples - 2);
-        device const float* sample = traces + (ulong(k) * ulong(n_samples) + ulong(left));
+        const int apart = n_samples + BEYOND;
+        device const float* sample = traces + (ulong(k) * ulong(COPIES * apart) + ulong(left));
         const float u = clamp(fma(distance, leg.w, -rim), 0.0f, 1.0f);
-        float value = fma(x - float(left), sample[1] - sample[0], sample[0]) * fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
+#if COPIES > 1
+        const Share share = share_of(float4(sx, sy, rx, ry), middle, float2(wx, wy), apart);
+        sample += share.behind;
+        const float here = read(sample, x - float(left));
+        float value = fma(share.part, read(sample + apart, x - float(left)) - here, here);
+#else
+        float value = read(sample, x - float(left));
+#endif
+        value *= fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
         if (weighted != 0) {
             const float ratio = 2.0f * leg.x / max(fma(2.0f, leg.x, moved), 1e-20f);  // t0 / T
             value *= ratio * ratio;

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from elinvar.seismic.kernels.migrate.physics import BENDS, FEW
-from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Emit, Vector
+from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Blend, Emit, Vector
 
 __all__ = [
     "BLOCK",
@@ -34,7 +34,9 @@ BLOCK = LANES  # output samples sharing a quadratic: twice the knot spacing
 CHUNK = 128  # blocks whose coefficients are kept at a time
 GROUP = 4  # traces per visit of an image block
 DEPTH = 64  # traces held in the second-level cache
-ROWS = 7  # of coefficients per trace: c0 c1 c2 w0 w1 w2, and c0 from the window of the block's second half
+# Coefficients per trace: c0 c1 c2 w0 w1 w2, c0 from the window of the block's second half, and of filtered copies the
+# part that the next one has, and (int32) how far the first one lies behind the trace.
+ROWS = 9
 WIDE = CHUNK + 2 * LANES  # length of a row of knots
 GENTLY = 3  # number of the physics "curved" where its polynomial serves
 KNOT_ROWS, SAMPLE_ROWS = 9, 5  # of the tables of straight rays; behind them stands what other physics need
@@ -48,8 +50,9 @@ COEF = 0  # [GROUP, ROWS, CHUNK]
 BASE = COEF + GROUP * ROWS * CHUNK  # [GROUP, 2, CHUNK] int32: starts of the windows of a block's halves
 STATE = BASE + GROUP * 2 * CHUNK  # [CHUNK] int32: bit n: trace n is live; bit 8 + n: in its rim; bit 16 + n: exact
 KNOTS = STATE + CHUNK  # [4, WIDE]: moveout at even and odd knots, (t0 / T)^2 at even and odd knots
-TRACE = KNOTS + 4 * WIDE  # [4, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2
-TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
+# [7, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2, and what slopes need (see geometry)
+TRACE = KNOTS + 4 * WIDE
+TOTAL = TRACE + 7 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -59,13 +62,6 @@ TOTAL = TRACE + 4 * DEPTH  # [samples] image; then count [samples] int32 fold, a
 def _straight(tau: Vector, slow: Vector, ds: Any, dr: Any) -> Vector:
     legs: list[Vector] = [(tau * tau + slow * square).sqrt() - tau for square in (ds, dr)]
     return legs[0] + legs[1]
-
-
-def _horner(coefficients: list[Vector], x: Vector) -> Vector:
-    p = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        p = p * x + c
-    return p
 
 
 def _gently(tau: Vector, s: Vector, slow: Vector, kappa: Vector, ratio: Any, ds: Any, dr: Any) -> Vector:
@@ -129,19 +125,26 @@ def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
 class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
-    def __init__(self, builder: Any, pointers: list[Any], scalars: list[Any], *, wide: bool) -> None:
+    def __init__(
+        self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int = 2, copies: int = 1, wide: bool
+    ) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
         self.work, self.traces, self.samples, self.table, self.bending = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
-        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa = scalars[7:]
+        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa, self.apart, self.most = scalars[7:]
+        self.filtered = copies > 1
+        self.share: tuple[Vector, Any] | None = (
+            None  # part of the next copy, and how far the copy lies behind the trace
+        )
         self.total = e.at(self.work, TOTAL)
         self.count = e.at(self.total, self.length)
         self.blocks = e.at(self.count, self.length)
-        self.wide = wide
+        self.wide, self.taps = wide, taps
         self.split = wide or ISA != "avx512"  # the halves of a block have windows of their own
-        # Input samples that a window serves, with room for rounding.
-        self.span = 29.0 if ISA == "avx512" else 1e6 if wide or ISA == "portable" else 13.0
+        # Input samples that a window serves, the last neighbour included; blocks are given it with room for rounding.
+        self.reach = 33.0 - taps if ISA == "avx512" else 1e6 if wide or ISA == "portable" else 17.0 - taps
+        self.span = self.reach - (2.0 if taps == 2 else 0.5)
 
     def times(self, x: Any, k: int) -> Any:
         """Multiply an index by a constant."""
@@ -216,8 +219,8 @@ class Group:
         with b.if_then(b.fcmp_ordered("!=", b.load(e.at(self.bending, FEW)), ir.Constant(F32, 0.0))):
             rest = [c[-1], *(e.broadcast(self.bending, i) for i in range(FEW, BENDS))]
             for x, place in zip(v, upper, strict=True):
-                b.store(_horner(rest, x).value, place)
-        return [_horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
+                b.store(e.horner(rest, x).value, place)
+        return [e.horner([*c[:-1], Vector(e, b.load(place))], x) for x, place in zip(v, upper, strict=True)]
 
     def knots(self, c: Any, ds: Any, dr: Any) -> None:
         """Even and odd knots of 16 blocks, from block lo + c - 1 into column c."""
@@ -262,9 +265,28 @@ class Group:
             # Registers are picked from by the low bits of any index, memory is not.
             harmless = q not in (3, 4, 5) and ISA != "portable" and not self.wide
             e.store(value if harmless else live.where((value, 0.0)), coef, q * CHUNK)
+        behind = self.copies(c, n, coef) if self.filtered else e.integers(0)
         for q, first in enumerate((f0, f1) if self.split else (f0,)):
-            start = (first + whole).integer() + row
+            start = (first + whole).integer() + row + behind
             e.store(live.where((start, 0)), work, BASE + q * CHUNK, self.times(n, 2 * CHUNK), c)
+
+    def copies(self, c: Any, n: Any, coef: Any) -> Vector:
+        """Choose the copies of trace n for 16 blocks (`antialias`); return how far the first lies behind the trace."""
+        e = self.e
+        tau, slow = (e.vector(self.table, self.times(self.columns, q), self.lo, c, 1) for q in (1, 3))
+        at = [e.scalar(self.b.load(e.at(self.work, TRACE + q * DEPTH, self.first, n))) for q in (0, 1, 4, 5, 6)]
+        one, other = ((tau * tau + slow * square).max(1e-20).rsqrt() for square in at[:2])
+        source, receiver, both = at[2:]
+        along = source * one * one + receiver * other * other + both * one * other
+        copy, part = (slow * slow * along).max(1.0).min(e.scalar(self.most)).split()
+        behind = Vector(e, self.b.mul(copy.value, e.splat(self.b.trunc(self.apart, I32))))
+        e.store(part, coef, 7 * CHUNK)
+        e.store(behind, coef, 8 * CHUNK)
+        return behind
+
+    def window(self, pointer: Any, part: Any) -> Any:
+        """What reads samples at a pointer, or with ``part`` given from there and from the next copy."""
+        return pointer if part is None else Blend(pointer, self.apart, part)
 
     def _windows(self, x0: Vector, x1: Vector, x2: Vector) -> tuple[Vector, Vector, Vector, Vector, Vector]:
         """First samples of the windows of both halves, whether they suffice, and the range of the block."""
@@ -308,6 +330,9 @@ class Group:
         with b.if_then(has(0xF0000), likely=False):
             for n in range(GROUP):
                 with b.if_then(has(0x10000 << n), likely=False):
+                    if self.filtered:
+                        part, behind = (COEF + (n * ROWS + q) * CHUNK for q in (7, 8))
+                        self.share = self.e.broadcast(self.work, part, c), b.sext(self.whole(self.work, behind, c), I64)
                     self.exact(block, t, *self.of_trace(ir.Constant(I64, n)))
 
     def four(self, c: Any, t: Any, state: Any | None) -> None:
@@ -324,7 +349,8 @@ class Group:
             starts = [self.b.sext(self.whole(self.work, BASE + (n * 2 + k) * CHUNK, c), I64) for k in range(halves)]
             if self.split:
                 c0 = Vector(e, e.join(e.half(c0.value, 0), e.half(other[0].value, 1)))
-            value = self.interpolate([e.at(self.traces, s) for s in starts], (c2 * j + c1) * j + c0)
+            part = e.broadcast(self.work, COEF + (n * ROWS + 7) * CHUNK, c) if self.filtered else None
+            value = self.interpolate([self.window(e.at(self.traces, s), part) for s in starts], (c2 * j + c1) * j + c0)
             weight = (w2 * j + w1) * j + w0
             if state is not None:
                 live = self.b.trunc(self.b.lshr(state, ir.Constant(I32, n)), ir.IntType(1))
@@ -340,7 +366,7 @@ class Group:
 
     def interpolate(self, windows: list[Any], x: Vector) -> Vector:
         """Samples at ``x`` of the windows, whatever reads them best."""
-        return self.e.interpolate(windows, x, scattered=self.wide and ISA != "avx512")
+        return self.e.interpolate(windows, x, self.taps, scattered=self.wide and ISA != "avx512")
 
     def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
         """Add one trace, every sample with its own travel time."""
@@ -368,21 +394,27 @@ class Group:
         firsts = [e.call("llvm.floor.f32", F32, e.call("llvm.minnum.f32", F32, x.lane(i), x.lane(k))) for i, k in lanes]
         origin = e.join(e.half(e.splat(firsts[0]), 0), e.half(e.splat(firsts[-1]), 1))
         y = x - Vector(e, origin)
-        here = e.at(self.traces, row, b.fptosi(whole, I64))
-        windows = [e.at(here, b.fptosi(first, I64)) for first in firsts]
-        with b.if_else(e.every((y >= 0.0) & (y < self.span + 2.0))) as (near, far):
+        part, behind = self.share or (None, ir.Constant(I64, 0))
+        trace = e.at(self.traces, row, behind)
+        here = e.at(trace, b.fptosi(whole, I64))
+        windows = [self.window(e.at(here, b.fptosi(first, I64)), part) for first in firsts]
+        with b.if_else(e.every((y >= 0.0) & (y < self.reach))) as (near, far):
             with near:
                 e.store(self.interpolate(windows, y) * weight + e.vector(self.total, t), self.total, t)
             with far:  # the samples lie too far apart for a window: one by one
-                value = e.interpolate([e.at(self.traces, row)], x - low, scattered=True)
+                value = e.interpolate([self.window(trace, part)], x - low, self.taps, scattered=True)
                 e.store(value * weight + e.vector(self.total, t), self.total, t)
 
 
 def geometry(builder: Any, pointers: list[Any], scalars: list[Any]) -> None:
-    """Fill TRACE for up to DEPTH traces from ``first`` on: ``ends`` is [4, ntr + DEPTH], rows ``columns`` apart."""
+    """Fill TRACE for up to DEPTH traces from ``first`` on: ``ends`` is [4, ntr + DEPTH], rows ``columns`` apart.
+
+    With the distances (x, y) of source and receiver, squared slopes need sums of ``wx x x + wy y y``: of the source
+    with itself, of the receiver with itself, and twice of one with the other.
+    """
     e = Emit(builder)
     work, ends = pointers
-    columns, first, number, x, y = scalars
+    columns, first, number, x, y, wx, wy = scalars
     for part in range(DEPTH // LANES):
         sx, sy, rx, ry = (
             e.vector(ends, first, builder.mul(columns, ir.Constant(I64, q)), part * LANES) for q in range(4)
@@ -392,7 +424,8 @@ def geometry(builder: Any, pointers: list[Any], scalars: list[Any]) -> None:
         ds, dr = sx * sx + sy * sy, rx * rx + ry * ry
         reach = (mx * mx + my * my).unary("sqrt")
         exists = e.ramp() + float(part * LANES) < builder.sitofp(number, F32)
-        values = ds, dr, exists.where((reach, FAR)), ds + dr + (ds * dr).unary("sqrt") * 2.0
+        values = [ds, dr, exists.where((reach, FAR)), ds + dr + (ds * dr).unary("sqrt") * 2.0]
+        values += [sx * sx * wx + sy * sy * wy, rx * rx * wx + ry * ry * wy, (sx * rx * wx + sy * ry * wy) * 2.0]
         for q, value in enumerate(values):
             e.store(value, work, TRACE + q * DEPTH + part * LANES)
 

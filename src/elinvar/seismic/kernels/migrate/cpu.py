@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from elinvar.runtime.parallel import parallel_for
+from elinvar.seismic.kernels.migrate.antialias import SPAN, Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.physics import PHYSICS
 from elinvar.seismic.kernels.migrate.tables import prepare
 
@@ -36,16 +38,26 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     **axes: float,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
+    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
     bends = np.zeros((1, 1, 2), f4) if tables.bends is None else tables.bends.numpy()
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
-    arrays = [x.numpy() for x in (image, traces, source, receiver, pillars, tables.legs, tables.gain)]
+    taps = TAPS[interpolation]
+    copies = 1 if bank is None else bank.copies
+    data = padded(traces.view(len(traces), copies, -1), taps)
+    filters = (np.zeros((0, 0, 2), f4), f4(0), f4(0))
+    if bank is not None:
+        assert tables.middles is not None
+        filters = (tables.middles.numpy(), f4(bank.dx**2), f4(bank.dy**2))
+    arrays = [x.numpy() for x in (image, data, source, receiver, pillars, tables.legs, tables.gain)]
     rays = (PHYSICS.index(physics), bends, f4(tables.kappa))
-    scalars = (f4(tables.shift), f4(tables.rim), amplitude == "true", rays)
+    fitted = np.zeros((0, 2, 1), f4) if taps == 2 else np.array(pairs(taps), f4)
+    scalars = (f4(tables.shift), f4(tables.rim), amplitude == "true", rays, fitted, filters)
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, count, *scalars, first, end))
 
 
@@ -66,6 +78,66 @@ def _horizontal(tau: Any, p: Any, a: Any) -> Any:
 
 
 @_jit
+def _read(trace: Any, left: int, f: Any, fitted: Any) -> Any:
+    """Value at the part f of the way behind sample ``left`` of a trace (`interpolation.pairs`, or linear)."""
+    if len(fitted) == 0:
+        return trace[left] + f * (trace[left + 1] - trace[left])
+    g = f - np.float32(0.5)
+    q, value = g * g, np.float32(0)
+    for i in range(len(fitted)):
+        even = odd = np.float32(0)
+        for power in range(fitted.shape[2] - 1, -1, -1):
+            even = even * q + fitted[i, 0, power]
+            odd = odd * q + fitted[i, 1, power]
+        one, other = trace[left + i], trace[left + 2 * len(fitted) - 1 - i]
+        value += (one + other) * even + (one - other) * (g * odd)
+    return value
+
+
+@_jit
+def _choose(choice: Any, ends: Any, filters: Any, row: int, copies: int) -> None:
+    """Fill in which copies each output time reads (`antialias.share`)."""
+    sx, sy, rx, ry = ends
+    middles, wx, wy = filters
+    for span in range(middles.shape[1]):
+        tau, slow = middles[row, span, 0], middles[row, span, 1]
+        one = np.float32(1) / np.sqrt(max(tau * tau + (sx * sx + sy * sy) * slow, np.float32(1e-20)))
+        other = np.float32(1) / np.sqrt(max(tau * tau + (rx * rx + ry * ry) * slow, np.float32(1e-20)))
+        px, py = sx * one + rx * other, sy * one + ry * other
+        square = slow * slow * (px * px * wx + py * py * wy)
+        copy = 0
+        while copy < copies - 2 and square >= np.float32(2):
+            square *= np.float32(0.5)
+            copy += 1
+        end = min((span + 1) * SPAN, choice.shape[1])
+        choice[0, span * SPAN : end] = copy
+        choice[1, span * SPAN : end] = min(max(square - np.float32(1), np.float32(0)), np.float32(1))
+
+
+@_jit
+def _taper(u: Any) -> Any:
+    """Weight of the aperture's rim, which u crosses from 0 to 1."""
+    half = np.float32(0.5)
+    return np.float32(1) if u <= 0 else half + half * np.cos(np.float32(math.pi) * min(u, np.float32(1)))
+
+
+@_jit
+def _mixed(copies: Any, choice: Any, t: int, left: int, f: Any, fitted: Any) -> Any:
+    """Read the copies that output time t asks for, or the trace where there are none."""
+    if choice.shape[1] == 0:
+        return _read(copies[0], left, f, fitted)
+    copy = int(choice[0, t])
+    here = _read(copies[copy], left, f, fitted)
+    return here + choice[1, t] * (_read(copies[copy + 1], left, f, fitted) - here)
+
+
+@_jit
+def _beyond(tau: Any, a: Any) -> Any:
+    """A leg less tau: A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large."""
+    return a / max(np.sqrt(tau * tau + a) + tau, np.float32(1e-20))
+
+
+@_jit
 def _rows(
     image: Any,
     traces: Any,
@@ -79,11 +151,15 @@ def _rows(
     rim: Any,
     weighted: Any,
     rays: Any,
+    fitted: Any,
+    filters: Any,
     first: int,
     end: int,
 ) -> None:
-    nt, ns = image.shape[1], traces.shape[1]
-    one, half, pi = np.float32(1), np.float32(0.5), np.float32(math.pi)
+    nt, beyond = image.shape[1], max(0, 2 * len(fitted) - 1)
+    ns = traces.shape[2] - beyond
+    choice = np.zeros((2, nt if len(filters[0]) > 0 else 0), np.float32)  # copy, and part of the next
+    half = np.float32(0.5)
     tiny, last = np.float32(1e-20), np.float32(ns - 1)
     total = np.empty(nt, np.float32)
     physics, bends, kappa = rays
@@ -97,6 +173,8 @@ def _rows(
             mx = half * (source[k, 0] + receiver[k, 0]) - pillars[p, 0]
             my = half * (source[k, 1] + receiver[k, 1]) - pillars[p, 1]
             distance = np.sqrt(mx * mx + my * my)
+            if len(filters[0]) > 0:
+                _choose(choice, (sx, sy, rx, ry), filters, row, traces.shape[1])
             for t in range(nt):
                 if distance > legs[row, t, 2]:
                     continue
@@ -109,18 +187,15 @@ def _rows(
                 else:
                     if physics == 2:
                         a, b = _horizontal(tau, bends[row, t, 0], a), _horizontal(tau, bends[row, t, 0], b)
-                    # A leg beyond t0 / 2 as A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-                    moved = a / max(np.sqrt(tau * tau + a) + tau, tiny) + b / max(np.sqrt(tau * tau + b) + tau, tiny)
+                    moved = _beyond(tau, a) + _beyond(tau, b)
                 zero = tau + tau - shift
                 # Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
                 if moved < -zero or moved > last - zero:
                     continue
                 x = zero + moved
                 left = min(max(int(x), 0), ns - 2)
-                value = traces[k, left] + (x - np.float32(left)) * (traces[k, left + 1] - traces[k, left])
-                u = min(max(distance * legs[row, t, 3] - rim, np.float32(0)), one)
-                if u > 0:
-                    value *= half + half * np.cos(pi * u)
+                value = _mixed(traces[k], choice, t, left, x - np.float32(left), fitted)
+                value *= _taper(distance * legs[row, t, 3] - rim)
                 if weighted:
                     ratio = (tau + tau) / max(tau + tau + moved, tiny)
                     value *= ratio * ratio

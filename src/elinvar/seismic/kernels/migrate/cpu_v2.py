@@ -21,14 +21,18 @@ from typing import Any, NamedTuple, cast
 import numba
 import numpy as np
 import torch
-from numba.core.types import void
+from numba.core.types import UniTuple, void
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, simd
+from elinvar.seismic.kernels.migrate import interpolation as reading
+from elinvar.seismic.kernels.migrate import physics as rays
+from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
@@ -36,6 +40,7 @@ from elinvar.seismic.kernels.migrate.tables import Tables, prepare
 __all__ = ["ISA", "migrate"]
 
 f4 = np.float32
+FEW_TRACES = 32  # instead of DEPTH where each trace comes with its copies
 REACH = 64  # samples behind the end of a trace that a window may touch (and never use)
 
 
@@ -61,11 +66,21 @@ class _Job(NamedTuple):
     physics: int
     kappa: Any
     bending: Any  # polynomial of GENTLY curved rays
+    depth: int  # traces held in the second-level cache
+    apart: int  # samples from copy to copy of a trace
+    most: Any  # squared slope that the last copy but one is for, and just below that of the last
+    wx: Any  # squared distances of neighbouring midpoints, 0 without a bank
+    wy: Any
+    filtered: Any  # a tuple of two where there is a bank, else of one
+    taps: Any  # a tuple as long as the row of neighbours that interpolation reads
     first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
 
 
-def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -> Any:
-    """A function for numba code, of one tuple that begins with ``arrays`` arrays; ``emit`` writes its instructions."""
+def _intrinsic(arrays: int, emit: Callable[..., None]) -> Any:
+    """A function for numba code, of one tuple that begins with ``arrays`` arrays; ``emit`` writes its instructions.
+
+    A tuple inside the tuple is told to ``emit`` by its length: that is known when code is made, so each has its own.
+    """
 
     def typed(typingctx: Any, values: Any) -> Any:
         del typingctx
@@ -73,7 +88,10 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             given = [builder.extract_value(args[0], i) for i in range(len(sig.args[0]))]
             data = [context.make_array(sig.args[0][i])(context, builder, given[i]).data for i in range(arrays)]
-            emit(builder, data, given[arrays:])
+            kinds = list(sig.args[0])
+            lengths = [kind.count for kind in kinds if isinstance(kind, UniTuple)]
+            scalars = [x for x, kind in zip(given, kinds, strict=True) if not isinstance(kind, UniTuple)]
+            emit(builder, data, scalars[arrays:], *lengths)
             return context.get_dummy_value()
 
         return void(values), generate
@@ -81,8 +99,14 @@ def _intrinsic(arrays: int, emit: Callable[[Any, list[Any], list[Any]], None]) -
     return cast("Any", intrinsic(typed))
 
 
-_group = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=False).emit())
-_group_wide = _intrinsic(5, lambda b, data, rest: blocks.Group(b, data, rest, wide=True).emit())
+def _code(*, wide: bool) -> Any:
+    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int) -> None:
+        blocks.Group(builder, data, rest, taps=taps, copies=copies, wide=wide).emit()
+
+    return _intrinsic(5, emit)
+
+
+_group, _group_wide = _code(wide=False), _code(wide=True)
 _geometry = _intrinsic(2, blocks.geometry)
 _deliver = _intrinsic(4, lambda b, data, rest: blocks.deliver(b, data, *rest))
 
@@ -114,7 +138,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
     """Migrate traces first to first + depth, which begin ``traces``, into the total, count and blocks of ``work``."""
     # Names, not attributes, inside loops: numba counts references at every attribute.
     furthest, fastest, table, samples = r.furthest, r.fastest, r.knots, r.samples
-    _geometry((work, ends, ends.shape[1], first, depth, pillar[0], pillar[1]))
+    _geometry((work, ends, ends.shape[1], first, depth, pillar[0], pillar[1], job.wx, job.wy))
     lo = hi = 0
     n, limit, row, polynomial = len(furthest), job.latest * job.latest, job.first, job.bending
     for k in range(0, depth, GROUP):
@@ -136,7 +160,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             what = (
                 work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
                 job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
-                job.kappa,
+                job.kappa, job.apart, job.most, job.taps, job.filtered,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -163,8 +187,8 @@ def _compile(stamp: str) -> Callable[..., Any]:
         work = np.zeros(TOTAL + 2 * length + number, f4)
         counts = work.view(np.int32)
         full = nt // BLOCK
-        for k in range(0, ntr, DEPTH):
-            depth = min(DEPTH, ntr - k)
+        for k in range(0, ntr, job.depth):
+            depth = min(job.depth, ntr - k)
             here = traces[k:].ravel() if (ntr - k - depth) * ns >= REACH else _padded(traces[k:])
             for p in range(first, end):
                 i = min(p, len(tables.samples) - 1)
@@ -183,7 +207,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return rows
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, reading, rays))
 _rows = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
@@ -223,6 +247,8 @@ def _inputs(
     area: float = 1.0,
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     **options: Any,
 ) -> tuple[_Row, _Job, NDArray[np.float32]]:
     """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
@@ -230,12 +256,14 @@ def _inputs(
     weight: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area}
     tables = prepare(vrms, **options, **weight, **whole, medium=medium)
     dt, dt_out = options["dt"], options["dt_out"]
-    last = n_samples - 1
+    last, taps = n_samples - 1, TAPS[interpolation]
     latest = max(last + tables.shift, 0.0) + 0.1
     polynomial = None
     if medium is not None:
         offset = float((source - receiver).norm(dim=1).max())
         polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
+    apart = n_samples + (taps - 1 if taps > 2 else 0)
+    chosen = bank or Bank(1, 0.0, 0.0)
     job = _Job(
         ratio=f4(dt_out / dt),
         rim=f4(tables.rim),
@@ -243,10 +271,17 @@ def _inputs(
         latest=f4(stretched(latest, tables.kappa)),
         weighted=amplitude == "true",
         wide=dt_out > 1.5 * dt,
-        stride=n_samples,
+        stride=chosen.copies * apart,
         physics=PHYSICS.index(physics) if polynomial is None else GENTLY,
         kappa=f4(tables.kappa),
         bending=np.zeros(1, f4) if polynomial is None else polynomial,
+        depth=DEPTH if bank is None else FEW_TRACES,
+        apart=apart,
+        most=np.nextafter(f4(2.0 ** (chosen.copies - 1)), f4(0)),
+        wx=f4(chosen.dx**2),
+        wy=f4(chosen.dy**2),
+        filtered=(0,) if bank is None else (0, 0),
+        taps=(0,) * taps,
         first=KNOT_ROWS if physics == "curved" else 0,
     )
     # Each group of 64 is read whole: repeat the last trace for those that are not there.
@@ -273,13 +308,17 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     axes: dict[str, Any] = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, "eta": eta}
-    rays: dict[str, Any] = {"physics": physics, "medium": medium}
-    rows, job, ends = _inputs(traces.shape[1], source, receiver, vrms, **axes, **options, **rays)
+    rays: dict[str, Any] = {"physics": physics, "medium": medium, "interpolation": interpolation, "bank": bank}
+    copies = 1 if bank is None else bank.copies
+    rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **axes, **options, **rays)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
-    arrays = (image.numpy(), count, traces.numpy(), ends, pillars.numpy(), rows, job)
+    data = padded(traces.view(len(traces), copies, -1), TAPS[interpolation]).flatten(1)
+    arrays = (image.numpy(), count, data.numpy(), ends, pillars.numpy(), rows, job)
     # Every chunk brings each trace into its cache once: enough pillars to make that cheap.
     parallel_for(len(pillars), lambda first, end: _rows(*arrays, first, end), chunk=max(8, -(-len(pillars) // 128)))

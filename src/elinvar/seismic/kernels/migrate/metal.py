@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,9 @@ import torch
 from elinvar import metal
 from elinvar.runtime.device import device as resolve
 from elinvar.runtime.tuning import tuned
+from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
 
@@ -44,13 +46,15 @@ class Tuning:
     pairs: bool = True
     tolerance: float = 4e-4
 
-    def defines(self, amplitude: str, physics: str = "straight") -> dict[str, int]:
+    def defines(
+        self, amplitude: str, physics: str = "straight", interpolation: str = "linear", bank: Bank | None = None
+    ) -> dict[str, int | str]:
         """Return the preprocessor words of this specialisation."""
         return {
-            **_physics(physics),
+            **_words(physics, interpolation, bank),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
-            "PAIRS": int(self.pairs),
+            "PAIRS": int(self.pairs and interpolation == "linear" and bank is None),
             "WEIGHTED": int(amplitude == "true"),
         }
 
@@ -68,17 +72,28 @@ def tuned_for(version: str, device: Any) -> Tuning:
         return Tuning()
 
 
-def _physics(physics: str) -> dict[str, int]:
-    """Straight rays are what the files are written for: no word, so that one compiled library serves everyone."""
-    return {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
+def _words(physics: str, interpolation: str = "linear", bank: Bank | None = None) -> dict[str, int | str]:
+    """What the files are written for, straight and linear, takes no word: one compiled library serves everyone."""
+    words: dict[str, int | str] = {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
+    taps = TAPS[interpolation]
+    if taps > 2:
+        fitted = ", ".join(f"{{{', '.join(_numbers(one) for one in pair)}}}" for pair in pairs(taps))
+        words |= {"TAPS": taps, "WEIGHTS": f"{{{fitted}}}"}
+    if bank is not None:
+        words["COPIES"] = bank.copies
+    return words
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{{{', '.join(f'{value:.9e}f' for value in values)}}}"
 
 
 @lru_cache(maxsize=64)
-def _library(file: str, device: Any, defines: tuple[tuple[str, int], ...]) -> Any:
+def _library(file: str, device: Any, defines: tuple[tuple[str, int | str], ...]) -> Any:
     return metal.compile(_HERE / file, device, defines=dict(defines) or None)
 
 
-def library(file: str, device: Any, defines: Mapping[str, int] | None = None) -> Any:
+def library(file: str, device: Any, defines: Mapping[str, int | str] | None = None) -> Any:
     """Compile one of this package's ``.metal`` files for a device, once."""
     return _library(file, device, tuple(sorted((defines or {}).items())))
 
@@ -98,33 +113,39 @@ def migrate_baseline(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     device: Any,
     **axes: float,
 ) -> None:
     """Run baseline.metal; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
-    kernel = library("baseline.metal", device, _physics(physics)).migrate_baseline
-    nt, rows = image.shape[1], len(tables.legs)
+    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
+    kernel = library("baseline.metal", device, _words(physics, interpolation, bank)).migrate_baseline
+    nt, rows, taps = image.shape[1], len(tables.legs), TAPS[interpolation]
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    for p, k in _tiles(image, traces, nt):
+    copies = bank or Bank(1, 0.0, 0.0)
+    for p, k in _tiles(image, traces, nt, copies.copies):
         kernel(
-            traces[k],
+            _rows_of(traces[k], taps, copies),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p)[:2],
             image[p],
             counted if fold is None else counted[p],
             k.stop - k.start,
-            traces.shape[1],
+            traces.shape[1] // copies.copies,
             nt,
-            nt if rows > 1 else 0,
+            tables.legs.shape[1] if rows > 1 else 0,
             tables.shift,
             tables.rim,
             int(amplitude == "true"),
             int(fold is not None),
             _bends(tables, p),
             tables.kappa,
+            _middles(tables, p),
+            copies.dx**2,
+            copies.dy**2,
             threads=(nt, p.stop - p.start),
         )
 
@@ -144,6 +165,8 @@ def migrate_v2(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     device: Any,
     tuning: Tuning | None = None,
     **axes: float,
@@ -153,15 +176,16 @@ def migrate_v2(
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    block = 32 * tuning.samples
+    block, taps = 32 * tuning.samples, TAPS[interpolation]
     tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta)
-    kernel = library("v2.metal", device, tuning.defines(amplitude, physics)).migrate_v2
-    horizon = stretched(max(traces.shape[1] - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
+    kernel = library("v2.metal", device, tuning.defines(amplitude, physics, interpolation, bank)).migrate_v2
+    copies = bank or Bank(1, 0.0, 0.0)
+    horizon = stretched(max(traces.shape[1] // copies.copies - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
-    for p, k in _tiles(image, traces, n_blocks * block):
+    for p, k in _tiles(image, traces, n_blocks * block, copies.copies):
         n = p.stop - p.start
         kernel(
-            _pairs(traces[k]) if tuning.pairs else traces[k],
+            _pairs(traces[k]) if tuning.pairs and taps == 2 and bank is None else _rows_of(traces[k], taps, copies),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p),
@@ -170,7 +194,7 @@ def migrate_v2(
             counted if fold is None else counted[p],
             n,
             k.stop - k.start,
-            traces.shape[1],
+            traces.shape[1] // copies.copies,
             nt,
             n_blocks,
             int(len(tables.legs) > 1),
@@ -182,15 +206,17 @@ def migrate_v2(
             _bends(tables, p),
             tables.kappa,
             horizon,
+            copies.dx**2,
+            copies.dy**2,
             threads=(-(-n // tuning.simdgroups) * width, n_blocks),
             group_size=(width, 1),
         )
 
 
-def _tiles(image: torch.Tensor, traces: torch.Tensor, padded: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int, copies: int = 1) -> Iterator[tuple[slice, slice]]:
     """Cut pillars and traces so that every index fits 32 bits."""
     pillars, ntr = image.shape[0], traces.shape[0]
-    rows, step = max(1, _INDEXABLE // padded), max(1, _INDEXABLE // traces.shape[1])
+    rows, step = max(1, _INDEXABLE // length), max(1, _INDEXABLE // (traces.shape[1] + copies * max(TAPS.values())))
     for p in range(0, pillars, rows):
         for k in range(0, ntr, step):
             yield slice(p, min(p + rows, pillars)), slice(k, min(k + step, ntr))
@@ -206,6 +232,17 @@ def _bends(tables: Tables, p: slice) -> torch.Tensor:
     if tables.bends is None:
         return tables.centres[:1]
     return tables.bends[p] if len(tables.bends) > 1 else tables.bends
+
+
+def _middles(tables: Tables, p: slice) -> torch.Tensor:
+    if tables.middles is None:
+        return tables.centres[:1]
+    return tables.middles[p] if len(tables.middles) > 1 else tables.middles
+
+
+def _rows_of(traces: torch.Tensor, taps: int, bank: Bank) -> torch.Tensor:
+    """Traces and their copies between the zeros that interpolation needs."""
+    return padded(traces.view(len(traces), bank.copies, -1), taps)
 
 
 def _pairs(traces: torch.Tensor) -> torch.Tensor:

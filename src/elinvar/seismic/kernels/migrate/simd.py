@@ -6,12 +6,16 @@ Which of them runs is read from numba's target, so that ``NUMBA_CPU_NAME`` and `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 from numba.core.registry import cpu_target
 
-__all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Emit", "Vector"]
+from elinvar.seismic.kernels.migrate.interpolation import pairs
+
+__all__ = ["F32", "I32", "I64", "ISA", "LANES", "VF", "VI", "Blend", "Emit", "Vector"]
 
 LANES = 16
 # log(1 + f) = f - f^2/2 + f^3 p(f) on [sqrt(1/2) - 1, sqrt 2 - 1]: the fit of elinvar.metal.fuse.cpu_math.
@@ -118,6 +122,21 @@ class Vector:
         root = a * y
         return (a - root * root) * (y * 0.5) + root
 
+    def rsqrt(self) -> Vector:
+        """1 / square root of values > 0, to about one unit in the last place."""
+        if ISA != "avx512":
+            return Vector(self.e, ir.Constant(VF, [1.0] * LANES)) / self.unary("sqrt")
+        zero, mask = Vector(self.e, ir.Constant(VF, [0.0] * LANES)), ir.Constant(ir.IntType(16), -1)
+        y = Vector(self.e, self.e.call("llvm.x86.avx512.rsqrt14.ps.512", VF, self.value, zero.value, mask))
+        return (1.0 - self * y * y) * (y * 0.5) + y
+
+    def split(self) -> tuple[Vector, Vector]:
+        """Exponent, as int32, and fraction in [0, 1), of values >= 1: ``2 ** exponent * (1 + fraction)``."""
+        b, bits = self.e.b, self.e.b.bitcast(self.value, VI)
+        exponent = Vector(self.e, b.sub(b.ashr(bits, self.e.like(23, VI)), self.e.like(127, VI)))
+        fraction = b.or_(b.and_(bits, self.e.like(0x7FFFFF, VI)), self.e.like(0x3F800000, VI))
+        return exponent, Vector(self.e, b.bitcast(fraction, VF)) - 1.0
+
     def reciprocal(self) -> Vector:
         """1 / x for x > 0, to about one unit in the last place."""
         if ISA != "avx512":
@@ -155,6 +174,15 @@ class Vector:
     def lane(self, i: int) -> Any:
         """One element, as an LLVM value."""
         return self.e.b.extract_element(self.value, ir.Constant(I32, i))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A window over a mixture of two rows of samples ``apart`` in memory: ``part``, one for all lanes, of the next."""
+
+    pointer: Any
+    apart: Any
+    part: Vector
 
 
 class Emit:
@@ -236,51 +264,84 @@ class Emit:
         """Sixteen lanes of two halves."""
         return self.b.shuffle_vector(low, high, ir.Constant(VI, list(range(16))))
 
-    def neighbours(self, windows: list[Any], index: Any, *, scattered: bool = False) -> tuple[Any, Any]:
-        """Samples ``index`` and ``index + 1`` of the window; with two windows the upper lanes have the second.
+    def neighbours(self, windows: list[Any], index: Any, taps: int = 2, *, scattered: bool = False) -> list[Any]:
+        """``taps`` samples from ``index`` on of the window; with two windows the upper lanes have the second.
 
-        A window serves indices 0 to 30 on AVX-512 and, one for each half, 0 to 14 on AVX2; any if ``scattered``, when
+        A window serves samples 0 to 31 on AVX-512 and, one for each half, 0 to 15 on AVX2; any if ``scattered``, when
         samples are loaded one by one, as they are where nothing permutes registers.
         """
         if ISA == "avx512" and not scattered:
-            pairs = [self._neighbours16(window, index) for window in windows]
-            if len(pairs) == 1:
-                return pairs[0]
+            found = [self._neighbours16(window, index, taps) for window in windows]
+            if len(found) == 1:
+                return found[0]
         elif ISA == "avx2" and not scattered:
-            pairs = [self._neighbours8(windows[k], self.half(index, k)) for k in range(2)]
-            return self.join(pairs[0][0], pairs[1][0]), self.join(pairs[0][1], pairs[1][1])
+            found = [self._neighbours8(windows[k], self.half(index, k), taps) for k in range(2)]
+            return [self.join(found[0][k], found[1][k]) for k in range(taps)]
         else:
-            return self._neighbours1(windows, index)
-        left, right = (self.join(self.half(pairs[0][k], 0), self.half(pairs[1][k], 1)) for k in range(2))
-        return left, right
+            return self._neighbours1(windows, index, taps)
+        return [self.join(self.half(found[0][k], 0), self.half(found[1][k], 1)) for k in range(taps)]
 
-    def _neighbours1(self, windows: list[Any], index: Any) -> tuple[Any, Any]:
-        left = right = ir.Constant(VF, ir.Undefined)
+    def _load(self, window: Any, offset: Any, kind: Any) -> Any:
+        """Elements of a window from ``offset`` on: a vector of ``kind``, or one float."""
+        if isinstance(window, Blend):
+            one, other = (self._load(p, offset, kind) for p in (window.pointer, self.at(window.pointer, window.apart)))
+            part = window.part.value
+            if kind != VF:
+                part = window.part.lane(0) if kind == F32 else self.half(part, 0)
+            return (Vector(self, part) * (Vector(self, other) - Vector(self, one)) + Vector(self, one)).value
+        place = self.at(window, offset)
+        if kind == F32:
+            return self.b.load(place)
+        return self.b.load(self.b.bitcast(place, kind.as_pointer()), align=4)
+
+    def _neighbours1(self, windows: list[Any], index: Any, taps: int) -> list[Any]:
+        found = [ir.Constant(VF, ir.Undefined)] * taps
         for i in range(LANES):
             lane = ir.Constant(I32, i)
-            place = self.at(windows[i * len(windows) // LANES], self.b.sext(self.b.extract_element(index, lane), I64))
-            left = self.b.insert_element(left, self.b.load(place), lane)
-            right = self.b.insert_element(right, self.b.load(self.at(place, 1)), lane)
-        return left, right
+            window, place = windows[i * len(windows) // LANES], self.b.sext(self.b.extract_element(index, lane), I64)
+            for k in range(taps):
+                one = self._load(window, self.b.add(place, ir.Constant(I64, k)), F32)
+                found[k] = self.b.insert_element(found[k], one, lane)
+        return found
 
-    def _neighbours16(self, window: Any, index: Any) -> tuple[Any, Any]:
-        low, high = (self.vector(window, 16 * k).value for k in range(2))
+    def _neighbours16(self, window: Any, index: Any, taps: int) -> list[Any]:
+        low, high = (self._load(window, 16 * k, VF) for k in range(2))
         pick = "llvm.x86.avx512.vpermi2var.ps.512"
-        after = self.b.add(index, ir.Constant(VI, [1] * 16))
-        return self.call(pick, VF, low, index, high), self.call(pick, VF, low, after, high)
+        places = [index, *(self.b.add(index, ir.Constant(VI, [k] * 16)) for k in range(1, taps))]
+        return [self.call(pick, VF, low, place, high) for place in places]
 
-    def _neighbours8(self, window: Any, index: Any) -> tuple[Any, Any]:
+    def _neighbours8(self, window: Any, index: Any, taps: int) -> list[Any]:
         floats, ints = ir.VectorType(F32, 8), ir.VectorType(I32, 8)
-        low, high = (self.vector(window, 8 * k, kind=floats).value for k in range(2))
+        low, high = (self._load(window, 8 * k, floats) for k in range(2))
 
         def pick(i: Any) -> Any:
             a, b = (self.call("llvm.x86.avx2.permps", floats, register, i) for register in (low, high))
             return self.b.select(self.b.icmp_signed(">", i, ir.Constant(ints, [7] * 8)), b, a)
 
-        return pick(index), pick(self.b.add(index, ir.Constant(ints, [1] * 8)))
+        return [pick(self.b.add(index, ir.Constant(ints, [k] * 8)) if k else index) for k in range(taps)]
 
-    def interpolate(self, windows: list[Any], x: Vector, *, scattered: bool = False) -> Vector:
-        """Linear interpolation at ``x`` >= 0, counted from the first sample of the window."""
+    def interpolate(self, windows: list[Any], x: Vector, taps: int = 2, *, scattered: bool = False) -> Vector:
+        """Value at ``x`` >= 0, counted from the first sample of the window.
+
+        Linear between two samples; with 4 or 8 taps, between the middle two of those from ``int(x)`` on.
+        """
         index = x.integer()
-        left, right = (Vector(self, v) for v in self.neighbours(windows, index.value, scattered=scattered))
-        return (x - index.floating()) * (right - left) + left
+        near = [Vector(self, v) for v in self.neighbours(windows, index.value, taps, scattered=scattered)]
+        f = x - index.floating()
+        if taps == 2:
+            return f * (near[1] - near[0]) + near[0]
+        g = f - 0.5
+        q, total = g * g, self.floats(0.0)
+        for i, (even, odd) in enumerate(pairs(taps)):
+            one, other = near[i], near[taps - 1 - i]
+            total = (one + other) * self.horner(even, q) + total
+            total = (one - other) * (self.horner(odd, q) * g) + total
+        return total
+
+    def horner(self, coefficients: Sequence[float | Vector], x: Vector) -> Vector:
+        """Polynomial, lowest power first."""
+        top = coefficients[-1]
+        p = top if isinstance(top, Vector) else self.floats(top)
+        for c in coefficients[-2::-1]:
+            p = p * x + c
+        return p

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from elinvar.seismic.kernels.migrate.antialias import SPAN, middles
 from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 from elinvar.seismic.kernels.migrate.physics import stretching
 
-__all__ = ["BOUNDLESS", "EARLIEST", "Tables", "chebyshev_nodes", "prepare"]
+__all__ = ["BOUNDLESS", "EARLIEST", "Tables", "chebyshev_nodes", "continued", "prepare"]
 
 BOUNDLESS = 1e30
 """Radius in metres standing for no limit: finite, so that no compiler's idea of infinity matters."""
@@ -47,6 +48,8 @@ class Tables:
         ``1 + 2 eta`` and 0 for VTI, None for straight rays.
     kappa : float
         Half the gradient of curved rays, per sample; 0 for others.
+    middles : Tensor[rows, ceil(nt / SPAN), 2] float32 or None
+        The first two of ``legs`` where `antialias` looks at slopes, if ``filtered``.
     """
 
     legs: torch.Tensor
@@ -58,6 +61,7 @@ class Tables:
     rim: float
     bends: torch.Tensor | None = None
     kappa: float = 0.0
+    middles: torch.Tensor | None = None
 
 
 def chebyshev_nodes(block: int) -> tuple[int, int, int, int]:
@@ -82,13 +86,14 @@ def prepare(
     origin: float | None = None,
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    filtered: bool = False,
 ) -> Tables:
     """Build the tables on the device of ``vrms`` ([rows, nt], m/s).
 
     ``block`` is the number of output samples that share one polynomial through the samples ``nodes`` of the block, the
     last of which may be the first of the next block. ``tail`` samples follow the last block.
     ``origin`` is the sample of a block that ``centres`` refers to, its middle when None. There are as many rows as
-    ``vrms`` has, or ``eta`` ([rows, nt], for VTI) if that has more.
+    ``vrms`` has, or ``eta`` ([rows, nt], for VTI) if that has more. With ``filtered``, `Tables.middles` are made.
     """
     wide = torch.float32 if vrms.device.type == "mps" else torch.float64  # Apple GPUs have no float64
     nt = vrms.shape[1]
@@ -96,8 +101,8 @@ def prepare(
     v = vrms.to(wide)
     if eta is not None:
         v = v.expand(max(len(v), len(eta)), nt)
-    length = n * block + tail
-    v = torch.cat([v, _continued(v, length - nt)], 1)
+    length = n * block + max(tail, SPAN if filtered else 0)
+    v = torch.cat([v, continued(v, length - nt)], 1)
     t0 = t0_out + dt_out * torch.arange(length, dtype=wide, device=v.device)
     slowness = 1 / (v * dt).square()
     half = (t0 / (2 * dt)).expand_as(v)
@@ -107,7 +112,7 @@ def prepare(
         bends = torch.stack([torch.sinh(kappa * half) / kappa, torch.cosh(kappa * half)], -1)
     elif eta is not None:
         horizontal = 1 + 2 * eta.to(wide).expand_as(vrms if len(vrms) >= len(eta) else eta)
-        horizontal = torch.cat([horizontal, _continued(horizontal, length - nt)], 1)
+        horizontal = torch.cat([horizontal, continued(horizontal, length - nt)], 1)
         bends = torch.stack([horizontal, torch.zeros_like(horizontal)], -1)
     if aperture is None:
         aperture = RadiusAperture()
@@ -146,10 +151,11 @@ def prepare(
         rim=(1 - taper) / taper if taper > 0 else 0.0,
         bends=None if bends is None else bends.float().contiguous(),
         kappa=kappa,
+        middles=middles(legs[..., :2], nt).contiguous() if filtered else None,
     )
 
 
-def _continued(v: torch.Tensor, n: int) -> torch.Tensor:
+def continued(v: torch.Tensor, n: int) -> torch.Tensor:
     """Next ``n`` velocities on the line through the last two, so that padding puts no kink into the last block."""
     last = v[:, -1:]
     step = last - v[:, -2:-1] if v.shape[1] > 1 else torch.zeros_like(last)
