@@ -357,6 +357,10 @@ BAD = {
     "execution: {device: tpu}": "tpu",
     "execution: {memory: 1 KiB}": "needs at least",
     "output: {zarr: a.sgy/x.zarr}": "is no folder to write in",
+    "output: {zarr: a.sgy, overwrite: true}": "is the survey itself",
+    "grid: {type: survey, bin_size: [0.001, 0.001]}": "GiB of memory and this machine has",
+    "scan: {step: 1.0e-9}": "more than 1000 percentages",
+    "scan: {window_ms: 1}": "a window of 1 ms holds 1 sample",
 }  # fmt: skip
 
 
@@ -376,6 +380,17 @@ def test_a_wrong_job_is_one_sentence(folder, text, command):
     assert lines[0].startswith("elinvar: ")
     assert BAD[text] in lines[0]
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [("migrate",), ("scan",), ("preview",), ("preview", "--inlines", "3")])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, words):
+    (folder / "photos").mkdir()
+    (folder / "photos" / "a.jpg").write_text("x")
+    for place, said in (("photos", "would be lost"), ("a.sgy", "is the survey itself"), ("a.sgy/b", "no folder to")):
+        text = run(words[0], "a.sgy", place, "-v", 2500, "--device", "cpu", *words[1:], code=1).stderr
+        assert said in text
+        assert "contributions" not in text
+    assert sorted(path.name for path in folder.rglob("*")) == ["a.jpg", "a.sgy", "photos"]
 
 
 def test_scalco_0_means_1(folder):

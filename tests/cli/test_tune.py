@@ -30,6 +30,7 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def ceilings(monkeypatch: pytest.MonkeyPatch) -> bench.Roofline:
     known = bench.Roofline(copy_gbps=90.0, f32_gflops=250.0, bf16_gflops=None, device="cpu", name="x")
     monkeypatch.setattr(bench, "roofline", lambda _: known)
+    monkeypatch.setattr("elinvar.seismic.versions.tuned_rate", lambda _: 3e9)  # tested in seismic/test_versions
     return known
 
 
@@ -42,6 +43,7 @@ def test_what_is_measured_is_kept() -> None:
     known = tuned(device("cpu").profile)
     assert known.copy_gbps == 90.0
     assert known.matmul_gflops == {"fp32": 250.0}
+    assert known.rates == item["rates"] == {"seismic.migrate": 3e9}
     assert Path(item["file"]).is_file()
 
 
@@ -93,7 +95,7 @@ def test_an_accelerators_crossovers_are_stored_under_its_own_profile(monkeypatch
     steps: list[int] = []
     found = tune.tune_device(place, lambda: steps.append(1))
     assert found.crossovers == dict.fromkeys(tune.operations(), 4096.0)
-    assert len(steps) == 1 + len(found.crossovers)
+    assert len(steps) == 1 + len(found.crossovers) + len(tune.JOBS)
     assert tuned(profile).crossovers["sort"] == 4096.0
     assert set(tune.operations()) <= {*tuned(profile).crossovers}
 

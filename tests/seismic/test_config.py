@@ -119,9 +119,10 @@ def test_every_option_has_a_comment_with_its_meaning():
             assert re.search(r"#\s\S", line), line
 
 
-def test_the_job_in_the_guide_is_one():
+def test_the_jobs_in_the_guide_are_jobs():
     page = (Path(__file__).parents[2] / "docs" / "seismic_jobs.md").read_text(encoding="utf-8")
-    made = jobfile.parse(re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL).group(1))
+    made, scan = (jobfile.parse(text) for text in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL))
+    assert scan.scan.last == 110
     assert made.grid.bin_size == (25, 25)
     assert memory_bytes(made.execution.memory) == 8 << 30
 

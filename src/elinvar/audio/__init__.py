@@ -16,16 +16,130 @@ explicit. Names are loaded on first use.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 # name -> module: signal processing
-_NAMES: dict[str, str] = {}
+_NAMES: dict[str, str] = {
+    "Biquad": "filters",
+    "Cascade": "filters",
+    "Chain": "chain",
+    "Compressor": "dynamics",
+    "Convolver": "convolution",
+    "Delay": "dynamics",
+    "FileInfo": "files",
+    "FilterBank": "filters",
+    "Gain": "dynamics",
+    "Gate": "dynamics",
+    "Limiter": "dynamics",
+    "Loudness": "meters",
+    "Processor": "_processor",
+    "Resampler": "resampling",
+    "STFT": "spectral",
+    "StreamingSTFT": "spectral",
+    "butterworth": "filters",
+    "chebyshev1": "filters",
+    "chebyshev2": "filters",
+    "check_cola": "windows",
+    "check_nola": "windows",
+    "cola_ripple": "windows",
+    "convolve": "convolution",
+    "db": "features",
+    "elliptic": "filters",
+    "fft": "fourier",
+    "ifft": "fourier",
+    "info": "files",
+    "irfft": "fourier",
+    "istft": "spectral",
+    "loudness": "meters",
+    "magnitude": "features",
+    "mel_filters": "features",
+    "mel_spectrogram": "features",
+    "mfcc": "features",
+    "next_fast_length": "fourier",
+    "normalize_loudness": "meters",
+    "power": "features",
+    "read": "files",
+    "resample": "resampling",
+    "reverb": "rooms",
+    "rfft": "fourier",
+    "room": "rooms",
+    "stft": "spectral",
+    "stream": "files",
+    "window": "windows",
+    "write": "files",
+}
 
 # name -> module: networks and stem separation
 _MODELS: dict[str, str] = {}
 
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = ("realtime",)
 
-__all__: list[str] = []
+__all__ = [
+    "STFT",
+    "Biquad",
+    "Cascade",
+    "Chain",
+    "Compressor",
+    "Convolver",
+    "Delay",
+    "FileInfo",
+    "FilterBank",
+    "Gain",
+    "Gate",
+    "Limiter",
+    "Loudness",
+    "Processor",
+    "Resampler",
+    "StreamingSTFT",
+    "butterworth",
+    "chebyshev1",
+    "chebyshev2",
+    "check_cola",
+    "check_nola",
+    "cola_ripple",
+    "convolve",
+    "db",
+    "elliptic",
+    "fft",
+    "ifft",
+    "info",
+    "irfft",
+    "istft",
+    "loudness",
+    "magnitude",
+    "mel_filters",
+    "mel_spectrogram",
+    "mfcc",
+    "next_fast_length",
+    "normalize_loudness",
+    "power",
+    "read",
+    "realtime",
+    "resample",
+    "reverb",
+    "rfft",
+    "room",
+    "stft",
+    "stream",
+    "window",
+    "write",
+]
+
+if TYPE_CHECKING:
+    from . import realtime
+    from ._processor import Processor
+    from .chain import Chain
+    from .convolution import Convolver, convolve
+    from .dynamics import Compressor, Delay, Gain, Gate, Limiter
+    from .features import db, magnitude, mel_filters, mel_spectrogram, mfcc, power
+    from .files import FileInfo, info, read, stream, write
+    from .filters import Biquad, Cascade, FilterBank, butterworth, chebyshev1, chebyshev2, elliptic
+    from .fourier import fft, ifft, irfft, next_fast_length, rfft
+    from .meters import Loudness, loudness, normalize_loudness
+    from .resampling import Resampler, resample
+    from .rooms import reverb, room
+    from .spectral import STFT, StreamingSTFT, istft, stft
+    from .windows import check_cola, check_nola, cola_ripple, window
 
 
 def __getattr__(name: str) -> object:

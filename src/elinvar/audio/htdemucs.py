@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 from fractions import Fraction
 from typing import Any, Self
@@ -64,6 +65,7 @@ class HTDemucsConfig:
     shape: Shape = dataclasses.field(default_factory=Shape)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "segment", Fraction(self.segment).limit_denominator(1_000_000))
         if self.depth < 1 or (self.n_fft // 2) % self.shape.stride**self.depth:
             raise InputError(
                 f"HTDemucsConfig: n_fft={self.n_fft} has {self.n_fft // 2} bins, which depth={self.depth} cannot "
@@ -129,6 +131,7 @@ class HTDemucs(nn.Module):
         self.name = name
         self.config = c = config or CONFIGS[name]
         self.compute = torch.float32
+        self._print: tuple[Any, str] = (None, "")
         n = len(c.sources)
         widths = [c.channels * c.growth**i for i in range(c.depth)]
         inward = list(zip([0, *widths[:-1]], widths, strict=True))
@@ -172,6 +175,18 @@ class HTDemucs(nn.Module):
         """Bytes of all parameters as they are stored now."""
         return sum(p.numel() * p.element_size() for p in self.parameters())
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells these weights from others: 16 hex digits, computed anew after they change."""
+        state = tuple((p.data_ptr(), p._version, p.dtype) for p in self.parameters())  # noqa: SLF001
+        if self._print[0] != state:
+            digest = hashlib.sha256(repr(self.config).encode())
+            for p in self.parameters():
+                flat = p.detach().cpu().contiguous().view(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+            self._print = (state, digest.hexdigest()[:16])
+        return self._print[1]
+
     def to_precision(self, *, storage: torch.dtype | None = None, compute: torch.dtype | None = None) -> Self:
         """Choose the number formats; returns the model itself.
 
@@ -211,7 +226,7 @@ class HTDemucs(nn.Module):
 
     # -- what it does ------------------------------------------------------------------------------------------------
 
-    def forward(self, mix: Tensor, mode: str = "full") -> Tensor:
+    def forward(self, mix: Tensor, mode: str = "full", compute: torch.dtype | None = None) -> Tensor:
         """Separate one segment.
 
         Parameters
@@ -221,6 +236,8 @@ class HTDemucs(nn.Module):
         mode
             ``"full"``, or ``"preview"``: the time branch alone, some 13 times cheaper and only a rough idea of the
             stems (it is half of a sum whose other half is missing).
+        compute
+            Another format than `compute` for this call.
 
         Returns
         -------
@@ -244,14 +261,14 @@ class HTDemucs(nn.Module):
                 f"HTDemucs: {mix.shape[2]} samples are more than a segment of {c.length}; use elinvar.audio.separate, "
                 "which cuts long audio into overlapping segments."
             )
-        length = mix.shape[2]
+        length, compute = mix.shape[2], compute or self.compute
         x = functional.pad(mix.float(), (0, c.length - length))
         xt, scale_t = _standardise(x.transpose(1, 2)[:, None])
         if mode == "preview":
-            return self._stems_t(self._time_only(xt.to(self.compute)), scale_t)[..., :length]
+            return self._stems_t(self._time_only(xt.to(compute)), scale_t)[..., :length]
         z = self._spectrum(x)
         xf, scale_f = _standardise(z)
-        yf, yt = self._both(xf.to(self.compute), xt.to(self.compute))
+        yf, yt = self._both(xf.to(compute), xt.to(compute))
         out = self._stems_f(yf, scale_f) + self._stems_t(yt, scale_t)
         return out[..., :length]
 
@@ -319,15 +336,16 @@ class HTDemucs(nn.Module):
         batch, bins, frames, _ = y.shape
         rows = len(c.sources) * c.audio_channels
         mean, std = scale
-        parts = torch.addcmul(mean, y.float(), std).reshape(batch, bins, frames, rows, 2).permute(0, 3, 1, 2, 4)
-        # Two frames on either side and the Nyquist bin, which the network does not see, are zero.
-        spectrum = functional.pad(parts, (0, 0, 2, 2, 0, 1)).reshape(batch * rows, bins + 1, frames + 4, 2)
+        parts = torch.addcmul(mean, y.float(), std).reshape(batch, bins, frames, rows, 2).permute(0, 3, 2, 1, 4)
+        # The Nyquist bin, which the network does not see, and two frames on either side are zero: with a hop of a
+        # quarter, four windows overlap wherever a sample is kept, and the sum of their squares is 1.5.
+        spectrum = torch.view_as_complex(parts.contiguous()) * (math.sqrt(c.n_fft) / 1.5)
+        waves = torch.fft.irfft(spectrum, c.n_fft) * _window(c.n_fft, y.device)
+        x = y.new_zeros(batch, rows, frames + 3, c.hop, dtype=torch.float32)
+        for quarter in range(4):
+            x[:, :, quarter : quarter + frames] += waves[..., quarter * c.hop : (quarter + 1) * c.hop]
         pad = c.hop // 2 * 3
-        x = torch.istft(
-            torch.view_as_complex(spectrum), c.n_fft, c.hop, window=_window(c.n_fft, y.device), normalized=True,
-            length=c.hop * frames + 2 * pad,
-        )[..., pad : pad + c.length]  # fmt: skip
-        return x.reshape(batch, len(c.sources), c.audio_channels, c.length)
+        return x.reshape(batch, len(c.sources), c.audio_channels, -1)[..., pad : pad + c.length]
 
     def _stems_t(self, y: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
         """Turn ``[batch, 1, length, stems * channels]`` into ``[batch, stem, channel, length]``."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from elinvar.cli import seismic_bench
 from elinvar.cli.common import emit, table
 
 __all__ = ["app"]
@@ -250,3 +251,6 @@ def _print_versus(outcome: Any) -> None:
         for row in outcome.rows
     ]
     emit(rows, False, lambda: table(rows, title=f"head against {outcome.base}; a ratio above 1 is slower"))
+
+
+app.command("seismic")(seismic_bench.seismic)

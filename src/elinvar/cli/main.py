@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "Measure this machine and store what the planner should know about it.",
     "bench": "Run, record and compare benchmarks.",
     "seismic": "Prestack time migration: SEG-Y in, image out.",
+    "vision": "Photographs to points, matches and cameras.",
     "audio": "Real-time-safe DSP and stem separation.",
 }
 """Name -> one line of help; `elinvar.cli.<name>` has the `app`. Written here so that --help imports none of them."""

@@ -103,7 +103,9 @@ def migrate(  # one option per knob of the library: a long signature is the inte
 ) -> None:
     """Migrate a survey and write image, fold and gathers as Zarr."""
     from elinvar import seismic
+    from elinvar.seismic.outputs import check_folder
 
+    check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = seismic_view.survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)

@@ -56,7 +56,9 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     from elinvar.cli.seismic import _velocity
     from elinvar.cli.seismic_data import numbers, open_any
     from elinvar.cli.seismic_view import survey_grid, target_lines
+    from elinvar.seismic.outputs import check_folder
 
+    check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = target_lines(survey_grid(survey, bin_size, azimuth, t_max, dt_out), inlines, crosslines)
     field = _velocity(velocity, gradient, kind)
@@ -66,6 +68,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
         "aperture": seismic.Aperture(dip=dip), "gathers": edges, "kernel": kernel, "device": device
     }  # fmt: skip
     job = seismic.plan_scan(survey, field, grid, tried, **given)
+    seismic.gathers.window_samples(1e-3 * window, grid.dt)  # refuses what would fail after the work
     if plan_only:
         emit(job, json_, lambda: str(job))
         return

@@ -143,7 +143,9 @@ def preview(  # one option per knob of the library: a long signature is the inte
     from elinvar import seismic
     from elinvar.cli.seismic import _velocity
     from elinvar.cli.seismic_data import open_any
+    from elinvar.seismic.outputs import check_folder
 
+    check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)

@@ -1,13 +1,15 @@
 """``elinvar tune``: measure this machine and keep what the planner should know about it.
 
-Stored per device, in the cache folder: copy bandwidth, matrix-product rates, and for accelerators the sizes from which
-moving an operation's data there pays. Until then documented defaults apply (`elinvar.runtime.tuning`). Which version of
-a kernel is fastest is not measured here: a self-check tile is too small to say.
+Stored per device, in the cache folder: copy bandwidth, matrix-product rates, how fast jobs go, for accelerators the
+sizes from which moving an operation's data there pays, and settings of kernels that were fastest. Until then documented
+defaults apply (`elinvar.runtime.tuning`). Which version of a kernel is fastest is not measured here: a self-check tile
+is too small to say.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import statistics
 import time
@@ -16,16 +18,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elinvar.cli.common import emit, progress, table
+from elinvar.cli.common import emit, progress, si, table
 
 if TYPE_CHECKING:
     import torch
 
     from elinvar.runtime.device import Device
 
-__all__ = ["Operation", "Tuning", "app", "measure_crossover", "operations", "tune_device"]
+__all__ = ["JOBS", "Operation", "Tuning", "app", "measure_crossover", "operations", "tune_device"]
 
 app = typer.Typer(add_completion=False)
+
+#: Job -> where its engine measures how fast it goes on a device: ``function(device) -> units per second``.
+JOBS = {"seismic.migrate": "elinvar.seismic.versions:tuned_rate"}
 
 _REPEATS = 5
 _SLOW = 0.5  # seconds: one call this long needs no repeats, and larger sizes no measurement
@@ -62,6 +67,7 @@ class Tuning:
     copy_gbps: float
     matmul_gflops: Mapping[str, float]
     crossovers: Mapping[str, float]
+    rates: Mapping[str, float]
     file: str
 
 
@@ -153,7 +159,13 @@ def tune_device(
         found[name] = measure_crossover(operations()[name], place.torch)
         save_tuned(place.profile, f"crossover.{name}", found[name])
         report()
-    return Tuning(str(place), place.name, ceiling.copy_gbps, known, found, str(tuning_file(place.profile)))
+    speeds: dict[str, float] = {}
+    for job, where in JOBS.items():
+        module, _, function = where.partition(":")
+        speeds[job] = float(getattr(importlib.import_module(module), function)(place))
+        save_tuned(place.profile, f"rate.{job}", speeds[job])
+        report()
+    return Tuning(str(place), place.name, ceiling.copy_gbps, known, found, speeds, str(tuning_file(place.profile)))
 
 
 def _row(item: Tuning) -> dict[str, object]:
@@ -165,6 +177,7 @@ def _row(item: Tuning) -> dict[str, object]:
         "name": item.name,
         "copy GB/s": f"{item.copy_gbps:.0f}",
         **{f"{name} GFLOP/s": f"{rate:.0f}" for name, rate in item.matmul_gflops.items()},
+        **{job: f"{si(rate)}/s" for job, rate in item.rates.items()},
         "moving pays from": ", ".join(f"{name} {size(at)}" for name, at in item.crossovers.items()),
     }
 
@@ -184,7 +197,7 @@ def tune(
     from elinvar.runtime.device import devices
 
     places = devices() if device == "all" else [resolve(device)]
-    steps = sum(1 if place.kind == "cpu" else 1 + len(operations()) for place in places)
+    steps = sum(1 + len(JOBS) + (0 if place.kind == "cpu" else len(operations())) for place in places)
     done = 0
     probe = LoadProbe()
     with progress("measuring", total=steps, unit="measurements") as report:

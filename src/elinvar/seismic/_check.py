@@ -26,6 +26,7 @@ def number(
     open_high: bool = False,
 ) -> float:
     """Return `value` as a finite float inside the interval, or raise :class:`InputError`."""
+    value = value.item() if isinstance(value, np.generic) else value
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

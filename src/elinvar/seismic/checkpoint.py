@@ -365,7 +365,7 @@ def identity(
     else:
         profiles = [kernel.device.profile for kernel in kernels]
         made_by = (
-            sorted({f"{kernel.version} on {kernel.backend}" for kernel in kernels}),
+            sorted({f"{kernel.version} on {kernel.backend}{_settings(kernel)}" for kernel in kernels}),
             [" ".join([p.name, *(sorted(p.isa) if p.kind == "cpu" else ())]) for p in profiles],
         )
     return {
@@ -376,6 +376,16 @@ def identity(
         "limits": dict(cut),
         "libraries": {"elinvar": __version__, **{name: _version(name) for name in ("torch", "numpy", "numba")}},
     }
+
+
+def _settings(kernel: Kernel) -> str:
+    """Name a kernel's settings when they are not the usual ones: rounding depends on them."""
+    if kernel.backend != "metal":
+        return ""
+    from .kernels.migrate.metal import Tuning, tuned_for
+
+    used = tuned_for(kernel.version, kernel.device)
+    return "" if used == Tuning() else f", {used.simdgroups} simdgroups of {used.samples} samples"
 
 
 def _version(name: str) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elinvar.errors import InputError
+from elinvar.runtime.device import device
 from elinvar.runtime.plan import Job as RuntimeJob
 from elinvar.runtime.plan import Plan, preset
 from elinvar.runtime.plan import plan as runtime_plan
@@ -278,6 +279,7 @@ def describe(
         Contributions per second of one device, when they are known better than the tuning does.
     """
     survey, grid, velocity, bins = options.survey, options.grid, options.velocity, options.bins
+    _check_room(grid, 0 if bins is None else len(bins))
     whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
     width = options.oversample * options.copies  # of what a trace becomes
@@ -332,6 +334,19 @@ def describe(
         passes=len(steps),
     )
     return job, steps
+
+
+def _check_room(grid: Grid, bins: int) -> None:
+    """Refuse an image that this machine cannot hold, before anything of its size is made."""
+    needed = 8 * grid.size * grid.nt * (1 + bins)
+    there = device("cpu").profile.memory_bytes
+    if needed > there:
+        gathers = f" and {bins} gather bins" if bins else ""
+        raise InputError(
+            f"migrate: an image of {grid.nx:,} x {grid.ny:,} pillars x {grid.nt:,} times{gathers} takes "
+            f"{needed / 2**30:,.0f} GiB of memory and this machine has {there / 2**30:,.0f}; take larger bins, longer "
+            "sample intervals, or target lines."
+        )
 
 
 def estimate_contributions(

@@ -143,13 +143,13 @@ def interval(operation: str, path: Path, binary: int | None, trace: NDArray[Any]
         return number(operation, "dt", given, low=0.0, high=1.0, open_low=True)
     said = {float(binary or 0), *np.asarray(trace, np.float64).tolist()} - {0.0}
     if not said:
-        raise InputError(f"{path.name}: the sample interval is 0 in every header; pass dt= in seconds.")
+        raise InputError(f"{path.name}: the sample interval is 0 in every header; pass dt= in seconds (--dt in ms).")
     if len(said) > 1 or min(said) < 0:
         shown = ", ".join(f"{value:g}" for value in trace[:4])
         first = "" if binary is None else f"{binary} µs in the binary header, "
         raise InputError(
             f"{path.name}: the sample interval contradicts itself: {first}{shown} µs in the trace headers; pass dt= in "
-            "seconds."
+            "seconds (--dt in ms)."
         )
     return float(said.pop() * 1e-6)
 
@@ -190,7 +190,7 @@ def geometry(file: Any, path: Path, kind: Kind, endian: str, where: Mapping[str,
 def _check_coordinates(
     path: Path, counit: NDArray[Any], source: Floats, receiver: Floats, where: Mapping[str, int]
 ) -> None:
-    remedy = "name their bytes, for example open_segy(path, sx=..., sy=..., gx=..., gy=...)."
+    remedy = "name their bytes, for example open_segy(path, sx=..., sy=..., gx=..., gy=...) (--header sx=...)."
     if not source.any() and not receiver.any():
         places = ", ".join(f"{name} {where[name]}" for name in ("sx", "sy", "gx", "gy"))
         raise InputError(f"{path.name}: all source and receiver coordinates are zero (bytes {places}); {remedy}")

@@ -42,6 +42,7 @@ __all__ = ["PERCENTS", "plan_scan", "scan"]
 
 #: First, last and step of the percentages that are scanned by default.
 PERCENTS = (90.0, 110.0, 2.5)
+_MOST = 1000  # images
 _REFUSED = {
     "cluster": "scan: a cluster is not built; scan on this machine, or migrate with each velocity.",
     "shards": "scan: shards belong to a cluster; leave them out.",
@@ -163,10 +164,19 @@ def _tried(
         return function(**{name: {**given, **more}[name] for name in inspect.signature(function).parameters})
 
     call(check_options)
+    _not_too_many(percents)
     fields = sorted(velocity.scan(percents), key=lambda pair: pair[0])
     first = call(resolve, velocity=fields[0][1])
     rest = [(p, replace(call(resolve, velocity=v, gathers=None), bins=first.bins)) for p, v in fields[1:]]
     return [(fields[0][0], first), *rest]
+
+
+def _not_too_many(percents: tuple[float, float, float]) -> None:
+    if len(percents) == 3 and percents[2] and (percents[1] - percents[0]) / percents[2] >= _MOST:
+        raise InputError(
+            f"scan: {percents[0]:g} to {percents[1]:g} in steps of {percents[2]:g} are more than {_MOST} percentages; "
+            "take larger steps."
+        )
 
 
 def _describe(

@@ -22,10 +22,12 @@ from .aperture import Aperture
 from .building import build_gathers, build_grid, build_velocity, open_survey
 from .checkpoint import Checkpoint, free_bytes
 from .covering import coverage
+from .gathers import window_samples
 from .grid import Grid
 from .locking import Lock
 from .migration import devices_of, migrate, plan
 from .options import KERNEL, check_options
+from .outputs import check_file, check_folder
 from .survey import ArrayTraces
 from .targets import pillars
 from .velocity import Velocity
@@ -135,7 +137,7 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
     attempt("ways", lambda: check_options(*chosen))
     if ways.physics == "curved" and "velocity" in found:
         attempt("medium", found["velocity"].gradient)
-    attempt("output", lambda: _check_output(config.output, place))
+    attempt("output", lambda: _check_output(config.output, place, config.input.path))
     _raise(problems)
     names = (
         "physics",
@@ -163,16 +165,12 @@ def _raise(problems: list[str]) -> None:
         raise ConfigError(f"the job has {len(problems)} problems: {listed}.")
 
 
-def _check_output(options: cfg.Output, folder: Path) -> None:
-    for name in (options.zarr, options.segy, options.products.qc):
-        if name is None:
-            continue
-        target = folder / name
-        above = target.absolute().parent
-        while not above.exists():
-            above = above.parent
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ConfigError(f"output {target} cannot be written: {above} is no folder to write in; choose another.")
+def _check_output(options: cfg.Output, folder: Path, source: str) -> None:
+    if options.zarr is not None:
+        check_folder(folder / options.zarr, folder / source)
+    for name in (options.segy, options.products.qc):
+        if name is not None:
+            check_file(folder / name, folder / source)
 
 
 def refuse_overwriting(work: Work) -> None:
@@ -211,6 +209,7 @@ def _plan(work: Work, rate: float | None) -> Job:
     """Return the plan of what the file asks for: an image, a scan, or a preview's first pass."""
     grid, config = work.grid, work.config
     if config.scan is not None:
+        window_samples(1e-3 * config.scan.window_ms, grid.dt)  # refuses what would fail after the work
         ways = {name: value for name, value in work.options.items() if name not in ("cluster", "shards")}
         return plan_scan(work.survey, work.velocity, grid, _percents(config.scan), rate=rate, **ways)
     names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")

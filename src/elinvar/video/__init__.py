@@ -1,1 +1,85 @@
-"""A deterministic render graph, and an exporter whose colours are right."""
+"""A deterministic render graph, and an exporter whose colours are right.
+
+::
+
+    from elinvar import video
+
+    graph = video.Graph()
+    graph.source("clip.mp4")
+    graph.add(video.look("classicFilm"))
+    graph.output("aces1.3-sdr")
+    video.export(graph, "graded.mp4")
+
+Frames are planar tensors [C, H, W], rates are fractions, light is linear ACEScg between one input and one output
+transform.
+Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "ColorWarning": "probe",
+    "Exported": "export",
+    "Graph": "graph",
+    "MediaInfo": "probe",
+    "TexturePool": "textures",
+    "Timeline": "timeline",
+    "VideoFile": "media",
+    "export": "export",
+    "look": "looks",
+    "open_source": "sources",
+    "probe": "probe",
+    "verify": "verify",
+}
+_MODULES = ("adaptive", "color", "passes", "scopes", "sources", "text")
+
+__all__ = [
+    "ColorWarning",
+    "Exported",
+    "Graph",
+    "MediaInfo",
+    "TexturePool",
+    "Timeline",
+    "VideoFile",
+    "adaptive",
+    "color",
+    "export",
+    "look",
+    "open_source",
+    "passes",
+    "probe",
+    "scopes",
+    "sources",
+    "text",
+    "verify",
+]
+
+if TYPE_CHECKING:
+    from . import adaptive, color, passes, scopes, sources, text
+    from .export import Exported, export
+    from .graph import Graph
+    from .looks import look
+    from .media import VideoFile
+    from .probe import ColorWarning, MediaInfo, probe
+    from .sources import open_source
+    from .textures import TexturePool
+    from .timeline import Timeline
+    from .verify import verify
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

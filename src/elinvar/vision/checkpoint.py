@@ -16,8 +16,8 @@ import torch
 from elinvar.errors import WeightsError
 from elinvar.runtime import weights
 
+from .catalogue import Variant
 from .keys import Shape, canonical, derive, expected, optional
-from .variants import Variant
 
 __all__ = ["Files", "Random", "Source", "State", "checked", "open_weights"]
 
@@ -29,7 +29,11 @@ _PICKLED = (".pth", ".pt", ".th", ".bin", ".ckpt")
 class Source(Protocol):
     """Where tensors come from: their shapes at once, their values in groups."""
 
-    shapes: Mapping[str, Any]
+    @property
+    def shapes(self) -> Mapping[str, Any]:
+        """Names, and anything with a ``shape``."""
+        ...
+
     where: str
 
     def get(self, names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -1,15 +1,18 @@
 """What turns tokens into pixels: points with confidence (DPT), descriptors with confidence (an MLP per token)."""
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
+from .catalogue import Variant
 from .layers import Conv, Linear
-from .variants import Variant
 
 if TYPE_CHECKING:
     from .network import Build
@@ -39,7 +42,7 @@ class _Unit:
 
     def __call__(self, x: Tensor) -> Tensor:
         first, second = self._convs
-        return second(first(F.relu(x), relu=True), add=x)
+        return second(first(functional.relu(x), relu=True), add=x)
 
 
 def _conv(build: Build, name: str, stride: int = 1) -> Conv:
@@ -81,7 +84,7 @@ class _Refine:
         x = self._second(x)
         height, width = x.shape[-2:]
         x = _image(self._out(_rows(x)), height, width, self._last)
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class DenseHead:
@@ -120,7 +123,7 @@ class DenseHead:
             x = self._refine[k](x, self._map(k, states[k], grid))
         x = self._final[0](x)
         size = (grid[0] * self._patch, grid[1] * self._patch)
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        x = functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
         x = self._out(_rows(self._final[1](x, relu=True))).float().unflatten(1, size)
         # xyz / |xyz| * expm1(|xyz|): the network gives the logarithm of the distance.
         xyz = x[..., :3]
@@ -134,9 +137,10 @@ class LocalHead:
 
     def __init__(self, build: Build, view: int, kind: Variant) -> None:
         name = f"downstream_head{view}.head_local_features"
-        build.group(f"{name}.")
         self._patch, self._channels = kind.patch, kind.descriptor + 1
+        build.group(f"{name}.fc1.")  # the largest tensors there are: one at a time
         self._fc1 = build.linear(f"{name}.fc1")
+        build.group(f"{name}.fc2.")
         weight, bias = build.tensor(f"{name}.fc2.weight"), build.tensor(f"{name}.fc2.bias")
         # The published order is (channel, y, x); with (y, x, channel) the pixels fall into place without a shuffle.
         pixels = self._patch**2
@@ -150,5 +154,5 @@ class LocalHead:
         x = self._fc2(self._fc1(torch.cat([states[0], states[-1]], -1), gelu=True))
         x = x.unflatten(2, (p, p, self._channels)).unflatten(1, (h, w)).transpose(2, 3)
         x = x.reshape(len(x), h * p, w * p, self._channels).float()
-        desc = F.normalize(x[..., :-1], dim=-1)
+        desc = functional.normalize(x[..., :-1], dim=-1)
         return desc, x[..., -1].exp()

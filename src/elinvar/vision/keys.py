@@ -14,7 +14,7 @@ from typing import Any
 
 from elinvar.errors import WeightsError
 
-from .variants import Variant
+from .catalogue import Variant
 
 __all__ = ["Shape", "canonical", "derive", "expected", "optional"]
 

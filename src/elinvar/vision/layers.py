@@ -1,9 +1,12 @@
 """Linear layers, attention, rotary positions and convolutions, each with several ways to compute the same thing.
 
 Which way is fastest depends on the processor: on AMD, oneDNN's packed product was measured 2.3 times as fast as
-``F.linear`` in float32 and 1.2 times in bfloat16; in bfloat16 a chunked product 2.4 times as fast as torch's fused
-attention. `elinvar.vision.choices` measures and decides when weights are loaded.
+torch's own linear layer in float32 and 1.2 times in bfloat16; in bfloat16 a chunked product 2.4 times as fast as
+torch's fused attention. `elinvar.vision.choices` measures and decides when weights are loaded.
 """
+
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import dataclasses
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from .rotate import apply as rotate_pair
 
@@ -37,7 +40,7 @@ class Paths:
     Attributes
     ----------
     linear
-        ``"torch"`` (F.linear), ``"packed"`` (oneDNN, weights packed at load; CPU) or ``"conv"`` (oneDNN through a 1x1
+        ``"torch"``, ``"packed"`` (oneDNN, weights packed at load; CPU) or ``"conv"`` (oneDNN through a 1x1
         convolution; CPU).
     attention
         ``"sdpa"`` (torch's fused attention) or a number: heads per chunk of an explicit product.
@@ -87,16 +90,16 @@ class Linear:
         if self.path == "packed":
             run = _ops()._linear_pointwise  # noqa: SLF001
             if add is not None:
-                return run.binary(x, add, self.weight, self.bias, "add")  # type: ignore[no-any-return]
+                return run.binary(x, add, self.weight, self.bias, "add")
             name, how = ("gelu", "none") if gelu else ("none", "")
-            return run(x, self.weight, self.bias, name, [], how)  # type: ignore[no-any-return]
+            return run(x, self.weight, self.bias, name, [], how)
         if self.path == "conv":
             flat = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-            y = F.conv2d(flat, self.weight, self.bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+            y = functional.conv2d(flat, self.weight, self.bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
         else:
-            y = F.linear(x, self.weight, self.bias)
+            y = functional.linear(x, self.weight, self.bias)
         if gelu:
-            y = F.gelu(y)
+            y = functional.gelu(y)
         return y if add is None else y + add
 
 
@@ -110,7 +113,7 @@ class Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 class Conv:
@@ -146,15 +149,13 @@ class Conv:
             pad, stride, one = [self.padding] * 2, [self.stride] * 2, [1, 1]
             if add is None:
                 unary = "relu" if relu else "none"
-                return run(x, self.weight, self.bias, pad, stride, one, 1, unary, [], "")  # type: ignore[no-any-return]
+                return run(x, self.weight, self.bias, pad, stride, one, 1, unary, [], "")
             after = "relu" if relu else None
-            return run.binary(  # type: ignore[no-any-return]
-                x, add, self.weight, self.bias, pad, stride, one, 1, "add", 1.0, after, [], ""
-            )
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+            return run.binary(x, add, self.weight, self.bias, pad, stride, one, 1, "add", 1.0, after, [], "")
+        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if add is not None:
             y = y + add
-        return F.relu_(y) if relu else y
+        return functional.relu_(y) if relu else y
 
 
 class StackedLinear:
@@ -171,7 +172,7 @@ class StackedLinear:
         y = torch.baddbmm(self.bias, x.reshape(2, -1, x.shape[-1]), self.weight)
         y = y.reshape(*x.shape[:-1], -1)
         if gelu:
-            y = F.gelu(y)
+            y = functional.gelu(y)
         return y if add is None else y + add
 
     def part(self, k: int) -> Linear:
@@ -190,7 +191,7 @@ class StackedNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the last axis of [2 * batch, tokens, width]."""
-        y = F.layer_norm(x, x.shape[-1:], eps=self.eps).unflatten(0, (2, -1))
+        y = functional.layer_norm(x, x.shape[-1:], eps=self.eps).unflatten(0, (2, -1))
         return torch.addcmul(self.bias, y, self.weight).flatten(0, 1)
 
     def part(self, k: int) -> Norm:
@@ -227,7 +228,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, how: str | int) -> Tensor:
     q has been multiplied by channels**-0.5 already.
     """
     if how == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
+        return functional.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
     batch, heads, tokens, width = q.shape
     out = q.new_empty(batch, tokens, heads, width)
     step = int(how)
@@ -242,9 +243,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, how: str | int) -> Tensor:
 
 def turned(x: Tensor, heads: int, tables: tuple[Tensor, Tensor] | None, scale: float, how: str) -> Tensor:
     """Split [batch, tokens, heads * channels] into heads, turn and scale them: [batch, heads, tokens, channels]."""
-    batch, tokens, width = x.shape
-    split = x.unflatten(2, (heads, width // heads)).transpose(1, 2)
+    split = x.unflatten(2, (heads, x.shape[2] // heads)).transpose(1, 2)
     if tables is None:
         return (split * scale).contiguous() if scale != 1.0 else split.contiguous()
     return rotate_pair(split, tables[0], tables[1], scale, how)
-

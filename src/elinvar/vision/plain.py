@@ -9,33 +9,36 @@ Sources: rotary positions over two axes and the two-branch decoder from CroCo v2
 al., 2021); encoder with class and register tokens from DINOv2 (Oquab et al., 2023; Darcet et al., 2024).
 """
 
+# torch leaves Tensor.split and Tensor.unflatten without types.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
-from .variants import Variant
+from .catalogue import Variant
 
-__all__ = ["encode", "infer", "positions", "rotate"]
+__all__ = ["encode", "forward", "infer", "positions", "rotate"]
 
 State = Mapping[str, Tensor]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _linear(s: State, name: str, x: Tensor) -> Tensor:
-    return F.linear(x, s[f"{name}.weight"], s[f"{name}.bias"])
+    return functional.linear(x, s[f"{name}.weight"], s[f"{name}.bias"])
 
 
 def _norm(s: State, name: str, x: Tensor, eps: float = 1e-6) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], s[f"{name}.weight"], s[f"{name}.bias"], eps)
+    return functional.layer_norm(x, x.shape[-1:], s[f"{name}.weight"], s[f"{name}.bias"], eps)
 
 
 def _conv(s: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
     weight = s[f"{name}.weight"]
-    return F.conv2d(x, weight, s.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2)
+    return functional.conv2d(x, weight, s.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2)
 
 
 def positions(height: int, width: int) -> Tensor:
@@ -68,7 +71,7 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, how: str) -> Tensor:
     if how == "sdpa":
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = functional.scaled_dot_product_attention(q, k, v)
     else:
         out = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v
     return out.transpose(1, 2).flatten(2)
@@ -81,7 +84,9 @@ def _self_attention(s: State, name: str, x: Tensor, heads: int, where: Tensor | 
     return _linear(s, f"{name}.proj", _attend(q, k, v, how))
 
 
-def _cross_attention(s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str) -> Tensor:
+def _cross_attention(
+    s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str
+) -> Tensor:
     q = rotate(_heads(_linear(s, f"{name}.projq", x), heads), at[0])
     k = rotate(_heads(_linear(s, f"{name}.projk", y), heads), at[1])
     v = _heads(_linear(s, f"{name}.projv", y), heads)
@@ -89,12 +94,12 @@ def _cross_attention(s: State, name: str, x: Tensor, y: Tensor, heads: int, at: 
 
 
 def _mlp(s: State, name: str, x: Tensor) -> Tensor:
-    return _linear(s, f"{name}.fc2", F.gelu(_linear(s, f"{name}.fc1", x)))
+    return _linear(s, f"{name}.fc2", functional.gelu(_linear(s, f"{name}.fc1", x)))
 
 
 def _croco(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
     weight = s["patch_embed.proj.weight"]
-    x = F.conv2d((x - 0.5) / 0.5, weight, s["patch_embed.proj.bias"], stride=kind.patch)
+    x = functional.conv2d((x - 0.5) / 0.5, weight, s["patch_embed.proj.bias"], stride=kind.patch)
     where = positions(*x.shape[-2:])
     x = x.flatten(2).transpose(1, 2)
     for i in range(kind.depth):
@@ -111,12 +116,14 @@ def _learned_positions(table: Tensor, height: int, width: int) -> Tensor:
         return table[:, 1:]
     square = table[:, 1:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
     factors = ((height + 0.1) / grid, (width + 0.1) / grid)
-    return F.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
+    return functional.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
 
 
 def _dino(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
     mean, std = (torch.tensor(v, dtype=x.dtype)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    x = F.conv2d((x - mean) / std, s["encoder.patch_embed.proj.weight"], s["encoder.patch_embed.proj.bias"], stride=kind.patch)
+    x = functional.conv2d(
+        (x - mean) / std, s["encoder.patch_embed.proj.weight"], s["encoder.patch_embed.proj.bias"], stride=kind.patch
+    )
     where = _learned_positions(s["encoder.pos_embed"], *x.shape[-2:])
     x = x.flatten(2).transpose(1, 2) + where
     first = [(s["encoder.cls_token"] + s["encoder.pos_embed"][:, :1]).expand(len(x), -1, -1)]
@@ -139,14 +146,18 @@ def encode(s: State, kind: Variant, images: Tensor, *, attention: str = "naive")
     return (_croco if kind.encoder == "croco" else _dino)(s, kind, x, attention)
 
 
-def _decoder_block(s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str) -> Tensor:
+def _decoder_block(
+    s: State, name: str, x: Tensor, y: Tensor, heads: int, at: tuple[Tensor, Tensor], how: str
+) -> Tensor:
     x = x + _self_attention(s, f"{name}.attn", _norm(s, f"{name}.norm1", x), heads, at[0], how)
     seen = _norm(s, f"{name}.norm_y", y)
     x = x + _cross_attention(s, f"{name}.cross_attn", _norm(s, f"{name}.norm2", x), seen, heads, at, how)
     return x + _mlp(s, f"{name}.mlp", _norm(s, f"{name}.norm3", x))
 
 
-def _decode(s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int, int]], how: str) -> list[list[Tensor]]:
+def _decode(
+    s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int, int]], how: str
+) -> list[list[Tensor]]:
     at = [positions(*grid) for grid in grids]
     a, b = (_linear(s, "decoder_embed", t) for t in tokens)
     states = [[tokens[0]], [tokens[1]]]
@@ -163,13 +174,13 @@ def _decode(s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int
 
 
 def _unit(s: State, name: str, x: Tensor) -> Tensor:
-    return x + _conv(s, f"{name}.conv2", F.relu(_conv(s, f"{name}.conv1", F.relu(x))))
+    return x + _conv(s, f"{name}.conv2", functional.relu(_conv(s, f"{name}.conv1", functional.relu(x))))
 
 
 def _refine(s: State, name: str, x: Tensor, y: Tensor | None) -> Tensor:
     if y is not None:
         x = x + _unit(s, f"{name}.resConfUnit1", y)
-    x = F.interpolate(_unit(s, f"{name}.resConfUnit2", x), scale_factor=2, mode="bilinear", align_corners=True)
+    x = functional.interpolate(_unit(s, f"{name}.resConfUnit2", x), scale_factor=2, mode="bilinear", align_corners=True)
     return _conv(s, f"{name}.out_conv", x)
 
 
@@ -182,7 +193,7 @@ def _dense(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple
         x = _conv(s, f"{dpt}.act_postprocess.{k}.0", x)
         name = f"{dpt}.act_postprocess.{k}.1"
         if k < 2:
-            x = F.conv_transpose2d(x, s[f"{name}.weight"], s[f"{name}.bias"], stride=(4, 2)[k])
+            x = functional.conv_transpose2d(x, s[f"{name}.weight"], s[f"{name}.bias"], stride=(4, 2)[k])
         elif k == 3:
             x = _conv(s, name, x, stride=2)
         maps.append(_conv(s, f"{dpt}.scratch.layer{k + 1}_rn", x))
@@ -191,14 +202,14 @@ def _dense(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple
         path = _refine(s, f"{dpt}.scratch.refinenet{k}", path, maps[k - 1])
     x = _conv(s, f"{dpt}.head.0", path)
     size = (grid[0] * kind.patch, grid[1] * kind.patch)
-    x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    return _conv(s, f"{dpt}.head.4", F.relu(_conv(s, f"{dpt}.head.2", x)))
+    x = functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return _conv(s, f"{dpt}.head.4", functional.relu(_conv(s, f"{dpt}.head.2", x)))
 
 
 def _local(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
     """Return descriptors and their confidence before post-processing, [batch, channels + 1, height, width]."""
     x = _mlp(s, f"downstream_head{view}.head_local_features", torch.cat([states[0], states[-1]], -1))
-    return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), kind.patch)
+    return functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), kind.patch)
 
 
 def _finish(dense: Tensor, local: Tensor) -> dict[str, Tensor]:
@@ -213,18 +224,22 @@ def _finish(dense: Tensor, local: Tensor) -> dict[str, Tensor]:
     }
 
 
-def infer(s: State, kind: Variant, image_1: Tensor, image_2: Tensor, *, attention: str = "naive") -> dict[str, Tensor]:
-    """Run a pair of uint8 images [height, width, 3]; all eight outputs and both encoders' tokens, without batch axis."""
-    images = [image_1, image_2]
-    if image_1.shape == image_2.shape:
-        tokens = list(encode(s, kind, torch.stack(images), attention=attention).split(1))
+def forward(s: State, kind: Variant, first: Tensor, second: Tensor, *, attention: str = "naive") -> dict[str, Tensor]:
+    """Run a batch of pairs, uint8 [batch, height, width, 3] each; all eight outputs and both encoders' tokens."""
+    if first.shape == second.shape:
+        tokens = list(encode(s, kind, torch.cat([first, second]), attention=attention).chunk(2))
     else:
-        tokens = [encode(s, kind, image[None], attention=attention) for image in images]
-    grids = [(image.shape[0] // kind.patch, image.shape[1] // kind.patch) for image in images]
+        tokens = [encode(s, kind, images, attention=attention) for images in (first, second)]
+    grids = [(x.shape[1] // kind.patch, x.shape[2] // kind.patch) for x in (first, second)]
     states = _decode(s, kind, tokens, grids, attention)
-    out = {"enc_1": tokens[0][0], "enc_2": tokens[1][0]}
+    out = {"enc_1": tokens[0], "enc_2": tokens[1]}
     for view in (1, 2):
         dense = _dense(s, kind, view, states[view - 1], grids[view - 1])
         local = _local(s, kind, view, states[view - 1], grids[view - 1])
-        out |= {f"{name}_{view}": value[0] for name, value in _finish(dense, local).items()}
+        out |= {f"{name}_{view}": value for name, value in _finish(dense, local).items()}
     return out
+
+
+def infer(s: State, kind: Variant, image_1: Tensor, image_2: Tensor, *, attention: str = "naive") -> dict[str, Tensor]:
+    """Run one pair of uint8 images [height, width, 3]; as `forward`, without batch axis."""
+    return {name: x[0] for name, x in forward(s, kind, image_1[None], image_2[None], attention=attention).items()}

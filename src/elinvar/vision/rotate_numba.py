@@ -10,7 +10,7 @@ from numba import njit
 __all__ = ["bfloat", "single"]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def single(
     source: Any, batch: int, head: int, token: int, cos: Any, sin: Any, scale: Any, target: Any, start: int, stop: int
 ) -> None:
@@ -30,7 +30,7 @@ def single(
                         target[b, h, n, 2 * i + quarter + j] = second * c + first * s
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy")
 def bfloat(
     source: Any, batch: int, head: int, token: int, cos: Any, sin: Any, scale: Any, target: Any, start: int, stop: int
 ) -> None:

@@ -19,7 +19,7 @@ from elinvar.metal.fuse.emit import Emitter, per_row_nodes, reduction_levels
 from elinvar.metal.fuse.expression import Node, Program
 from elinvar.metal.fuse.layout import STORAGE, Layout, reach
 from elinvar.runtime.files import atomic_write, cache_dir
-from elinvar.runtime.parallel import parallel_for
+from elinvar.runtime.parallel import cpu_threads, parallel_for
 
 __all__ = ["flat", "prepare", "text"]
 
@@ -304,7 +304,7 @@ def _flat_launch(
         addresses = [x.data_ptr() for x in inputs]
         addresses += [x.data_ptr() for x in outputs]
         rest = (columns, *addresses, *map(number, scalars)) if scalars else (columns, *addresses)
-        if columns <= _SERIAL:
+        if columns <= _SERIAL or cpu_threads() == 1:
             kernel(0, columns, *rest)
         else:
             parallel_for(columns, lambda c0, c1: kernel(c0, c1, *rest), chunk=_SERIAL * 4)

@@ -11,7 +11,7 @@ import torch
 import elinvar
 from elinvar.runtime import kernels
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, metal
+from elinvar.seismic.kernels.migrate import RadiusAperture, metal, v1_metal, v3_metal
 
 pytestmark = pytest.mark.gxx
 HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
@@ -30,7 +30,15 @@ def v2(*args: Any, **options: Any) -> None:
     metal.migrate_v2(*args, **options, device=elinvar.device("cpu"))
 
 
-VERSIONS = {"baseline": baseline, "v2": v2}
+def v1(*args: Any, **options: Any) -> None:
+    v1_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
+def v3(*args: Any, **options: Any) -> None:
+    v3_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
+VERSIONS = {"baseline": baseline, "v1": v1, "v2": v2, "v3": v3}
 versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=list(VERSIONS))
 
 CASES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,19 @@ from elinvar.errors import InputError
 from elinvar.metal import nvrtc
 from elinvar.seismic import Velocity, travel_time
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, cpu, cpu_v2, metal, physics, reference, tables
+from elinvar.seismic.kernels.migrate import (
+    RadiusAperture,
+    cpu,
+    cpu_v2,
+    metal,
+    physics,
+    reference,
+    tables,
+    v1,
+    v1_metal,
+    v3,
+    v3_metal,
+)
 
 
 def metal_baseline(*args: Any, **options: Any) -> None:
@@ -27,12 +39,24 @@ def metal_v2(*args: Any, **options: Any) -> None:
     metal.migrate_v2(*args, **options, device=elinvar.device("cpu"))
 
 
+def metal_v1(*args: Any, **options: Any) -> None:
+    v1_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
+def metal_v3(*args: Any, **options: Any) -> None:
+    v3_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
 GXX = pytest.mark.gxx
 VERSIONS = [
     pytest.param(cpu.migrate, id="cpu baseline"),
+    pytest.param(v1.migrate, id="cpu v1"),
     pytest.param(cpu_v2.migrate, id="cpu v2"),
+    pytest.param(v3.migrate, id="cpu v3"),
     pytest.param(metal_baseline, id="metal baseline", marks=GXX),
+    pytest.param(metal_v1, id="metal v1", marks=GXX),
     pytest.param(metal_v2, id="metal v2", marks=GXX),
+    pytest.param(metal_v3, id="metal v3", marks=GXX),
 ]
 versions = pytest.mark.parametrize("version", VERSIONS)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from elinvar.errors import InputError, UnknownKernel
 from elinvar.runtime.parallel import set_threads
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, cpu, cpu_v2
+from elinvar.seismic.kernels.migrate import RadiusAperture, cpu, cpu_v2, v1, v3
 
-VERSIONS = {"baseline": cpu.migrate, "v2": cpu_v2.migrate}
+VERSIONS = {"baseline": cpu.migrate, "v1": v1.migrate, "v2": cpu_v2.migrate, "v3": v3.migrate}
 HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
 versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=list(VERSIONS))
 
@@ -159,7 +159,7 @@ def test_threads_do_not_change_a_bit(version: Any, survey: Any) -> None:
 def test_run_chooses_a_version_and_returns_the_image(survey: Any, expected: Any) -> None:
     case = survey(traces=12, nt=100)
     want, _ = expected(case)
-    for version in (None, "baseline", "v2", "reference"):
+    for version in (None, "baseline", "v1", "v2", "v3", "reference"):
         image = torch.zeros_like(case[0][0])
         assert migrate.run(image, None, *case[0][2:], **case[1], version=version, device="cpu") is image
         assert (image - want).norm() < 2e-4 * want.norm()

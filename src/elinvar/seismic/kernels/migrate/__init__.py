@@ -292,6 +292,19 @@ register(
 )
 register(
     NAME,
+    "v1",
+    reference=f"{_HERE}.reference:migrate",
+    cpu=f"{_HERE}.v1:migrate",
+    metal=f"{_HERE}.v1_metal:migrate",
+    source="elinvar/seismic/kernels/migrate/v1.metal",
+    example=example,
+    tolerance=2e-4,
+    summary="the baseline with buffers and invariants hoisted: per block, per pair, and only then per sample",
+    group_size=128,
+    defines={"SIMDGROUPS": 4, "PHYSICS": 0, "WEIGHTED": 1},
+)
+register(
+    NAME,
     "v2",
     reference=f"{_HERE}.reference:migrate",
     cpu=f"{_HERE}.cpu_v2:migrate",
@@ -307,4 +320,18 @@ register(
     default=True,
     group_size=128,
     defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},  # metal.Tuning(), which needs no import here
+)
+register(
+    NAME,
+    "v3",
+    reference=f"{_HERE}.reference:migrate",
+    cpu=f"{_HERE}.v3:migrate",
+    metal=f"{_HERE}.v3_metal:migrate",
+    source="elinvar/seismic/kernels/migrate/v3.metal",
+    example=example,
+    tolerance=2e-4,
+    summary="v2 over a list of tiles, traces and pillars in Morton order, batches out of reach never looked at",
+    occupancy_reason="as v2, whose loops it runs",
+    group_size=128,
+    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},
 )

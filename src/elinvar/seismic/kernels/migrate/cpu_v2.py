@@ -242,6 +242,9 @@ def _inputs(
     receiver: torch.Tensor,
     vrms: torch.Tensor,
     *,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     interpolation: str = "linear",
@@ -250,7 +253,8 @@ def _inputs(
 ) -> tuple[_Row, _Job, NDArray[np.float32]]:
     """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
     whole: dict[str, Any] = {"block": BLOCK, "nodes": (0, BLOCK // 2, BLOCK), "tail": 2 * BLOCK, "origin": 0}
-    tables = prepare(vrms, **options, **whole, medium=medium)
+    weight: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area}
+    tables = prepare(vrms, **options, **weight, **whole, medium=medium)
     dt, dt_out = options["dt"], options["dt_out"]
     last, taps = n_samples - 1, TAPS[interpolation]
     latest = max(last + tables.shift, 0.0) + 0.1
@@ -265,7 +269,7 @@ def _inputs(
         rim=f4(tables.rim),
         last=f4(last),
         latest=f4(stretched(latest, tables.kappa)),
-        weighted=options["amplitude"] == "true",
+        weighted=amplitude == "true",
         wide=dt_out > 1.5 * dt,
         stride=chosen.copies * apart,
         physics=PHYSICS.index(physics) if polynomial is None else GENTLY,

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 
 from elinvar import metal
+from elinvar.runtime.device import device as resolve
+from elinvar.runtime.tuning import tuned
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
 
-__all__ = ["Tuning", "migrate_baseline", "migrate_v2"]
+__all__ = ["Tuning", "migrate_baseline", "migrate_v2", "tuned_for"]
 
 _HERE = Path(__file__).parent
 _INDEXABLE = 1 << 30  # elements that the kernels' 32-bit indices reach in one launch
@@ -71,6 +73,19 @@ def _words(physics: str, interpolation: str = "linear", bank: Bank | None = None
 
 def _numbers(values: Sequence[float]) -> str:
     return f"{{{', '.join(f'{value:.9e}f' for value in values)}}}"
+
+
+@lru_cache(maxsize=16)
+def tuned_for(version: str, device: Any) -> Tuning:
+    """Return the settings that ``elinvar tune`` found fastest on a device; the defaults where it has not run."""
+    place = resolve(device)
+    if place.kind == "cpu":
+        return Tuning()
+    try:
+        known = tuned(place.profile).options[f"seismic.migrate.{version}"]
+        return Tuning(simdgroups=int(known["simdgroups"]), samples=int(known["samples"]))
+    except (KeyError, TypeError, ValueError):
+        return Tuning()
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +172,7 @@ def migrate_v2(
     **axes: float,
 ) -> None:
     """Run v2.metal; arguments as ``migrate.run``, and ``tuning``."""
-    tuning = tuning or Tuning()
+    tuning = tuning or tuned_for("v2", device)
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold

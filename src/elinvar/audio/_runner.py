@@ -1,0 +1,75 @@
+"""Runs a separation network on batches of segments: number formats, and CUDA graphs where there is CUDA."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elinvar.runtime.device import Device
+from elinvar.runtime.precision import Precision
+
+__all__ = ["Runner", "compute_dtype"]
+
+
+def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:
+    """Return the format of activations: "auto" takes bfloat16 (on GPUs float16 before it) where that is fast."""
+    allowed = ("fp16", "bf16") if device.kind != "cpu" else ("bf16",)
+    return Precision.resolve(precision, device.profile, allowed).compute_dtype
+
+
+class Runner:
+    """``runner(windows [b, channels, n]) -> stems [b, stems, channels, n]``, on `device`.
+
+    On CUDA the network is recorded once per batch size and then replayed as a graph: its hundreds of small kernels are
+    launched at once. The result of a replay is overwritten by the next one; `overlap_add` is done with it by then.
+    """
+
+    def __init__(self, model: Any, device: Device, *, mode: str = "full", compute: torch.dtype = torch.float32) -> None:
+        self.model, self.device, self.mode, self.compute = model, device, mode, compute
+        self._graphs: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Run the network without autograd."""
+        with torch.no_grad():
+            if self.device.kind != "cuda":
+                out: Tensor = self.model(windows, self.mode, self.compute)
+                return out
+            return self._replay(windows)
+
+    def _replay(self, windows: Tensor) -> Tensor:
+        key = tuple(windows.shape)
+        if key not in self._graphs:
+            self._graphs[key] = self._record(windows)
+        graph, given, result = self._graphs[key]
+        given.copy_(windows)
+        graph.replay()
+        return result
+
+    def _record(self, windows: Tensor) -> tuple[Any, Tensor, Tensor]:
+        given = windows.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries choose their algorithms and allocate before the recording
+            for _ in range(2):
+                self.model(given, self.mode, self.compute)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = self.model(given, self.mode, self.compute)
+        return graph, given, result
+
+
+@contextlib.contextmanager
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Use `n` threads for torch's operations in this thread; None leaves them."""
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

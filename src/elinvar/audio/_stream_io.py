@@ -1,0 +1,191 @@
+"""Audio files read and written piece by piece, so that ten hours take no more memory than ten seconds."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elinvar.audio._check import finite, optional_library
+from elinvar.errors import InputError
+
+__all__ = ["FORMATS", "Reader", "Window", "Writer", "resampled"]
+
+_BLOCK = 65_536  # frames; longer writes of Vorbis crash libsndfile (issue 1095 there)
+_WAV_LIMIT = (1 << 32) - (1 << 20)
+
+FORMATS = {
+    "wav": ("WAV", "FLOAT"),
+    "wav16": ("WAV", "PCM_16"),
+    "wav24": ("WAV", "PCM_24"),
+    "flac": ("FLAC", "PCM_24"),
+    "flac16": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+}
+"""Format name -> libsndfile's container and encoding."""
+
+
+class Reader:
+    """An audio file as float32 stereo blocks.
+
+    Attributes
+    ----------
+    frames, rate, channels
+        As the file declares them; one channel is heard on both sides.
+    """
+
+    def __init__(self, path: Path) -> None:
+        sf = optional_library("soundfile", "reading audio files")
+        if not path.is_file():
+            raise InputError(f"{path} does not exist or is no file; pass an audio file.")
+        try:
+            self._file = sf.SoundFile(path)
+        except sf.LibsndfileError as error:
+            raise InputError(f"{path} cannot be read as audio ({error.error_string}); check the file.") from None
+        self.path = path
+        self.frames, self.rate, self.channels = len(self._file), int(self._file.samplerate), int(self._file.channels)
+        if self.channels > 2:
+            self._file.close()
+            raise InputError(f"{path} has {self.channels} channels; mix it down to one or two first.")
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield ``[2, n]`` until the declared end.
+
+        Raises
+        ------
+        InputError
+            The file ends early, or has samples that are NaN or infinite.
+        """
+        left = self.frames
+        while left > 0:
+            try:
+                block = self._file.read(min(left, _BLOCK), dtype="float32", always_2d=True)
+            except RuntimeError as error:
+                raise InputError(f"{self.path} is damaged at {self._at(left)} ({error}); get it again.") from None
+            if not len(block):
+                raise InputError(f"{self.path} ends at {self._at(left)}; it is truncated, get it again.")
+            finite("separate_file", block.T, f"{self.path.name} near {self._at(left)}")
+            left -= len(block)
+            yield np.ascontiguousarray(np.broadcast_to(block.T, (2, len(block))))
+
+    def _at(self, left: int) -> str:
+        return f"{(self.frames - left) / self.rate:.1f} s of {self.frames / self.rate:.1f} s"
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def resampled(
+    blocks: Iterator[NDArray[np.float32]], given: float, wanted: float, length: int
+) -> Iterator[NDArray[np.float32]]:
+    """Convert ``[channels, n]`` blocks to another rate, exactly `length` samples in all."""
+    soxr = optional_library("soxr", "separate at another sampling rate than the network's")
+    stream, done, channels = None, 0, 2
+    for block in blocks:
+        if stream is None:
+            channels = len(block)
+            stream = soxr.ResampleStream(given, wanted, channels, dtype="float32", quality="VHQ")
+        out = stream.resample_chunk(np.ascontiguousarray(block.T), last=False).T[:, : length - done]
+        done += out.shape[1]
+        if out.shape[1]:
+            yield out
+    if stream is not None:
+        out = stream.resample_chunk(np.empty((0, channels), np.float32), last=True).T[:, : length - done]
+        done += out.shape[1]
+        if out.shape[1]:
+            yield out
+    if done < length:
+        yield np.zeros((channels, length - done), np.float32)
+
+
+class Window:
+    """Random access to a stream that is read once: what lies more than `reach` behind is forgotten."""
+
+    def __init__(self, blocks: Iterator[NDArray[np.float32]], length: int, reach: int, device: torch.device) -> None:
+        self._blocks, self._length, self._reach, self._device = blocks, length, reach, device
+        self._held: NDArray[np.float32] = np.zeros((2, 0), np.float32)
+        self._begin = 0
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return ``[2, stop - start]``, zeros outside the audio."""
+        first, last = max(0, start), min(stop, self._length)
+        pieces, end = [self._held], self._begin + self._held.shape[1]
+        while end < last:
+            piece = next(self._blocks)
+            pieces.append(piece)
+            end += piece.shape[1]
+        if len(pieces) > 1:
+            drop = max(0, min(first - self._reach - self._begin, self._held.shape[1]))
+            pieces[0] = pieces[0][:, drop:]
+            self._begin += drop
+            self._held = np.concatenate(pieces, axis=1)
+        assert first >= self._begin or last <= first
+        out = np.zeros((2, stop - start), np.float32)
+        if last > first:
+            out[:, first - start : last - start] = self._held[:, first - self._begin : last - self._begin]
+        return torch.from_numpy(out).to(self._device)
+
+
+class Writer:
+    """One stem's file, written in blocks.
+
+    Attributes
+    ----------
+    clipped
+        Samples beyond full scale, which every format but float WAV cuts off.
+    """
+
+    def __init__(self, path: Path, rate: int, channels: int, kind: str, frames: int, quality: float | None) -> None:
+        sf = optional_library("soundfile", "writing audio files")
+        container, encoding = FORMATS[kind]
+        if container == "WAV" and frames * channels * 4 > _WAV_LIMIT:
+            container = "RF64"  # WAV counts its bytes in 32 bits
+        options: dict[str, Any] = {} if quality is None else {"compression_level": quality}
+        self._float = encoding == "FLOAT"
+        self._path, self._error = path, sf.LibsndfileError
+        self.clipped = 0
+        try:
+            self._file = sf.SoundFile(path, "w", rate, channels, encoding, format=container, **options)
+        except (sf.LibsndfileError, ValueError) as error:
+            raise InputError(
+                f"{kind} cannot hold {channels} channels at {rate} Hz ({error}); choose wav or flac."
+            ) from None
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """Append ``[channels, n]``."""
+        rows = np.ascontiguousarray(samples.T)
+        if not self._float:
+            self.clipped += int((np.abs(rows) > 1).sum())
+            rows = np.clip(rows, -1.0, 1.0)
+        for at in range(0, len(rows), _BLOCK):
+            self._guard(lambda at=at: self._file.write(rows[at : at + _BLOCK]))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._guard(self._file.close)
+
+    def _guard(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except (self._error, AssertionError) as error:  # soundfile asserts that all frames were written
+            if shutil.disk_usage(self._path.parent).free < 1 << 20:
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._path)) from error
+            raise OSError(errno.EIO, f"writing failed ({error})", str(self._path)) from error

@@ -1,0 +1,316 @@
+"""Stem separation: a mix becomes its stems, and what that will cost before it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elinvar.audio._check import choice, count, finite, number, optional_library, rate
+from elinvar.audio._peak import peak_bytes
+from elinvar.audio._runner import Runner, compute_dtype
+from elinvar.audio._segments import Grid, overlap_add
+from elinvar.audio.htdemucs import MODES
+from elinvar.audio.htdemucs_weights import Separator, load_model
+from elinvar.errors import InputError
+from elinvar.runtime.device import device as find_device
+from elinvar.runtime.transfers import to_device
+
+if TYPE_CHECKING:
+    from elinvar.runtime.device import Device
+    from elinvar.runtime.precision import Precision
+
+__all__ = ["SegmentCost", "SeparationPlan", "measure_segment", "plan_separation", "separate"]
+
+Progress = Callable[[int, "int | None"], object]
+_GPU_BATCH = 8  # segments at once on a GPU: measured for float16 on an H200 with other code (66 ms for 16)
+
+
+@torch.no_grad()
+def separate(
+    wave: Any,
+    sample_rate: float,
+    model: Separator | str | Path = "htdemucs",
+    *,
+    segment: float | None = None,
+    shifts: int = 0,
+    overlap: float = 0.25,
+    transition_power: float = 1.0,
+    seed: int = 0,
+    mode: str = "full",
+    device: str | Device = "auto",
+    precision: str | Precision = "fp32",
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Separate audio into stems.
+
+    Parameters
+    ----------
+    wave
+        ``[..., channels, time]`` or ``[time]``, numpy or torch, float32 or float64 in [-1, 1], int16 or int32; one
+        channel or two.
+    sample_rate
+        Of the audio in Hz. Another rate than the network's is converted and the stems are converted back.
+    model
+        What `load_model` returns or accepts.
+    segment
+        Seconds each run contributes, at most what the network sees (7.8 s), which is the default.
+    shifts
+        Repeat this often with the segments elsewhere, and average: costs that many times as much. 0 is deterministic
+        without a seed.
+    overlap
+        Part of a segment that is computed twice, 0 to 0.95.
+    transition_power
+        Exponent of the cross-fade's triangle.
+    seed
+        Of the shifts.
+    mode
+        ``"full"``, or ``"preview"``: a named rough idea in a tenth of the time.
+    device
+        Where the network runs; its weights are moved there.
+    precision
+        ``"fp32"``, ``"bf16"``, ``"fp16"`` (GPUs) or ``"auto"``: the fastest the device is good at. bf16 stays 38 dB
+        below the signal.
+    batch
+        Segments per run; by default 1 on the CPU and 8 on a GPU.
+    progress
+        ``progress(samples_done, samples)``, at the network's rate.
+
+    Returns
+    -------
+    dict
+        Stem name to float32 tensor with the shape and on the device of `wave`.
+
+    Raises
+    ------
+    InputError
+        The shape, rate or an option is not accepted, or a sample is NaN or infinite.
+    WeightsError
+        The model's weights are not there, with the ways to supply them.
+    """
+    choice("separate", "mode", mode, MODES)
+    given = _tensor(wave)
+    shape = given.shape
+    tracks = given[None, None] if given.dim() == 1 else given.reshape(math.prod(shape[:-2]), *shape[-2:])
+    if tracks.shape[1] not in (1, 2):
+        raise InputError(f"separate: the wave has shape {tuple(shape)}; one or two channels are accepted, not more.")
+    network = load_model(model) if isinstance(model, (str, Path)) else model
+    place = find_device(device)
+    network.to(place.torch)
+    own = rate("separate", sample_rate)
+    runner = Runner(network, place, mode=mode, compute=compute_dtype(precision, place))
+    options: dict[str, Any] = {"segment": segment, "overlap": overlap, "shifts": shifts, "seed": seed}
+    outputs = []
+    for track in tracks:
+        mix = _at_rate(track.expand(2, -1), own, network.sample_rate)
+        grid = Grid.make(mix.shape[1], network.length, network.sample_rate, power=transition_power, **options)
+        stems = _whole(mix, grid, runner, network, batch, progress)
+        if len(track) == 1:
+            stems = stems.mean(dim=1, keepdim=True)
+        outputs.append(_back(stems, network.sample_rate, own, shape[-1]).to(given.device))
+    if not outputs:
+        return {name: torch.zeros_like(given) for name in network.sources}
+    joined = torch.stack(outputs, dim=1)
+    return {name: joined[i].reshape(shape) for i, name in enumerate(network.sources)}
+
+
+def _tensor(wave: Any) -> Tensor:
+    """Return finite float32 samples on the device they came from."""
+    x = wave.detach() if isinstance(wave, Tensor) else torch.from_numpy(np.ascontiguousarray(wave))
+    scale = {torch.int16: 2.0**-15, torch.int32: 2.0**-31}.get(x.dtype)
+    if scale is None and not x.is_floating_point():
+        raise InputError(f"separate: the wave is {x.dtype}; give float32 or float64 in [-1, 1], or int16 or int32.")
+    if x.dim() == 0:
+        raise InputError("separate: the wave is one number; give samples [..., channels, time].")
+    x = x.double().mul(scale).float() if scale is not None else x.float()
+    if not bool(torch.isfinite(x.double().sum())):
+        finite("separate", x.cpu().numpy(), "the wave")
+    return x
+
+
+def _at_rate(mix: Tensor, given: float, wanted: float) -> Tensor:
+    if given == wanted or mix.shape[1] == 0:
+        return mix
+    soxr = optional_library("soxr", "separate at another sampling rate than the network's")
+    return torch.from_numpy(soxr.resample(mix.cpu().T.numpy(), given, wanted, "VHQ").T.copy()).to(mix.device)
+
+
+def _back(stems: Tensor, given: float, wanted: float, length: int) -> Tensor:
+    """Convert ``[stems, channels, time]`` to the caller's rate and exactly his number of samples."""
+    if given != wanted and stems.shape[-1]:
+        rows = stems.reshape(-1, stems.shape[-1])
+        stems = _at_rate(rows, given, wanted).reshape(*stems.shape[:-1], -1)
+    if stems.shape[-1] < length:
+        stems = torch.nn.functional.pad(stems, (0, length - stems.shape[-1]))
+    return stems[..., :length]
+
+
+def _whole(
+    mix: Tensor, grid: Grid, runner: Runner, network: Separator, batch: int | None, progress: Progress | None
+) -> Tensor:
+    where = runner.device.torch
+    mix = to_device(mix, where) if mix.device.type != where.type else mix
+
+    def read(start: int, stop: int) -> Tensor:
+        inside = mix[:, max(0, start) : max(0, stop)]
+        return torch.nn.functional.pad(inside, (max(0, -start), stop - max(0, start) - inside.shape[1]))
+
+    out = torch.empty(len(network.sources), 2, grid.length)
+    for start, part in overlap_add(grid, read, runner, batch=batch_of(batch, runner.device), progress=progress):
+        out[..., start : start + part.shape[-1]].copy_(part)
+    return out
+
+
+def batch_of(batch: int | None, place: Device) -> int:
+    """Segments per run."""
+    if batch is not None:
+        return count("separate", "batch", batch)
+    return 1 if place.kind == "cpu" else _GPU_BATCH
+
+
+# -- what it will cost ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentCost:
+    """What one run of the network costs here: CPU or wall seconds, and bytes beyond the weights at the peak."""
+
+    seconds: float
+    peak_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparationPlan:
+    """What a separation takes; prints as a paragraph.
+
+    Attributes
+    ----------
+    duration
+        Seconds of audio.
+    runs
+        How often the network runs.
+    seconds
+        Predicted time of all runs.
+    weights_bytes, work_bytes
+        The network's weights; activations and the joining of segments at their peak.
+    result_bytes
+        All stems in memory, which `separate` needs and `separate_file` does not.
+    """
+
+    duration: float
+    runs: int
+    seconds: float
+    weights_bytes: int
+    work_bytes: int
+    result_bytes: int
+    device: str
+    precision: str
+
+    @property
+    def memory_bytes(self) -> int:
+        """What `separate` takes beyond the mix itself."""
+        return self.weights_bytes + self.work_bytes + self.result_bytes
+
+    @property
+    def streaming_bytes(self) -> int:
+        """What `separate_file` takes, whatever the duration."""
+        return self.weights_bytes + self.work_bytes
+
+    def __str__(self) -> str:
+        speed = self.duration / self.seconds if self.seconds else math.inf
+        return (
+            f"{self.duration:.1f} s of audio in {self.runs} runs on {self.device} in {self.precision}: about "
+            f"{self.seconds:.1f} s ({speed:.2f} x real time); {self.weights_bytes / 1e6:.0f} MB of weights and "
+            f"{self.work_bytes / 1e6:.0f} MB to work in from file to file, {self.result_bytes / 1e6:.0f} MB more for "
+            "the stems in memory."
+        )
+
+
+_measured: dict[tuple[Any, ...], SegmentCost] = {}
+
+
+def measure_segment(
+    model: Separator, device: str | Device = "auto", *, precision: str | Precision = "fp32", mode: str = "full"
+) -> SegmentCost:
+    """Run the network twice on noise and return the cost of the second run; remembered for this process.
+
+    On the CPU the seconds are wall-clock seconds with the threads torch uses now.
+    """
+    place = find_device(device)
+    compute = compute_dtype(precision, place)
+    key = (model.fingerprint, str(place), compute, mode, torch.get_num_threads())
+    if key not in _measured:
+        runner = Runner(model.to(place.torch), place, mode=mode, compute=compute)
+        noise = 0.1 * torch.randn(1, 2, model.length, generator=torch.Generator().manual_seed(0))
+        windows = noise.to(place.torch)
+        runner(windows)
+        place.synchronize()
+        with peak_bytes(place) as peak:
+            begin = time.perf_counter()
+            runner(windows)
+            place.synchronize()
+            seconds = time.perf_counter() - begin
+        _measured[key] = SegmentCost(seconds, peak() or _estimate(model, compute))
+    return _measured[key]
+
+
+def _estimate(model: Separator, compute: torch.dtype) -> int:
+    """Peak of one run where it cannot be measured: five of the first level's widest activations, plus the spectra."""
+    c = model.config
+    level = c.n_fft // 2 // c.shape.stride * math.ceil(c.length / c.hop) * 2 * c.channels
+    spectra = len(c.sources) * c.audio_channels * c.length * 4 * 4
+    return 5 * level * compute.itemsize + 2 * spectra
+
+
+def plan_separation(
+    duration: float,
+    model: Separator | str | Path = "htdemucs",
+    segment: float | None = None,
+    overlap: float = 0.25,
+    *,
+    shifts: int = 0,
+    mode: str = "full",
+    device: str | Device = "auto",
+    precision: str | Precision = "fp32",
+    cost: SegmentCost | None = None,
+) -> SeparationPlan:
+    """Say how long a separation will take and how much memory it needs.
+
+    Parameters
+    ----------
+    duration
+        Seconds of audio.
+    model, segment, overlap, shifts, mode, device, precision
+        As in `separate`.
+    cost
+        Of one run; None measures it here (two runs of the network).
+    """
+    duration = number("plan_separation", "duration", duration, low=0.0)
+    network = load_model(model) if isinstance(model, (str, Path)) else model
+    place = find_device(device)
+    length = round(duration * network.sample_rate)
+    grid = Grid.make(
+        length, network.length, network.sample_rate, segment=segment, overlap=overlap, shifts=shifts, seed=0, power=1.0
+    )
+    one = cost or measure_segment(network, place, precision=precision, mode=mode)
+    stems = len(network.sources) * 2 * 4
+    # Every shift has an accumulator; what is final is divided, copied and averaged.
+    joining = stems * (len(grid.origins) * (grid.segment + 22050 * bool(shifts)) + 2 * grid.stride)
+    return SeparationPlan(
+        duration=duration,
+        runs=grid.runs,
+        seconds=one.seconds * grid.runs,
+        weights_bytes=network.memory_bytes,
+        work_bytes=one.peak_bytes + joining,
+        result_bytes=stems * length,
+        device=str(place),
+        precision=str(precision),
+    )

@@ -1,0 +1,320 @@
+"""Stem separation from file to file: flat memory for any length, whole results or none, nothing done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elinvar.audio._check import choice, count
+from elinvar.audio._runner import Runner, compute_dtype, torch_threads
+from elinvar.audio._segments import Grid, overlap_add
+from elinvar.audio._stream_io import FORMATS, Reader, Window, Writer, resampled
+from elinvar.audio.htdemucs import MODES
+from elinvar.audio.htdemucs_weights import Separator, load_model
+from elinvar.audio.separation import Progress, batch_of
+from elinvar.errors import InputError
+from elinvar.runtime.device import device as find_device
+from elinvar.runtime.files import atomic_directory
+from elinvar.runtime.pipeline import Pipeline, Stage
+
+if TYPE_CHECKING:
+    from elinvar.runtime.device import Device
+    from elinvar.runtime.pipeline import Executor
+    from elinvar.runtime.precision import Precision
+
+__all__ = ["SeparatedFile", "separate_file", "separate_files"]
+
+_RECORD = "separation.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedFile:
+    """What `separate_file` wrote.
+
+    Attributes
+    ----------
+    source, folder
+        The input and the folder of its stems.
+    stems
+        Stem name to file.
+    seconds
+        Length of the audio.
+    clipped
+        Samples cut off at full scale, by stem; always 0 for float WAV.
+    skipped
+        Whether everything was there already.
+    """
+
+    source: Path
+    folder: Path
+    stems: dict[str, Path]
+    seconds: float
+    clipped: dict[str, int]
+    skipped: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Everything that decides what is in the files."""
+
+    segment: float | None = None
+    shifts: int = 0
+    overlap: float = 0.25
+    transition_power: float = 1.0
+    seed: int = 0
+    mode: str = "full"
+    precision: str = "fp32"
+    two_stems: str | None = None
+    format: str = "wav"
+    quality: float | None = None
+
+    def check(self, sources: Sequence[str]) -> None:
+        choice("separate_file", "mode", self.mode, MODES)
+        choice("separate_file", "format", self.format, tuple(FORMATS))
+        if self.two_stems is not None:
+            choice("separate_file", "two_stems", self.two_stems, tuple(sources))
+
+    def names(self, sources: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sources) if self.two_stems is None else (self.two_stems, f"no_{self.two_stems}")
+
+    def mixdown(self, part: Tensor, sources: Sequence[str]) -> Tensor:
+        """Keep all stems, or one and the sum of the others."""
+        if self.two_stems is None:
+            return part
+        i = list(sources).index(self.two_stems)
+        rest = [k for k in range(len(sources)) if k != i]
+        return torch.stack([part[i], part[rest].sum(dim=0)])
+
+
+def separate_file(
+    path: str | Path,
+    out_dir: str | Path,
+    model: Separator | str | Path = "htdemucs",
+    *,
+    segment: float | None = None,
+    shifts: int = 0,
+    overlap: float = 0.25,
+    transition_power: float = 1.0,
+    seed: int = 0,
+    mode: str = "full",
+    device: str | Device = "auto",
+    precision: str | Precision = "fp32",
+    two_stems: str | None = None,
+    format: str = "wav",  # noqa: A002
+    quality: float | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SeparatedFile:
+    """Separate an audio file into ``out_dir/<name>/<stem>.<format>``.
+
+    Memory does not grow with the length of the file. The folder appears when everything in it is complete; it holds a
+    record of the input and the options, and a second call with the same ones does nothing.
+
+    Parameters
+    ----------
+    path
+        Anything libsndfile reads: WAV, FLAC, MP3, OGG, AIFF, ...; one channel or two, any rate. The stems have the
+        file's own rate and channels.
+    out_dir
+        Made when missing.
+    model, segment, shifts, overlap, transition_power, seed, mode, device, precision, batch, progress
+        As in `separate`.
+    two_stems
+        A stem's name: write that stem and ``no_<stem>``, the sum of all others.
+    format
+        ``"wav"`` (float32), ``"wav16"``, ``"wav24"``, ``"flac"`` (24 bits), ``"flac16"``, ``"mp3"`` or ``"ogg"``.
+    quality
+        libsndfile's compression level from 0 (best or fastest) to 1; None takes its default.
+    overwrite
+        Do it again even if it is done.
+
+    Raises
+    ------
+    InputError
+        The file is unreadable, truncated or has more than two channels, an option is not accepted, or the folder holds
+        something that is not the result of a separation.
+    OSError
+        The disk is full, or cannot be written; nothing is left behind.
+    """
+    network = load_model(model) if isinstance(model, (str, Path)) else model
+    job = _Job(
+        segment, shifts, overlap, transition_power, seed, mode, str(precision), two_stems, format, quality
+    )  # fmt: skip
+    job.check(network.sources)
+    source = Path(path)
+    folder = Path(out_dir) / source.stem
+    with Reader(source) as reader:
+        record = _record(source, reader, network, job)
+        stems = {name: folder / f"{name}.{_suffix(format)}" for name in job.names(network.sources)}
+        seconds = reader.frames / reader.rate
+        done = _finished(folder, record, stems.values())
+        if done is not None and not overwrite:
+            if progress is not None:
+                progress(1, 1)
+            return SeparatedFile(source, folder, stems, seconds, done, skipped=True)
+        place = find_device(device)
+        network.to(place.torch)
+        compute = compute_dtype(precision, place)
+        with atomic_directory(folder) as temporary:
+            run = _Run(reader, network, job, place, compute, batch_of(batch, place), progress)
+            clipped = run.write(temporary)
+            (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
+    return SeparatedFile(source, folder, stems, seconds, clipped, skipped=False)
+
+
+def _suffix(kind: str) -> str:
+    return kind.rstrip("0123456789") if kind != "mp3" else kind
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One file on its way through the network."""
+
+    reader: Reader
+    network: Separator
+    job: _Job
+    place: Device
+    compute: torch.dtype
+    batch: int
+    progress: Progress | None
+
+    def write(self, folder: Path) -> dict[str, int]:
+        """Write all stems into `folder`; return how many samples were cut off in each."""
+        job, reader, network = self.job, self.reader, self.network
+        names = job.names(network.sources)
+        with contextlib.ExitStack() as stack:
+            writers = []
+            for name in names:
+                file = folder / f"{name}.{_suffix(job.format)}"
+                writer = Writer(file, reader.rate, reader.channels, job.format, reader.frames, job.quality)
+                stack.callback(writer.close)
+                writers.append(writer)
+            for block in self._blocks(len(names)):
+                for i, writer in enumerate(writers):
+                    writer.write(block[2 * i : 2 * i + 2] if reader.channels == 2 else block[i : i + 1])
+        return {name: writer.clipped for name, writer in zip(names, writers, strict=True)}
+
+    def _blocks(self, stems: int) -> Iterator[Any]:
+        """Yield ``[stems * channels, n]`` at the file's rate."""
+        reader, network, job = self.reader, self.network, self.job
+        rate, own = network.sample_rate, reader.rate
+        length = reader.frames if own == rate else max(1, round(reader.frames * rate / own)) if reader.frames else 0
+        grid = Grid.make(
+            length, network.length, rate, segment=job.segment, overlap=job.overlap, shifts=job.shifts, seed=job.seed,
+            power=job.transition_power,
+        )  # fmt: skip
+        mix = reader.blocks() if own == rate else resampled(reader.blocks(), own, rate, length)
+        window = Window(mix, length, grid.reach, self.place.torch)
+        runner = Runner(network, self.place, mode=job.mode, compute=self.compute)
+        parts = overlap_add(grid, window.read, runner, batch=self.batch, progress=self.progress)
+        flat = (self._flat(part) for _, part in parts)
+        yield from flat if own == rate else resampled(flat, rate, own, reader.frames)
+
+    def _flat(self, part: Tensor) -> Any:
+        stems = self.job.mixdown(part, self.network.sources).cpu()
+        if self.reader.channels == 1:
+            stems = stems.mean(dim=1, keepdim=True)
+        return stems.reshape(-1, stems.shape[-1]).numpy()
+
+
+def _record(source: Path, reader: Reader, network: Separator, job: _Job) -> dict[str, Any]:
+    status = source.stat()
+    return {
+        "source": source.name,
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "frames": reader.frames,
+        "sample_rate": reader.rate,
+        "weights": network.fingerprint,
+        "options": dataclasses.asdict(job),
+    }
+
+
+def _finished(folder: Path, record: dict[str, Any], files: Iterable[Path]) -> dict[str, int] | None:
+    """Return the clipped counts when the folder is the result of the same job; None when it is still to be done."""
+    if not folder.exists():
+        return None
+    try:
+        old = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        clipped = dict(old.pop("clipped"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if folder.is_dir() and not any(folder.iterdir()):
+            return None
+        raise InputError(
+            f"{folder} exists and is no result of a separation; choose another folder, or move it away."
+        ) from None
+    return clipped if old == record and all(file.is_file() for file in files) else None
+
+
+def separate_files(
+    paths: Sequence[str | Path],
+    out_dir: str | Path,
+    model: Separator | str | Path = "htdemucs",
+    *,
+    jobs: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[int, int | None], object] | None = None,
+    **options: Any,
+) -> Iterator[SeparatedFile]:
+    """Separate many files; yields their results in order.
+
+    Parameters
+    ----------
+    paths
+        Files with different names.
+    jobs
+        Files at the same time; they share the weights and divide torch's threads. Each needs its own working memory,
+        see `plan_separation`.
+    executor
+        A cluster (``elinvar.runtime.cluster``): one file is one task, `model` must then be a name or a path that its
+        workers can load.
+    progress
+        Called with files done and their number.
+    options
+        Of `separate_file`.
+
+    Raises
+    ------
+    InputError
+        Two files would write the same folder, or a model object was given for a cluster.
+    """
+    jobs = count("separate_files", "jobs", jobs)
+    sources = [Path(p) for p in paths]
+    stems = [p.stem for p in sources]
+    double = next((s for s in stems if stems.count(s) > 1), None)
+    if double is not None:
+        raise InputError(f"separate_files: two files are named {double!r} and would share a folder; rename one.")
+    if executor is not None and not isinstance(model, (str, Path)):
+        raise InputError("separate_files: with an executor the model must be a name or a path, not an object.")
+    shared = model if executor is not None or not sources else _loaded(model)
+    threads = None if jobs == 1 or executor is not None else max(1, torch.get_num_threads() // jobs)
+    work = _Task(str(out_dir), shared, threads, options)
+    stage = Stage(work, name="separate", workers=jobs)
+    with Pipeline([stage], in_flight=jobs + 1, executor=executor, progress=progress) as pipeline:
+        yield from pipeline.run(sources)
+
+
+def _loaded(model: Separator | str | Path) -> Separator:
+    return load_model(model) if isinstance(model, (str, Path)) else model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One file of many; a class, so that it travels to the workers of a cluster."""
+
+    out_dir: str
+    model: Separator | str | Path
+    threads: int | None
+    options: dict[str, Any]
+
+    def __call__(self, path: Path) -> SeparatedFile:
+        with torch_threads(self.threads):
+            return separate_file(path, self.out_dir, self.model, **self.options)

@@ -1,0 +1,118 @@
+"""Launches of ``v3.metal``: the order of traces and pillars, which come near which, and the list of work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _pairs, _rows, _tiles, library, tuned_for
+from elinvar.seismic.kernels.migrate.physics import stretched
+from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
+from elinvar.seismic.kernels.migrate.v1 import kept_tables
+from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
+
+__all__ = ["migrate"]
+
+_BATCH = 32  # traces
+_GAPS = 1 << 24  # tiles times batches that one launch keeps
+# What float32 may make of a limit: it is widened by this, relatively and in metres, never too small.
+_SLACK, _ROOM = 1e-4, 0.1
+
+
+def _itself(tables: Tables) -> Tables:
+    return tables
+
+
+def migrate(
+    image: torch.Tensor,
+    fold: torch.Tensor | None,
+    traces: torch.Tensor,
+    source: torch.Tensor,
+    receiver: torch.Tensor,
+    pillars: torch.Tensor,
+    vrms: torch.Tensor,
+    *,
+    amplitude: str = "true",
+    aperture: RadiusAperture | None = None,
+    area: float = 1.0,
+    physics: str = "straight",
+    medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
+    device: Any,
+    tuning: Tuning | None = None,
+    **axes: float,
+) -> None:
+    """Run v3.metal; arguments as ``migrate.run``, and ``tuning`` as for v2."""
+    tuning = tuning or tuned_for("v3", device)
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    (ns, nt), width, block = (traces.shape[1], image.shape[1]), 32 * tuning.simdgroups, 32 * tuning.samples
+    given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
+    tables = kept_tables(_itself, vrms, **options, **given)
+    kernel = library("v3.metal", device, tuning.defines(amplitude, physics)).migrate_v3
+    horizon = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
+    n_blocks = tables.blocks.shape[1]
+    limits = _limits(tables, ns, block)
+    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
+    order = neighbourly(0.5 * (source + receiver), _BATCH)
+    if order is not None:
+        traces, source, receiver = (x[order] for x in (traces, source, receiver))
+    # Rows of gaps and of the tables have to fit: pillars are cut for the larger of the two.
+    padded = max(n_blocks * block, -(-len(traces) // _BATCH) * (1 << 30) // (tuning.simdgroups * _GAPS))
+    for p, k in _tiles(image, traces, padded):
+        n, middle = p.stop - p.start, 0.5 * (source[k] + receiver[k])
+        turns = morton(pillars[p])
+        near = gaps(batches(pillars[p][turns], tuning.simdgroups), batches(middle, _BATCH))
+        own = limits[p] if len(limits) > 1 else limits
+        kernel(
+            _pairs(traces[k]) if tuning.pairs else traces[k],
+            torch.cat([source[k], receiver[k]], 1),
+            pillars[p],
+            *_rows(tables, p),
+            tables.centres,
+            image[p],
+            counted if fold is None else counted[p],
+            n,
+            k.stop - k.start,
+            ns,
+            nt,
+            n_blocks,
+            int(len(tables.legs) > 1),
+            tables.shift,
+            tables.rim,
+            tables.stretch,
+            tuning.tolerance,
+            int(fold is not None),
+            _bends(tables, p),
+            tables.kappa,
+            horizon,
+            turns.int(),
+            _items(near, own, turns, tuning.simdgroups),
+            near,
+            own,
+            near.shape[1],
+            threads=len(near) * n_blocks * width,
+            group_size=width,
+        )
+
+
+def _limits(tables: Tables, ns: int, block: int) -> torch.Tensor:
+    """Return [rows, blocks]: a trace whose midpoint is further away contributes to no sample of the block, metres."""
+    first = tables.legs[:, ::block, 0] if tables.bends is None or not tables.kappa else tables.bends[:, ::block, 0]
+    latest = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
+    left = (latest - 2 * first) * (latest + 2 * first)
+    record = 0.5 * torch.sqrt(left.clamp(min=0) / tables.blocks[..., 3])
+    limit = torch.minimum(tables.blocks[..., 0], record) * (1 + _SLACK) + _ROOM
+    return torch.where(left < 0, -BOUNDLESS, limit.clamp(max=BOUNDLESS)).contiguous()
+
+
+def _items(near: torch.Tensor, limits: torch.Tensor, turns: torch.Tensor, size: int) -> torch.Tensor:
+    """Return every pair of tile and block as one number, those with the most batches to go through first."""
+    tiles, n_blocks = len(near), limits.shape[1]
+    widest = limits.amax(0, keepdim=True).expand(tiles, n_blocks)
+    if len(limits) > 1:
+        own = limits[turns]
+        widest = torch.cat([own, own[-1:].expand(-len(own) % size, n_blocks)]).reshape(tiles, size, n_blocks).amax(1)
+    load = torch.searchsorted(near.sort(1).values, widest.contiguous(), right=True)
+    return torch.argsort(load.flatten(), descending=True, stable=True).int()

@@ -1,0 +1,227 @@
+"""Matrix products by the fastest call torch has here: which one, and why.
+
+Everything is ``x @ w.T`` with x of shape (m, k) and w of shape (n, k), as in a linear layer; a plain product passes
+``b.T``. Nothing here records gradients.
+
+On the machine this was written on (AMD Zen 5, 512-bit vectors), oneDNN multiplies float32 matrices twice as fast as the
+BLAS torch calls, from about 110×110×110 up; its call costs some ten microseconds more. Below 160×160×160 the engine's
+own kernel (`elinvar.tensor.kernels.small_gemm`) is faster than both. Native float16 products are hundreds of times
+slower than float32 ones on processors without float16 arithmetic, so float16 goes through float32 workspaces.
+``benchmarks/tensor.py`` measures them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from elinvar.tensor.workspace import Scratch
+
+__all__ = [
+    "LEAST_ROWS",
+    "LEAST_SMALL",
+    "LEAST_WORK",
+    "MINIMUM_SMALL",
+    "MOST_SMALL",
+    "Route",
+    "choose",
+    "keeps_nan",
+    "onednn_float32",
+    "product",
+    "small",
+    "small_products",
+    "zeros",
+]
+
+LEAST_ROWS = 32
+LEAST_WORK = 1_200_000
+LEAST_SMALL = 8
+MINIMUM_SMALL, MOST_SMALL = 40**3, 160**3
+_pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+class Route(NamedTuple):
+    """How a product is formed.
+
+    Attributes
+    ----------
+    library
+        "registers" (`elinvar.tensor.kernels.small_gemm`), "blas", "onednn" or "device" (the GPU's own library).
+    compute
+        Dtype the operands are multiplied in; sums are float32 or wider.
+    epilogue
+        Whether bias and activation need a pass of their own from a float32 result, to be rounded once.
+    why
+        For people.
+    """
+
+    library: str
+    compute: torch.dtype
+    epilogue: bool
+    why: str
+
+
+def _mkldnn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+@cache
+def _amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")[:4000]
+    except OSError:
+        return False
+
+
+@cache
+def onednn_float32() -> bool:
+    """Whether oneDNN is the faster float32 product here: AMD processors, whose vectors torch's BLAS does not fill."""
+    return _pointwise is not None and _mkldnn() and _amd()
+
+
+@cache
+def small_products() -> bool:
+    """Whether the engine's own kernel serves small float32 products here: where it was measured, and checks out."""
+    if not _amd():
+        return False
+    from elinvar.runtime.kernels import kernel
+    from elinvar.tensor.kernels.small_gemm import NAME, cpu
+
+    return cpu.INSTRUCTIONS != "none" and kernel(NAME, "cpu").backend == "cpu"
+
+
+@cache
+def bfloat16_products() -> bool:
+    """Whether this CPU multiplies bfloat16 natively, with float32 sums."""
+    if _pointwise is None or not _mkldnn():
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(supported is not None and supported())
+
+
+def choose(
+    dtype: torch.dtype,
+    device: torch.device,
+    size: tuple[int, int, int],
+    activation: str | None,
+    *,
+    residual: bool,
+    native: bool = False,
+) -> Route:
+    """Decide how ``x @ w.T`` and what follows it are computed.
+
+    Parameters
+    ----------
+    dtype, device
+        Of the operands.
+    size
+        (m, k, n).
+    activation, residual
+        What follows the product and the bias.
+    native
+        Multiply 16-bit operands natively even where that is slow.
+    """
+    m, k, n = size
+    half = dtype in (torch.float16, torch.bfloat16)
+    # One rounding: a 16-bit product may be followed by relu alone, which changes no digits.
+    late = half and (residual or activation not in (None, "relu"))
+    if device.type != "cpu":
+        fused = activation == "gelu_tanh" and not residual and device.type == "cuda"
+        split = late and not fused and device.type == "cuda"
+        why = "the device's library with its epilogue" if fused or not late else "a float32 product, one more pass"
+        return Route("device", dtype, split, why)
+    fits = k > 0 and m >= LEAST_ROWS and m * k * n >= LEAST_WORK
+    if native and half:
+        return Route("blas", dtype, late, f"native {dtype} as asked")
+    if dtype == torch.bfloat16 and bfloat16_products() and not late and k > 0:
+        return Route("onednn", dtype, False, "this CPU multiplies bfloat16 and sums in float32")
+    compute = torch.float32 if half else dtype
+    before = f"{dtype} converted to float32, because " if half else ""
+    reason = "" if not half else "this CPU has no fast native product of it, or one rounding needs it; "
+    if compute == torch.float32 and m >= LEAST_SMALL and MINIMUM_SMALL <= m * k * n <= MOST_SMALL and small_products():
+        return Route("registers", compute, half, f"{before}{reason}small enough for the kernel tensor.small_gemm")
+    if compute == torch.float32 and fits and onednn_float32():
+        return Route("onednn", compute, half, f"{before}{reason}oneDNN fills an AMD processor's vectors")
+    return Route("blas", compute, half, f"{before}{reason}torch's BLAS")
+
+
+def product(
+    route: Route,
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    out: torch.Tensor | None,
+    scratch: Scratch,
+) -> torch.Tensor:
+    """Return ``x @ w.T + bias`` as a route says, in the dtype its epilogue expects.
+
+    Parameters
+    ----------
+    x, w
+        (m, k) and (n, k), of one dtype and device, any strides.
+    bias
+        (n,), added before any rounding; None when an epilogue adds it, or there is none.
+    out
+        Receives the result, None allocates. It must not overlap an operand.
+    scratch
+        For converted operands.
+    """
+    if route.compute != x.dtype:
+        x, w = scratch.converted(x, route.compute), scratch.converted(w, route.compute)
+        bias = None if bias is None else bias.to(route.compute)
+    if route.library == "onednn":
+        assert _pointwise is not None
+        result: torch.Tensor = _pointwise.default(x, w, bias, "none", [], "")
+        return result if out is None else out.copy_(result)
+    if route.library == "registers" and x.stride(1) == 1:
+        return small(x, w, bias, out, relu=False)
+    if route.epilogue and x.is_cuda:
+        return _wide(x, w, bias, out)
+    if bias is None:
+        return torch.mm(x, w.t()) if out is None else torch.mm(x, w.t(), out=out)
+    return torch.addmm(bias, x, w.t()) if out is None else torch.addmm(bias, x, w.t(), out=out)
+
+
+def small(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None, *, relu: bool
+) -> torch.Tensor:
+    """The engine's own product of small float32 matrices; a row's elements are neighbours in `x` and `out`."""
+    from elinvar.tensor.kernels.small_gemm.cpu import product as kernel
+
+    m, k = x.shape
+    n = w.shape[0]
+    out = torch.empty(m, n) if out is None else out
+    along_n, along_k = w.stride()
+    shift = 0 if bias is None else bias.contiguous().data_ptr()
+    kernel(
+        m, n, k, x.data_ptr(), x.stride(0), w.data_ptr(), along_n, along_k, out.data_ptr(), out.stride(0), shift, relu
+    )
+    return out
+
+
+def _wide(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None) -> torch.Tensor:
+    """A 16-bit product stored in float32 (CUDA)."""
+    if not x.shape[1]:
+        wide = torch.zeros(x.shape[0], w.shape[0], dtype=torch.float32, device=x.device)
+    else:
+        wide = torch.mm(x, w.t(), out_dtype=torch.float32)
+    if bias is not None:
+        wide.add_(bias)
+    return wide if out is None else out.copy_(wide)
+
+
+@cache
+def zeros(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A bias of zeros, which lets cuBLASLt's epilogue serve a product without one."""
+    return torch.zeros(n, dtype=dtype, device=device)
+
+
+@cache
+def keeps_nan(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the device's fused relu passes NaN on, asked of the device once."""
+    x = torch.full((16, 16), float("nan"), dtype=dtype, device=device)
+    found = torch._addmm_activation(zeros(16, dtype, device), x, x)  # noqa: SLF001
+    return bool(torch.isnan(found).all())

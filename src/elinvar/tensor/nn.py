@@ -1,0 +1,137 @@
+"""Layers for training and inference that run the fused operations; torch's optimisers and state dicts fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from elinvar.errors import InputError
+from elinvar.runtime.memory import Pool
+from elinvar.runtime.plan import Precision
+from elinvar.tensor.activation import named
+from elinvar.tensor.dense import linear
+from elinvar.tensor.storage import resolve
+
+__all__ = ["FusedLinear", "FusedMLP"]
+
+
+class FusedLinear(torch.nn.Linear):
+    """``activation(x @ weight.T + bias + residual)``: `torch.nn.Linear` with what usually follows it.
+
+    Parameters
+    ----------
+    in_features, out_features, bias, device, dtype
+        As for `torch.nn.Linear`; its state dicts load.
+    activation
+        None, "relu", "gelu_tanh" ("gelu"), "gelu_erf", "silu", "sigmoid" or "tanh".
+    pool
+        Where temporaries, and results without a gradient, take their memory. Results belong to the
+        ``pool.frame()`` around the call. Not part of copies and pickles of the layer.
+    precision
+        Storage of the weights and the arithmetic of their products: a format name or an `elinvar.Precision`.
+
+    Raises
+    ------
+    InputError
+        An unknown activation or precision.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str | None = None,
+        *,
+        pool: Pool | None = None,
+        precision: str | Precision | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        found = None if precision is None else resolve(precision, device or "cpu", "FusedLinear")
+        super().__init__(in_features, out_features, bias, device, found.storage_dtype if found else dtype)
+        self.activation = named(activation, "FusedLinear")
+        self.pool = pool
+        self.precision = found
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Run the layer; shapes as for `elinvar.tensor.linear`."""
+        return linear(
+            x, self.weight, self.bias, self.activation, residual, pool=self.pool, precision=self._arithmetic()
+        )
+
+    def _arithmetic(self) -> Precision | None:
+        # Products in the storage format's own resolved arithmetic are what `linear` does by itself.
+        found = self.precision
+        return found if found is not None and found.compute == found.storage and found.bytes == 2 else None
+
+    def extra_repr(self) -> str:
+        """Say which activation."""
+        return f"{super().extra_repr()}, activation={self.activation}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pool": None}
+
+    @classmethod
+    def of(cls, layer: torch.nn.Linear, activation: str | None = None, *, pool: Pool | None = None) -> FusedLinear:
+        """Return a fused layer that shares an ordinary one's parameters."""
+        if not isinstance(layer, torch.nn.Linear):
+            raise InputError(f"FusedLinear.of: got a {type(layer).__name__}; give a torch.nn.Linear")
+        fused = cls(layer.in_features, layer.out_features, layer.bias is not None, activation, pool=pool, device="meta")
+        fused.weight, fused.bias = layer.weight, layer.bias
+        return fused
+
+
+class FusedMLP(torch.nn.Sequential):
+    """Linear layers with an activation between them.
+
+    Parameters
+    ----------
+    sizes
+        Features in, hidden, ..., out: at least two numbers.
+    activation
+        After every layer but the last.
+    final
+        After the last layer.
+    bias, pool, precision, device, dtype
+        As for `FusedLinear`, for all layers.
+
+    Raises
+    ------
+    InputError
+        Fewer than two sizes, or an unknown activation or precision.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | None = "relu",
+        final: str | None = None,
+        *,
+        bias: bool = True,
+        pool: Pool | None = None,
+        precision: str | Precision | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if len(sizes) < 2 or any(n < 1 for n in sizes):
+            raise InputError(f"FusedMLP: sizes={tuple(sizes)}; give at least two numbers of features from 1")
+        pairs = list(pairwise(sizes))
+        super().__init__(
+            *(
+                FusedLinear(
+                    n,
+                    m,
+                    bias,
+                    activation if k + 1 < len(pairs) else final,
+                    pool=pool,
+                    precision=precision,
+                    device=device,
+                    dtype=dtype,
+                )
+                for k, (n, m) in enumerate(pairs)
+            )
+        )

@@ -1,0 +1,82 @@
+"""Storage precision: what is kept in 16 bits, what computes in more, and what to do about values that do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from elinvar.errors import InputError
+from elinvar.runtime.device import device as find_device
+from elinvar.runtime.plan import Precision
+
+__all__ = ["check_finite", "resolve", "store", "stored"]
+
+
+def resolve(precision: str | Precision, device: torch.device | str, operation: str = "store") -> Precision:
+    """Return the precision to use on a device: a `Precision` as it is, a name with the device's fast arithmetic.
+
+    Raises
+    ------
+    InputError
+        The name is unknown.
+    """
+    if isinstance(precision, Precision):
+        return precision  # somebody's explicit wish, also when it is slow here
+    found = Precision.resolve(precision, find_device(str(device)).profile, allowed=("bf16", "fp16", "fp32"))
+    if not isinstance(found, Precision):
+        raise InputError(f"{operation}: precision={precision!r} is unknown; give a format name or a Precision")
+    return found
+
+
+def store(x: torch.Tensor, precision: str | Precision, *, check: bool = False) -> torch.Tensor:
+    """Return `x` in a storage format, rounded to nearest even.
+
+    Values beyond the format's range become infinite, as IEEE 754 says; nothing is clamped. float16 ends at 65504.
+
+    Parameters
+    ----------
+    x
+        Floating-point tensor.
+    precision
+        "fp16", "bf16", "fp32", "fp64", "auto" (the smallest format that is fast on the tensor's device), or a
+        `Precision`.
+    check
+        Raise when something did not fit.
+    """
+    if not isinstance(x, torch.Tensor) or not x.dtype.is_floating_point:
+        raise InputError(f"store: x is {getattr(x, 'dtype', type(x).__name__)}; give a floating-point tensor")
+    kept = x.to(resolve(precision, x.device).storage_dtype)
+    return check_finite(kept, "what was stored") if check else kept
+
+
+def stored(precision: str | Precision, operation: str, *tensors: torch.Tensor | None) -> tuple[Any, bool]:
+    """Return an operation's operands in a storage format, and whether products must be formed in it natively."""
+    where = next((t.device for t in tensors if isinstance(t, torch.Tensor)), torch.device("cpu"))
+    found = resolve(precision, where, operation)
+    kept = [None if t is None else t.to(found.storage_dtype) for t in tensors]
+    return kept, found.compute == found.storage and found.bytes == 2
+
+
+def check_finite(x: torch.Tensor, name: str = "the tensor") -> torch.Tensor:
+    """Return `x`, or raise naming how many values are NaN or infinite and where the first one is.
+
+    Reads the whole tensor, and waits for the device.
+
+    Raises
+    ------
+    InputError
+        A value is not finite.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"check_finite: {name} is a {type(x).__name__}; give a tensor")
+    bad = ~torch.isfinite(x)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        nans = int(torch.isnan(x).sum())
+        raise InputError(
+            f"check_finite: {name} of shape {tuple(x.shape)} has {nans} NaN and {count - nans} infinite values, the "
+            f"first at {first}; {'scale it down or store it as bf16 or fp32' if nans < count else 'look upstream'}"
+        )
+    return x

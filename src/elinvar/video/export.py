@@ -1,0 +1,422 @@
+"""Export: decode, render, convert and encode side by side, with the right colours and the tags that say so."""
+
+# ruff: noqa: A001  (format and range are what the field calls them)
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elinvar.errors import Cancelled, InputError, PipelineError
+from elinvar.runtime.files import atomic_write
+from elinvar.runtime.pipeline import Pipeline, Stage
+from elinvar.runtime.transfers import to_host
+from elinvar.video import codecs
+from elinvar.video._check import choice, optional_library, whole
+from elinvar.video._check import frame_rate as exact_rate
+from elinvar.video.audio import AudioTrack
+from elinvar.video.graph import Graph
+from elinvar.video.media import VideoFile
+from elinvar.video.probe import tag_of
+from elinvar.video.slots import Slot, Slots
+from elinvar.video.spaces import SPACES, TAGS
+from elinvar.video.yuv import Coding, coding
+
+__all__ = ["Exported", "Job", "encode_frames", "export"]
+
+Progress = Callable[[int, "int | None"], object]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder of a sequence.
+    frames
+        How many.
+    encoder, format
+        FFmpeg's encoder and the pixel format.
+    slots
+        Buffers that were in use at most: in flight, and kept by the encoder.
+    audio
+        "copied", "encoded" or None.
+    """
+
+    path: Path
+    frames: int
+    width: int
+    height: int
+    frame_rate: Fraction
+    encoder: str
+    format: str
+    space: str
+    slots: int
+    audio: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an export does, checked."""
+
+    graph: Graph
+    path: Path
+    settings: codecs.Settings
+    coding: Coding
+    first: int
+    frames: int
+    in_flight: int
+    sound: Path | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.settings.width, self.settings.height
+
+
+def export(
+    source: Any,
+    path: Any,
+    *,
+    graph: Graph | None = None,
+    codec: str | None = None,
+    frame_rate: Any = None,
+    bitrate: int | None = None,
+    quality: float | None = None,
+    keyframe_interval: float | None = None,
+    bit_depth: int | None = None,
+    dither: bool | None = None,
+    delivery: str | None = None,
+    in_flight: int = 3,
+    device: Any = "auto",
+    progress: Progress | None = None,
+    preset: str | None = None,
+    size: tuple[int, int] | None = None,
+    fit: str | None = None,
+    speed: str | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    audio: bool = True,
+    segment: float | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Exported:
+    """Render and encode.
+
+    Parameters
+    ----------
+    source
+        A path, a source, frames, or a `Graph`. With `graph`, only the sound is taken from it.
+    path
+        File to write; it appears when it is complete. The suffix chooses the container.
+    graph
+        What to render; None writes the source's pixels in `delivery`.
+    codec
+        "h264" (default), "hevc", "av1", "prores", "ffv1", or "exr" for a folder of half-float files.
+    frame_rate
+        Exact rate; None keeps the source's. Another rate conforms a video file by repeating and dropping frames.
+    bitrate, quality
+        Bits per second, or quality 0 to 1 at constant quality. Neither: bits by pixels, `codecs.automatic_bitrate`.
+    keyframe_interval
+        Seconds, 2 by default.
+    bit_depth
+        8 or 10 (12 for ffv1); None: 10 for HDR, ProRes and EXR sources, else 8.
+    dither
+        None dithers 8-bit video.
+    delivery
+        Space of the file: "rec709", "srgb", "p3-d65", "rec2020", "rec2100-pq", "rec2100-hlg"; a linear space for EXR.
+        With
+        a graph it must be the graph's.
+    in_flight
+        Frames between the source and the encoder at a time, from 1.
+    device
+        Where to render when no graph is given.
+    progress
+        ``progress(done, total)``; what it raises ends the export.
+    preset
+        One of `codecs.PRESETS`; other arguments override it.
+    size, fit
+        Width and height to deliver, and how the picture gets there: "fit", "fill", "stretch".
+    speed
+        The encoder's own preset, e.g. "veryfast".
+    start, frames
+        First frame and number of frames; None takes all there are.
+    audio
+        Carry the source's first audio stream along.
+    segment
+        Encode in pieces of so many seconds, each kept until the end: after an interruption, the same call goes on where
+        it
+        stopped.
+    cancel
+        Asked after every frame; True ends the export.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    InputError
+        Arguments that do not fit, a missing frame, damaged media.
+    Cancelled
+        `cancel` said so. Nothing is left behind but finished segments.
+    PipelineError
+        The encoder failed.
+    """
+    chosen = codecs.PRESETS[choice("video.export", "preset", preset, codecs.PRESETS)] if preset else None
+    if chosen is not None:
+        codec, fit = codec or chosen.codec, fit or chosen.fit
+        size, bit_depth = size or (chosen.width, chosen.height), bit_depth or chosen.bit_depth
+        bitrate = bitrate if bitrate is not None or quality is not None else chosen.bitrate
+    rate = None if frame_rate is None else exact_rate("video.export", frame_rate)
+    built, sound = _graph_of(source, graph, rate, delivery, device, fit or "fit")
+    if codec == "exr":
+        from elinvar.video.sequence import write_sequence
+
+        written: Exported = write_sequence(built, Path(path), start, frames, in_flight, progress, cancel, size)
+        return written
+    job = plan_job(
+        built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound if audio else None,
+        bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
+        keyframe_interval=keyframe_interval, speed=speed,
+    )  # fmt: skip
+    if segment is not None:
+        from elinvar.video.segments import export_segments
+
+        joined: Exported = export_segments(job, segment, progress, cancel)
+        return joined
+    return run_job(job, progress, cancel)
+
+
+def _graph_of(
+    source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any, fit: str
+) -> tuple[Graph, Path | None]:
+    """Return what to render and where the sound is."""
+    if isinstance(source, Graph):
+        graph, source = source, None
+    sound = Path(source) if isinstance(source, (str, Path)) and Path(source).is_file() else None
+    if graph is None:
+        options: dict[str, Any] = {"frame_rate": rate} if rate is not None else {}
+        graph = Graph(device)
+        node = graph.source(source, fit=fit, **options)
+        where = node.content.space
+        graph.output(delivery or _own_space(where))
+    elif rate is not None and rate != graph.frame_rate:
+        raise InputError(
+            f"video.export: the graph runs at {graph.frame_rate}; give frame_rate={rate} to its source instead."
+        )
+    if sound is None:
+        first = graph.sources[0].content
+        sound = first.path if isinstance(first, VideoFile) else None
+    return graph, sound
+
+
+def _own_space(where: str) -> str:
+    """Return a source's own space when files can be tagged with it, or it is linear light; else Rec.709."""
+    known = where in TAGS or (where in SPACES and SPACES[where].transfer == "linear")
+    return where if known else "rec709"
+
+
+def plan_job(
+    graph: Graph,
+    path: Path,
+    codec: str,
+    size: tuple[int, int],
+    start: int,
+    frames: int | None,
+    in_flight: int,
+    sound: Path | None,
+    *,
+    bit_depth: int | None,
+    dither: bool | None,
+    delivery: str | None,
+    **encoder: Any,
+) -> Job:
+    """Check everything before anything is written."""
+    choice("video.export", "codec", codec, [*codecs.CODECS, "exr"])
+    known = codecs.CODECS[codec]
+    if path.suffix.lower() not in known.suffixes:
+        raise InputError(
+            f"video.export: {codec} does not go into {path.suffix or 'a file without suffix'}; use "
+            f"{', '.join(known.suffixes)}."
+        )
+    if delivery is not None and delivery != graph.space:
+        raise InputError(
+            f"video.export: the graph's output is {graph.space}, not {delivery}; choose its view with graph.output()."
+        )
+    tag = tag_of(graph.space)
+    hdr = tag.transfer in (16, 18)
+    depth = bit_depth or (10 if hdr or codec == "prores" else 8)
+    if hdr and depth < 10:
+        raise InputError("video.export: HDR in 8 bits shows bands; use bit_depth=10.")
+    width, height = (whole("video.export", n, v, 2, 16384) for n, v in zip(("width", "height"), size, strict=True))
+    made = codecs.settings(
+        codec, width, height, graph.frame_rate, tag, bit_depth=depth, device=graph.device.kind, **encoder
+    )
+    matrix = {1: "bt709", 9: "bt2020", 5: "bt601", 6: "bt601"}[tag.matrix]
+    how = coding(made.format, matrix, "limited", None, depth == 8 if dither is None else dither)
+    if width % how.format.across or height % how.format.down:
+        raise InputError(
+            f"video.export: {width} x {height} is odd, which {made.format} cannot hold; give size=({width // 2 * 2}, "
+            f"{height // 2 * 2}), or codec='prores' for odd heights."
+        )
+    total = graph.frame_count
+    whole("video.export", "start", start, 0)
+    if frames is None:
+        if total is None:
+            raise InputError("video.export: the source never ends; say how many frames=.")
+        frames = total - start
+    if frames < 1 or (total is not None and start + frames > total):
+        raise InputError(f"video.export: frames {start} to {start + frames - 1} were asked for, there are {total}.")
+    whole("video.export", "in_flight", in_flight, 1, 64)
+    return Job(graph, path, made, how, start, frames, in_flight, sound)
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
+    """Yield (index, slot with the frame's codes) in order: sources are read ahead, rendering runs beside the
+    consumer.
+    """
+    plan = job.graph.plan(job.size)
+    on_cpu = job.graph.device.kind == "cpu"
+
+    def fetch(k: int) -> tuple[int, dict[int, torch.Tensor]]:
+        return k, plan.fetch(job.first + k)
+
+    def render(item: tuple[int, dict[int, torch.Tensor]]) -> tuple[int, Slot]:
+        k, fetched = item
+        slot = slots.acquire()
+        try:
+            if on_cpu:
+                plan.draw_yuv(job.first + k, fetched, job.coding, slot.planes)
+            else:
+                _download(plan.draw_yuv(job.first + k, fetched, job.coding), slot)
+        except BaseException:
+            slot.discard()
+            raise
+        return k, slot
+
+    def dispose(item: tuple[int, Slot]) -> None:
+        item[1].discard()
+
+    stages = [
+        Stage(fetch, "decode"),
+        Stage(render, "render", device=job.graph.device, compute=True, dispose=dispose),
+    ]
+    with Pipeline(stages, in_flight=job.in_flight) as pipeline:
+        yield from pipeline.run(range(job.frames))
+
+
+def _download(planes: tuple[torch.Tensor, ...], slot: Slot) -> None:
+    """Bring the codes to the host; the planes are all that crosses."""
+    for target, plane in zip(slot.planes, planes, strict=True):
+        target.copy_(to_host(plane))
+
+
+def encode_frames(
+    job: Job, container: Any, progress: Progress | None, cancel: Callable[[], bool] | None
+) -> tuple[int, Any]:
+    """Encode a job's frames into an open container; return (slots made, sound)."""
+    av = optional_library("av", "video.export")
+    made = job.settings
+    stream = container.add_stream(made.encoder, rate=made.rate)
+    made.apply(stream)
+    track = None
+    if job.sound is not None:
+        track = _sound(job, container)
+    slots = Slots(job.coding.format, *job.size)
+    k = -1
+    try:
+        for k, slot in rendered(job, slots):
+            frame = slot.frame(k, made.tag)
+            container.mux(stream.encode(frame))
+            del frame, slot
+            if track is not None:
+                track.until(Fraction(k + 1) / made.rate)
+            if progress is not None:
+                progress(k + 1, job.frames)
+            if cancel is not None and cancel():
+                raise Cancelled(
+                    f"video.export: cancelled after {k + 1} of {job.frames} frames; the partial file is gone."
+                )
+        container.mux(stream.encode(None))
+    except av.error.FFmpegError as error:
+        raise _encoder_error(error, made.encoder, k) from error
+    if k + 1 != job.frames:
+        raise PipelineError(f"video.export: {k + 1} of {job.frames} frames were rendered; frames are missing.")
+    if track is not None:
+        track.close()
+    return slots.made, track
+
+
+def _encoder_error(error: Any, encoder: str, k: int) -> Exception:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return OSError(error.errno, error.strerror, getattr(error, "filename", None))
+    return PipelineError(
+        f"video.export: {encoder} failed at frame {max(k, 0)} ({error}); the partial file is gone, try another codec "
+        f"or size."
+    )
+
+
+def _sound(job: Job, container: Any) -> AudioTrack | None:
+    from elinvar.video.probe import opened
+
+    assert job.sound is not None
+    with opened(job.sound) as file:
+        if not file.streams.audio:
+            return None
+        stream = file.streams.video[0]
+        begin = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
+    offset = Fraction(job.first) / job.settings.rate
+    length = Fraction(job.frames) / job.settings.rate
+    return AudioTrack(job.sound, container, container.format.name.split(",")[0], begin + offset, length)
+
+
+@contextmanager
+def writing(path: Path, suffix: str | None = None) -> Iterator[Any]:
+    """Open an output container that becomes `path` when everything went well, and vanishes otherwise."""
+    av = optional_library("av", "video.export")
+    format = codecs.CONTAINERS[(suffix or path.suffix).lower()]
+    # Colours also in the container, the index in front.
+    flags = {"movflags": "+faststart+write_colr"} if format in ("mp4", "mov") else {}
+    with atomic_write(path) as temporary:
+        container = av.open(str(temporary), "w", format=format, options=flags)
+        try:
+            yield container
+        except BaseException:
+            try:
+                container.close()
+            except Exception:  # noqa: BLE001, S110  (the first error is the one to tell)
+                pass
+            raise
+        container.close()
+
+
+def run_job(job: Job, progress: Progress | None = None, cancel: Callable[[], bool] | None = None) -> Exported:
+    """Encode a job into its file."""
+    with writing(job.path) as container:
+        made, track = encode_frames(job, container, progress, cancel)
+    sound = None if track is None else ("copied" if track.copied else "encoded")
+    return summary(job, made, sound)
+
+
+def summary(job: Job, slots: int, audio: str | None) -> Exported:
+    """Return what a finished job wrote."""
+    s = job.settings
+    return Exported(job.path, job.frames, s.width, s.height, s.rate, s.encoder, s.format, job.graph.space, slots, audio)
+
+
+def part_of(job: Job, path: Path, first: int, frames: int) -> Job:
+    """Return the job for some of the frames, without sound."""
+    return dataclasses.replace(job, path=path, first=job.first + first, frames=frames, sound=None)

@@ -1,0 +1,7 @@
+"""Kernels of the video engine; importing a subpackage registers it with :mod:`elinvar.runtime.kernels`."""
+
+from __future__ import annotations
+
+from elinvar.video.kernels import bloom
+
+__all__ = ["bloom"]

@@ -1,0 +1,190 @@
+"""Video files as sources: exact frames by number, conformed to a constant rate, upright, with their colours known."""
+
+# ruff: noqa: A002  (range is what the field calls it)
+
+from __future__ import annotations
+
+import bisect
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elinvar.errors import InputError
+from elinvar.video._check import choice, frame_rate, optional_library
+from elinvar.video.decode import from_planes
+from elinvar.video.ocio import CAMERAS
+from elinvar.video.probe import MediaInfo, probe
+from elinvar.video.spaces import SPACES
+from elinvar.video.yuv import FORMATS, MATRICES, RANGES, coding
+
+__all__ = ["VideoFile"]
+
+_AHEAD = 48  # frames that are decoded through rather than sought
+_FORMATS = {f.av: f.name for f in FORMATS.values()} | {
+    "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p", "yuva420p": "yuv420p",
+}  # fmt: skip
+
+
+class VideoFile:
+    """A video file's frames by number.
+
+    Frame n is the one shown at ``n / frame_rate`` seconds after the first: variable rates are conformed by repeating
+    and
+    dropping, non-zero starts begin at the first frame, rotation is applied.
+
+    Parameters
+    ----------
+    path
+        A media file.
+    frame_rate
+        Another constant rate to conform to; None keeps the file's.
+    space, matrix, range
+        Override what the file says, or does not say, about its colours.
+
+    Raises
+    ------
+    InputError
+        No media file, or a pixel format that cannot be read exactly.
+    """
+
+    def __init__(
+        self,
+        path: Any,
+        frame_rate: Any = None,
+        space: str | None = None,
+        matrix: str | None = None,
+        range: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        told = space is not None and matrix is not None
+        self.info: MediaInfo = probe(self.path, warn=not told)
+        if space is not None:
+            choice("video.VideoFile", "space", space, [*SPACES, *CAMERAS])
+        self.space = space or self.info.space
+        self._matrix = choice("video.VideoFile", "matrix", matrix or self.info.matrix, [*MATRICES, "rgb"])
+        self._range = choice("video.VideoFile", "range", range or self.info.range, RANGES)
+        self.frame_rate = self.info.frame_rate if frame_rate is None else _rate(frame_rate)
+        self.width, self.height = self.info.width, self.info.height
+        count = round(self.info.duration * self.frame_rate)
+        self.frame_count: int | None = max(1, count) if frame_rate is not None else self.info.frame_count
+        self._lock = threading.Lock()
+        self._container: Any = None
+        self._frames: Any = None
+        self._next = 0
+        self._last: tuple[int, Any] | None = None
+
+    def close(self) -> None:
+        """Close the file; the next frame opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._container = self._frames = self._last = None
+
+    def index(self, n: int) -> int:
+        """Return which of the file's frames is shown as frame `n`."""
+        info = self.info
+        if not info.variable and self.frame_rate == info.frame_rate:
+            return n
+        # A time base rounds: half a tick early still counts as on time.
+        place = info.pts[0] + Fraction(n) / self.frame_rate / info.time_base + Fraction(1, 2)
+        return max(0, bisect.bisect_right(info.pts, place) - 1)
+
+    def frame(self, n: int) -> torch.Tensor:
+        """Return frame `n` as R'G'B' [3, H, W] float32.
+
+        Raises
+        ------
+        InputError
+            The frame is not in the file, or cannot be decoded: nothing is made up in its place.
+        """
+        if self.frame_count is None or not 0 <= n < self.frame_count:
+            raise InputError(f"video {self.path}: frame {n} is outside 0 to {(self.frame_count or 1) - 1}.")
+        with self._lock:
+            picture = self._decoded(self.index(n))
+            pixels = self._pixels(picture)
+        turns = self.info.rotation // 90
+        return pixels if not turns else torch.rot90(pixels, turns, (1, 2)).contiguous()
+
+    def _open(self, k: int) -> None:
+        av = optional_library("av", "video")
+        if self._container is None:
+            self._container = av.open(str(self.path))
+            self._container.streams.video[0].thread_type = "AUTO"
+        stream = self._container.streams.video[0]
+        self._container.seek(self.info.pts[k], stream=stream, backward=True)
+        self._frames = self._container.decode(stream)
+        self._next = -1
+
+    def _decoded(self, k: int) -> Any:
+        if self._last is not None and self._last[0] == k:
+            return self._last[1]
+        if self._frames is None or not self._next <= k < self._next + _AHEAD:
+            self._open(k)
+        picture = self._walk(k)
+        if picture is None:  # a seek landed too late: from the start
+            self._open(0)
+            picture = self._walk(k)
+        if picture is None:
+            raise InputError(
+                f"video {self.path}: frame {k} of {len(self.info.pts)} is missing; the file is damaged or truncated."
+            )
+        self._last = (k, picture)
+        return picture
+
+    def _walk(self, k: int) -> Any:
+        av = optional_library("av", "video")
+        wanted = self.info.pts[k]
+        while True:
+            try:
+                picture = next(self._frames)
+            except StopIteration:
+                return None
+            except av.error.FFmpegError as error:
+                raise InputError(
+                    f"video {self.path}: frame {k} cannot be decoded ({error}); the file is damaged or truncated."
+                ) from error
+            if picture.pts is None:
+                continue
+            if picture.pts == wanted:
+                if picture.is_corrupt:
+                    raise InputError(f"video {self.path}: frame {k} is damaged; the file is truncated or corrupt.")
+                self._next = k + 1
+                return picture
+            if picture.pts > wanted:
+                self._frames = None
+                return None
+
+    def _pixels(self, picture: Any) -> torch.Tensor:
+        name = picture.format.name
+        if name in _FORMATS and self._matrix != "rgb":
+            how = coding(_FORMATS[name], self._matrix, self._range)
+            if self.space in ("rec2020", "rec709", "srgb") and self._matrix == "bt2020":
+                how = coding(_FORMATS[name], self._matrix, self._range, "left")
+            shapes = how.format.shapes(picture.width, picture.height)
+            planes = [_plane(p, shape, how.format.dtype) for p, shape in zip(picture.planes, shapes, strict=False)]
+            return from_planes(planes, how)
+        if name.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "gray", "pal")):
+            # RGB to RGB: swscale changes the layout, no matrix is involved.
+            array = picture.to_ndarray(format="rgb48le")
+            return torch.from_numpy(array.astype(np.float32) / 65535.0).movedim(-1, 0).contiguous()
+        raise InputError(
+            f"video {self.path}: pixel format {name} is not read; convert the file to one of {', '.join(FORMATS)}."
+        )
+
+
+def _plane(plane: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    words = np.dtype(np.uint8 if dtype == torch.uint8 else np.uint16)
+    rows = np.frombuffer(plane, words).reshape(-1, plane.line_size // words.itemsize)
+    columns = int(np.prod(shape[1:]))
+    return torch.from_numpy(np.ascontiguousarray(rows[: shape[0], :columns]).reshape(shape))
+
+
+def _rate(value: Any) -> Fraction:
+    return frame_rate("video.VideoFile", value)

@@ -1,0 +1,205 @@
+"""OpenColorIO: ACES output transforms, camera spaces and LUT files, exact or baked into a table.
+
+Nothing of ACES' rendering transforms, camera logs or LUT file formats is written by hand here; OpenColorIO 2.4 or newer
+has them built in. Its processors work on the CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elinvar.errors import InputError
+from elinvar.runtime.parallel import parallel_for
+from elinvar.video._check import choice, optional_library
+
+__all__ = [
+    "CAMERAS",
+    "VIEWS",
+    "View",
+    "apply_processor",
+    "bake",
+    "camera_processor",
+    "lut_processor",
+    "table_processor",
+    "view_processor",
+]
+
+_ROWS = 32
+_SHAPER = (0.0, 1.0)  # ACEScct codes: linear 0 to 222
+
+
+@dataclass(frozen=True)
+class View:
+    """An output transform: ACES' rendering, the display's encoding, and the space its pixels are in."""
+
+    name: str
+    rendering: str
+    display: str
+    space: str
+    peak: float = 100.0
+    """Brightest luminance in cd/m²."""
+
+
+def _views() -> dict[str, View]:
+    old, new = "ACES-OUTPUT - ACES2065-1_to_CIE-XYZ-D65 - ", "DISPLAY - CIE-XYZ-D65_to_"
+    hdr1, hdr2 = old + "HDR-VIDEO-1000nit-15nit-REC2020lim_1.1", old + "HDR-1000nit-REC2020_2.0"
+    rows = (
+        View("aces1.3-sdr", old + "SDR-VIDEO_1.0", new + "REC.1886-REC.709", "rec709"),
+        View("aces1.3-srgb", old + "SDR-VIDEO_1.0", new + "sRGB", "srgb"),
+        View("aces1.3-p3", old + "SDR-VIDEO-P3lim_1.1", new + "DisplayP3", "p3-d65"),
+        View("aces1.3-pq1000", hdr1, new + "REC.2100-PQ", "rec2100-pq", 1000.0),
+        View("aces1.3-hlg1000", hdr1, new + "REC.2100-HLG-1000nit", "rec2100-hlg", 1000.0),
+        View("aces2-sdr", old + "SDR-100nit-REC709_2.0", new + "REC.1886-REC.709", "rec709"),
+        View("aces2-srgb", old + "SDR-100nit-REC709_2.0", new + "sRGB", "srgb"),
+        View("aces2-p3", old + "SDR-100nit-P3-D65_2.0", new + "DisplayP3", "p3-d65"),
+        View("aces2-pq1000", hdr2, new + "REC.2100-PQ", "rec2100-pq", 1000.0),
+        View("aces2-hlg1000", hdr2, new + "REC.2100-HLG-1000nit", "rec2100-hlg", 1000.0),
+    )
+    return {view.name: view for view in rows}
+
+
+VIEWS = _views()
+"""Output transforms by name; the input is ACEScg."""
+CAMERAS = {
+    "apple-log": "APPLE_LOG_to_ACES2065-1",
+    "logc3": "ARRI_ALEXA-LOGC-EI800-AWG_to_ACES2065-1",
+    "logc4": "ARRI_LOGC4_to_ACES2065-1",
+    "canon-log2": "CANON_CLOG2-CGAMUT_to_ACES2065-1",
+    "canon-log3": "CANON_CLOG3-CGAMUT_to_ACES2065-1",
+    "v-log": "PANASONIC_VLOG-VGAMUT_to_ACES2065-1",
+    "log3g10": "RED_LOG3G10-RWG_to_ACES2065-1",
+    "s-log3": "SONY_SLOG3-SGAMUT3_to_ACES2065-1",
+    "s-log3-cine": "SONY_SLOG3-SGAMUT3.CINE_to_ACES2065-1",
+}
+"""Camera spaces by name, as OpenColorIO knows them."""
+
+
+def _library() -> Any:
+    return optional_library("PyOpenColorIO", "video.color")
+
+
+def _cpu(*transforms: Any) -> Any:
+    ocio = _library()
+    group = ocio.GroupTransform(list(transforms))
+    processor = ocio.Config.CreateRaw().getProcessor(group)
+    # Lossless keeps OpenColorIO's own approximations of pow out of the exact mode.
+    return processor.getOptimizedCPUProcessor(ocio.OptimizationFlags.OPTIMIZATION_LOSSLESS)
+
+
+def _builtin(style: str, *, inverse: bool = False) -> Any:
+    ocio = _library()
+    direction = (
+        ocio.TransformDirection.TRANSFORM_DIR_INVERSE if inverse else ocio.TransformDirection.TRANSFORM_DIR_FORWARD
+    )
+    return ocio.BuiltinTransform(style=style, direction=direction)
+
+
+@functools.lru_cache(maxsize=32)
+def view_processor(name: str) -> Any:
+    """Return OpenColorIO's CPU processor from ACEScg to a view of `VIEWS`."""
+    view = VIEWS[choice("color.transform", "view", name, VIEWS)]
+    return _cpu(_builtin("ACEScg_to_ACES2065-1"), _builtin(view.rendering), _builtin(view.display))
+
+
+@functools.lru_cache(maxsize=32)
+def camera_processor(name: str) -> Any:
+    """Return the processor from a camera's space of `CAMERAS` to ACEScg."""
+    style = CAMERAS[choice("color.transform", "camera space", name, CAMERAS)]
+    return _cpu(_builtin(style), _builtin("ACEScg_to_ACES2065-1", inverse=True))
+
+
+@functools.lru_cache(maxsize=32)
+def lut_processor(path: str) -> Any:
+    """Return the processor of a LUT file: .cube, .clf, .ctf, .3dl, .spi1d, .spi3d, .csp and what else OpenColorIO
+    reads.
+
+    Raises
+    ------
+    InputError
+        The file is missing or is no LUT.
+    """
+    ocio = _library()
+    if not Path(path).is_file():
+        raise InputError(f"LUT {path}: there is no such file; give the path of a .cube, .clf, .3dl or .spi1d file.")
+    transform = ocio.FileTransform(src=str(Path(path).resolve()), interpolation=ocio.INTERP_TETRAHEDRAL)
+    try:
+        return ocio.Config.CreateRaw().getProcessor(transform).getDefaultCPUProcessor()
+    except ocio.Exception as error:
+        raise InputError(f"LUT {path}: OpenColorIO cannot read it ({error}); export it again as .cube.") from error
+
+
+def apply_processor(processor: Any, frame: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Run a processor over a planar frame on the CPU.
+
+    Parameters
+    ----------
+    processor
+        One of the above.
+    frame : Tensor[3, H, W]
+        Anywhere; the result comes back to the same device.
+    out : Tensor[3, H, W] float32, optional
+        Receives the result, on the frame's device.
+    """
+    ocio = _library()
+    _, height, width = frame.shape
+    source = frame[:3].to("cpu", torch.float32)
+    target = torch.empty((3, height, width)) if out is None or out.device.type != "cpu" else out
+    target.copy_(source)
+    planes = target.numpy()
+
+    def rows(first: int, last: int) -> None:
+        part = [plane[first:last].reshape(-1) for plane in planes]
+        processor.apply(ocio.PlanarImageDesc(*part, width, last - first))
+
+    parallel_for(height, rows, chunk=_ROWS)
+    if out is not None and target is not out:
+        return out.copy_(target)
+    return target.to(frame.device)
+
+
+@functools.lru_cache(maxsize=16)
+def bake(name: str, size: int = 65) -> torch.Tensor:
+    """Return a view as a table over ACEScct codes in [0, 1], [size, size, size, 4] by red, green, blue.
+
+    The fourth value is padding, so that an entry is one aligned load.
+    """
+    return _grid(view_processor(name), size, shaper=True)
+
+
+@functools.lru_cache(maxsize=16)
+def bake_file(path: str, size: int) -> torch.Tensor:
+    """Return a LUT file as a table over [0, 1]."""
+    return _grid(lut_processor(path), size, shaper=False)
+
+
+@functools.lru_cache(maxsize=16)
+def table_processor(name: str, size: int = 65) -> Any:
+    """Return a processor that does what `bake`'s table does: OpenColorIO's vectorised tetrahedral lookup on the CPU."""
+    ocio = _library()
+    table = ocio.Lut3DTransform(gridSize=size)
+    table.setData(bake(name, size)[..., :3].contiguous().numpy().reshape(-1))
+    table.setInterpolation(ocio.INTERP_TETRAHEDRAL)
+    group = ocio.GroupTransform([_builtin("CURVE - ACEScct-LOG_to_LINEAR", inverse=True), table])
+    return ocio.Config.CreateRaw().getProcessor(group).getDefaultCPUProcessor()
+
+
+def _grid(processor: Any, size: int, *, shaper: bool) -> torch.Tensor:
+    from elinvar.video.ops import acescct_decode
+
+    axis = torch.linspace(*_SHAPER, size, dtype=torch.float64)
+    cube = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    if shaper:
+        cube = torch.stack(acescct_decode(*cube))
+    flat = cube.reshape(3, size, size * size).float()
+    values = apply_processor(processor, flat).reshape(3, size, size, size)
+    table = torch.zeros(size, size, size, 4)
+    table[..., :3] = values.permute(1, 2, 3, 0)
+    if not np.isfinite(table.numpy()).all():
+        raise InputError("color.bake: the transform gives values that are not finite; use the exact mode.")
+    return table

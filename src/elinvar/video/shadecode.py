@@ -1,0 +1,424 @@
+"""From point-wise passes to one kernel: the text of a chain, for numba and for Metal.
+
+The passes are Python functions in the words of :mod:`elinvar.video.shading`. Their syntax trees are taken apart,
+renamed
+so that nothing collides, and written one behind the other into a single loop over pixels.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from elinvar.errors import InputError
+from elinvar.video.shading import WORDS
+
+__all__ = ["Chain", "Op", "Reading", "metal_text", "numba_text", "read"]
+
+PLACES = ("x", "y", "ix", "iy", "width", "height")
+"""Arguments with a fixed meaning: position as float and as integer, and the frame's size."""
+SCALES = ("full", "half", "table")
+"""What an extra input may be: a frame, a frame of half the resolution, or a 3-D table [n, n, n, 4]."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One point-wise pass with its values.
+
+    Attributes
+    ----------
+    function
+        ``f(r, g, b, ...) -> (r, g, b)`` in the words of `elinvar.video.shading`. Other arguments are, by name: places
+        (`PLACES`), ``r1, g1, b1`` and so on for extra inputs, ``table`` for a table, and values.
+    values
+        The remaining arguments by name. An argument annotated ``int`` is an integer in the kernels too.
+    extras
+        Scale of each extra input, see `SCALES`.
+    """
+
+    function: Callable[..., Any]
+    values: Mapping[str, float]
+    extras: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", "op")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the text of a function says: its values in order, and its syntax tree."""
+
+    floats: tuple[str, ...]
+    integers: tuple[str, ...]
+    body: tuple[ast.stmt, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A run of ops as a kernel sees it, without values: everything its text depends on."""
+
+    functions: tuple[Callable[..., Any], ...]
+    extras: tuple[tuple[str, ...], ...]
+    stored: tuple[str, ...]
+    """Storage of the frame and of every extra input: "f32" or "f16"; "table" for tables."""
+    strict: bool = False
+    """No contraction of products and sums, so that every processor gives the same bits."""
+
+    @property
+    def places(self) -> list[tuple[int, str]]:
+        """(op, scale) of every extra input, in order."""
+        return [(k, scale) for k, scales in enumerate(self.extras) for scale in scales]
+
+
+@functools.lru_cache(maxsize=512)
+def read(function: Callable[..., Any]) -> Reading:
+    """Take a point-wise function apart.
+
+    Raises
+    ------
+    InputError
+        Its source cannot be found, or uses something kernels cannot say.
+    """
+    name = getattr(function, "__name__", repr(function))
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+        tree = ast.parse(text).body[0]
+    except (OSError, TypeError, SyntaxError) as error:
+        raise InputError(
+            f"point-wise pass {name}: its source cannot be read ({error}); define it with def in a file."
+        ) from error
+    if not isinstance(tree, ast.FunctionDef):
+        raise InputError(f"point-wise pass {name}: it is no plain function; define it with def.")
+    arguments = [a.arg for a in (*tree.args.args, *tree.args.kwonlyargs)]
+    if arguments[:3] != ["r", "g", "b"]:
+        raise InputError(f"point-wise pass {name}: its arguments start {arguments[:3]}; start them with r, g, b.")
+    whole = {a.arg for a in (*tree.args.args, *tree.args.kwonlyargs) if _is_int(a.annotation)}
+    values = [a for a in arguments[3:] if a not in PLACES and a != "table" and not _is_extra(a)]
+    body = [s for s in tree.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    _check(name, body)
+    floats = tuple(a for a in values if a not in whole)
+    integers = tuple(a for a in values if a in whole)
+    return Reading(floats, integers, tuple(body), ast.unparse(tree))
+
+
+def _is_int(annotation: ast.expr | None) -> bool:
+    return (isinstance(annotation, ast.Name) and annotation.id == "int") or (
+        isinstance(annotation, ast.Constant) and annotation.value == "int"
+    )
+
+
+def _is_extra(name: str) -> bool:
+    return len(name) == 2 and name[0] in "rgb" and name[1] in "123"
+
+
+def _check(name: str, body: list[ast.stmt]) -> None:
+    if not body or not isinstance(body[-1], ast.Return) or not isinstance(body[-1].value, ast.Tuple):
+        raise InputError(f"point-wise pass {name}: it must end with return red, green, blue.")
+    for statement in body[:-1]:
+        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+            raise InputError(
+                f"point-wise pass {name}: line {statement.lineno} is a {type(statement).__name__}; only assignments "
+                "and one return are understood, choose between values with where(condition, a, b)."
+            )
+    for node in ast.walk(ast.Module(body=body, type_ignores=[])):
+        if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in WORDS):
+            raise InputError(
+                f"point-wise pass {name}: it calls {ast.unparse(node.func)}; known are {', '.join(sorted(WORDS))}."
+            )
+        if isinstance(node, (ast.Attribute, ast.Subscript, ast.IfExp, ast.BoolOp, ast.Pow)):
+            raise InputError(
+                f"point-wise pass {name}: {type(node).__name__} is not understood; use powr(x, y), where(condition, "
+                f"a, b)."
+            )
+
+
+class _Rename(ast.NodeTransformer):
+    """Give every name of one op its place in the chain."""
+
+    def __init__(self, names: dict[str, str], constant: Callable[[float], ast.expr], word: str, scope: Any) -> None:
+        self.names, self.constant, self.word, self.scope = names, constant, word, scope
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in self.names:
+            return ast.Name(self.names[node.id], node.ctx)
+        if isinstance(node.ctx, ast.Load) and isinstance(self.scope.get(node.id), (int, float)):
+            return self.constant(float(self.scope[node.id]))
+        raise InputError(f"point-wise pass: the name {node.id} is neither an argument nor a number of its module.")
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return self.constant(float(node.value))  # type: ignore[arg-type]
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        assert isinstance(node.func, ast.Name)
+        arguments = [self.visit(a) for a in node.args]
+        return ast.Call(ast.Name(self.word + node.func.id, ast.Load()), arguments, [])
+
+
+def _statements(
+    chain: Chain, constant: Callable[[float], ast.expr], word: str
+) -> list[tuple[list[ast.expr], ast.expr]]:
+    """Every assignment of the chain as (targets, value), names made unique; r, g, b carry the pixel."""
+    lines: list[tuple[list[ast.expr], ast.expr]] = []
+    extra = 0
+    for k, function in enumerate(chain.functions):
+        reading = read(function)
+        names = {n: n for n in ("r", "g", "b", *PLACES)} | {"x": "fx", "y": "fy", "width": "fw", "height": "fh"}
+        names |= {n: f"v{k}_{n}" for n in (*reading.floats, *reading.integers)}
+        for j, scale in enumerate(chain.extras[k]):
+            extra += 1
+            if scale == "table":
+                names |= {"table": f"t{extra}"}
+            else:
+                names |= {f"{c}{j + 1}": f"e{extra}{c}" for c in "rgb"}
+        # Locals may hide arguments: the pixel itself is only replaced by the return.
+        stored = {n.id for s in reading.body for n in ast.walk(s) if isinstance(n, ast.Name) and _stores(n)}
+        fresh = {n: f"l{k}_{n}" for n in sorted(stored)}
+        known = dict(names)
+        for statement in reading.body:
+            value = _Rename(known, constant, word, function.__globals__).visit(_copy(_value(statement)))
+            if isinstance(statement, ast.Return):
+                parts = [ast.Name(f"n{k}{c}", ast.Store()) for c in "rgb"]
+                assert isinstance(value, ast.Tuple)
+                lines += [([p], v) for p, v in zip(parts, value.elts, strict=True)]
+                lines += [([ast.Name(c, ast.Store())], ast.Name(f"n{k}{c}", ast.Load())) for c in "rgb"]
+                continue
+            assert isinstance(statement, ast.Assign)
+            target = statement.targets[0]
+            targets = target.elts if isinstance(target, ast.Tuple) else [target]
+            for one in targets:
+                assert isinstance(one, ast.Name)
+                known[one.id] = fresh[one.id]
+            named: list[ast.expr] = [
+                ast.Name(fresh[one.id], ast.Store()) for one in targets if isinstance(one, ast.Name)
+            ]
+            if isinstance(value, ast.Tuple):
+                temporary: list[ast.expr] = [ast.Name(f"m{k}_{len(lines)}_{i}", ast.Store()) for i in range(len(named))]
+                lines += [([t], v) for t, v in zip(temporary, value.elts, strict=True)]
+                lines += [([n], t) for n, t in zip(named, temporary, strict=True)]
+            else:
+                lines.append((named, value))
+    return lines
+
+
+def _stores(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def _value(statement: ast.stmt) -> ast.expr:
+    assert isinstance(statement, (ast.Assign, ast.Return))
+    assert statement.value is not None
+    return statement.value
+
+
+def _copy(node: Any) -> Any:
+    return ast.parse(ast.unparse(node), mode="eval").body
+
+
+# -- numba -----------------------------------------------------------------------------------------------------------
+
+
+def numba_text(chain: Chain) -> str:
+    """Return the Python text of ``shade_row`` for a chain: one row of pixels into three rows."""
+
+    def constant(value: float) -> ast.expr:
+        return ast.parse(f"f4({value!r})", mode="eval").body
+
+    places = chain.places
+    extras = [f"x{i + 1}" for i in range(len(places))]
+    flags = "set()" if chain.strict else "_CONTRACT"
+    lines = [
+        f'@njit(nogil=True, error_model="numpy", fastmath={flags}, cache=True)',
+        f"def shade_row(y, width, height, x0, {''.join(e + ', ' for e in extras)}F, I, s, dr, dg, db):",
+        "    ar, ag, ab = x0[0, y], x0[1, y], x0[2, y]",
+        "    fw, fh, fy, iy = f4(width), f4(height), f4(y), i4(y)",
+    ]
+    loads = [f"{c} = {_load('a' + c, chain.stored[0])}" for c in "rgb"]
+    row = 0
+    for i, (_, scale) in enumerate(places):
+        if scale == "half":
+            for c in range(3):
+                lines.append(f"    up_row(x{i + 1}[{c}], y, width, s[0], s[{row + c + 1}, :width])")
+                lines.append(f"    q{i + 1}{'rgb'[c]} = s[{row + c + 1}, :width]")
+            row += 3
+        elif scale == "table":
+            lines.append(f"    t{i + 1} = x{i + 1}.reshape(-1)")
+            continue
+        else:
+            lines += [f"    q{i + 1}{c} = x{i + 1}[{k}, y]" for k, c in enumerate("rgb")]
+        loads += [
+            f"e{i + 1}{c} = {_load(f'q{i + 1}{c}', 'f32' if scale == 'half' else chain.stored[i + 1])}" for c in "rgb"
+        ]
+    lines += [f"    {line}" for line in _values(chain, "")]
+    lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
+    lines += [f"        {line}" for line in loads]
+    for targets, value in _statements(chain, constant, "w_"):
+        lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
+    lines += ["        dr[i] = r", "        dg[i] = g", "        db[i] = b"]
+    arguments = f"x0, {''.join(e + ', ' for e in extras)}"
+    # Without passes there is nothing to copy: the rows are read where they are.
+    direct = not chain.functions and chain.stored[0] == "f32"
+    shade = (
+        "r, g, b = x0[0, y], x0[1, y], x0[2, y]" if direct else "shade_row(y, width, height, EXTRAS, F, I, s, r, g, b)"
+    )
+    loops = _LOOPS.replace("SHADE", shade).replace("EXTRAS, ", arguments)
+    return "\n".join(lines) + "\n\n\n" + loops
+
+
+def _load(row: str, stored: str) -> str:
+    return f"half_to_float({row}[i])" if stored == "f16" else f"{row}[i]"
+
+
+def _values(chain: Chain, semicolon: str) -> list[str]:
+    lines, floats, integers = [], 0, 0
+    for k, function in enumerate(chain.functions):
+        reading = read(function)
+        for name in reading.floats:
+            lines.append(f"{'const float ' if semicolon else ''}v{k}_{name} = F[{floats}]{semicolon}")
+            floats += 1
+        for name in reading.integers:
+            lines.append(f"{'const int ' if semicolon else ''}v{k}_{name} = I[{integers}]{semicolon}")
+            integers += 1
+    return lines
+
+
+_LOOPS = '''
+@njit(nogil=True, error_model="numpy", cache=True)
+def shade_planes(first, last, EXTRAS, F, I, out):
+    """Rows first to last of a frame, as planes."""
+    height, width = out.shape[1], out.shape[2]
+    s = np.empty((10, width + 2), np.float32)
+    for y in range(first, last):
+        shade_row(y, width, height, EXTRAS, F, I, s, out[0, y], out[1, y], out[2, y])
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, paired, luma_out, cb_out, cr_out):
+    """Chroma rows first to last of a frame with their luma rows, as codes."""
+    height, width = luma_out.shape
+    columns = (width + across - 1) // across
+    s = np.empty((10, width + 2), np.float32)
+    rows = np.empty((6, width), np.float32)
+    cb, cr = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    r, g, b, luma, line = rows[0], rows[1], rows[2], rows[3], rows[4]
+    narrow = np.empty((2, columns), np.float32)
+    if siting == 2 and down == 2:  # the row above the first
+        y = max(first * 2 - 1, 0)
+        SHADE
+        luma_row(r, g, b, k, luma, y, seed, shift, luma_out[y])
+        difference_row(r, b, luma, k, cb[2], cr[2])
+    for unit in range(first, last):
+        if siting == 2 and down == 2:
+            cb[0], cr[0] = cb[2], cr[2]
+        for d in range(down):
+            y = min(unit * down + d, height - 1)
+            SHADE
+            luma_row(r, g, b, k, luma, y, seed, shift, luma_out[y])
+            difference_row(r, b, luma, k, cb[d + 1], cr[d + 1])
+        for c in range(2):
+            part = cb if c == 0 else cr
+            full = part[1]
+            if down == 2:
+                join_rows(part[0], part[1], part[2], siting, line)
+                full = line
+            if across == 2:
+                narrow_row(full, siting, narrow[c])
+            else:
+                narrow[c] = full
+        if paired:
+            chroma_pair(narrow[0], narrow[1], k, unit, i4(seed + 1), shift, cb_out[unit])
+        else:
+            chroma_row(narrow[0], k, unit, i4(seed + 1), shift, 1, cb_out[unit])
+            chroma_row(narrow[1], k, unit, i4(seed + 2), shift, 1, cr_out[unit])
+'''
+
+
+def digest(text: str) -> str:
+    """Name a text by its content."""
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+# -- Metal -----------------------------------------------------------------------------------------------------------
+
+
+def metal_text(chain: Chain) -> str:
+    """Return Metal source of ``shade_planes``, ``shade_yuv420`` and ``shade_yuv444`` for a chain.
+
+    Every kernel takes the frame, the extra inputs, the values, and the frame's size; see `elinvar.video.shade`.
+    """
+    from elinvar.video.kernels.shade import text as parts
+
+    def constant(value: float) -> ast.expr:
+        return ast.Name(f"{value!r}f".replace("inf", "INFINITY"), ast.Load())
+
+    places = chain.places
+    arrays = ["x0", *(f"x{i + 1}" for i in range(len(places)))]
+    parameters, calls = [], []
+    for i, name in enumerate(arrays):
+        kind = "half" if chain.stored[i] == "f16" else "float"
+        parameters.append(f"device const {kind}* {name}")
+        calls.append(name)
+    pixel = ["    const int o = iy * w + ix, n = w * h;", "    const float fx = float(ix), fy = float(iy);"]
+    pixel += ["    const float fw = float(w), fh = float(h);"]
+    pixel += [f"    float {c} = float(x0[{k} * n + o]);" for k, c in enumerate("rgb")]
+    for i, (_, scale) in enumerate(places):
+        if scale == "full":
+            pixel += [f"    const float e{i + 1}{c} = float(x{i + 1}[{k} * n + o]);" for k, c in enumerate("rgb")]
+        elif scale == "half":
+            pixel += [
+                f"    const float e{i + 1}{c} = doubled(x{i + 1}, {k}, ix, iy, w, h);" for k, c in enumerate("rgb")
+            ]
+        else:
+            pixel.append(f"    device const float* t{i + 1} = x{i + 1};")
+    pixel += [f"    {line}" for line in _values(chain, ";")]
+    known: set[str] = {"r", "g", "b"}
+    for targets, value in _statements(chain, constant, "w_"):
+        names = [ast.unparse(t) for t in targets]
+        if len(names) > 1:
+            pixel.append(f"    const float3 {names[0]}_all = {_c(value)};")
+            values = [f"{names[0]}_all.{c}" for c in "xyz"]
+        else:
+            values = [_c(value)]
+        for name, text in zip(names, values, strict=True):
+            pixel.append(f"    {'' if name in known else 'auto '}{name} = {text};")
+            known.add(name)
+    body = "\n".join(pixel)
+    declared = ", ".join(parameters)
+    function = (
+        f"static float3 pixel({declared}, constant float* F, constant int* I, int ix, int iy, int w, int h)\n"
+        f"{{\n{body}\n    return float3(r, g, b);\n}}\n"
+    )
+    numbered = ",\n    ".join(f"{p} [[buffer({i})]]" for i, p in enumerate(parameters))
+    kernels: str = parts.kernels(numbered, ", ".join(calls), len(arrays))
+    return f"{parts.words()}\n{function}\n{kernels}"
+
+
+def _c(node: ast.expr) -> str:
+    """Write an expression in C's syntax."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Call):
+        assert isinstance(node.func, ast.Name)
+        return f"{node.func.id}({', '.join(_c(a) for a in node.args)})"
+    if isinstance(node, ast.BinOp):
+        return f"({_c(node.left)} {_OPERATORS[type(node.op)]} {_c(node.right)})"
+    if isinstance(node, ast.UnaryOp):
+        return f"({_OPERATORS[type(node.op)]}{_c(node.operand)})"
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        return f"({_c(node.left)} {_OPERATORS[type(node.ops[0])]} {_c(node.comparators[0])})"
+    raise InputError(f"point-wise pass: {ast.unparse(node)} cannot be written in Metal; use simpler expressions.")
+
+
+_OPERATORS: dict[type, str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.USub: "-", ast.UAdd: "+", ast.Not: "!",
+    ast.BitAnd: "&&", ast.BitOr: "||", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
+    ast.NotEq: "!=",
+}  # fmt: skip

@@ -1,0 +1,7 @@
+"""Kernels of the vision engine; importing a subpackage registers it with :mod:`elinvar.runtime.kernels`."""
+
+from __future__ import annotations
+
+from elinvar.vision.kernels import nearest
+
+__all__ = ["nearest"]

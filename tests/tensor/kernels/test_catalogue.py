@@ -1,0 +1,21 @@
+"""Every registered fused operation against its reference in float64: numba, and Metal on the emulator or a GPU."""
+
+import pytest
+
+from elinvar.runtime import kernels
+from elinvar.tensor.kernels import NAMES
+
+CASES = kernels.cases(NAMES)
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_its_reference(case):
+    for seed in (0, 1):
+        kernels.check(case.name, case.version, case.device, backend=case.backend, seed=seed).require()
+
+
+def test_all_are_listed_and_chosen():
+    listed = {info.name: info for info in kernels.kernels("cpu")}
+    for name in NAMES:
+        assert listed[name].version == "fused"

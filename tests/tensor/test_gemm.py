@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from elinvar.tensor import gemm
+from elinvar.tensor.workspace import Scratch
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+BIG = (256, 256, 256)
+
+
+def choose(dtype, device=CPU, size=BIG, activation=None, residual=False, native=False):
+    return gemm.choose(dtype, device, size, activation, residual=residual, native=native)
+
+
+def test_half_never_runs_natively_on_a_cpu_unless_forced():
+    for size in (BIG, (2, 3, 4)):
+        route = choose(torch.float16, size=size)
+        assert route.compute == torch.float32
+        assert route.epilogue
+        assert "float32" in route.why
+        assert choose(torch.float16, size=size, native=True).compute == torch.float16
+
+
+def test_bfloat16_runs_natively_where_the_processor_can(monkeypatch):
+    monkeypatch.setattr(gemm, "bfloat16_products", lambda: True)
+    assert choose(torch.bfloat16).compute == torch.bfloat16
+    assert choose(torch.bfloat16, activation="relu").compute == torch.bfloat16
+    assert choose(torch.bfloat16, activation="gelu_tanh").compute == torch.float32  # one rounding
+    assert choose(torch.bfloat16, residual=True).compute == torch.float32
+    monkeypatch.setattr(gemm, "bfloat16_products", lambda: False)
+    assert choose(torch.bfloat16).compute == torch.float32
+
+
+def test_onednn_serves_large_float32_products_on_amd(monkeypatch):
+    monkeypatch.setattr(gemm, "onednn_float32", lambda: True)
+    monkeypatch.setattr(gemm, "small_products", lambda: False)
+    assert choose(torch.float32).library == "onednn"
+    assert choose(torch.float32, size=(16, 512, 512)).library == "blas"  # few rows
+    assert choose(torch.float32, size=(64, 64, 64)).library == "blas"
+    assert choose(torch.float32, size=(256, 0, 256)).library == "blas"
+    assert choose(torch.float64).library == "blas"
+    monkeypatch.setattr(gemm, "onednn_float32", lambda: False)
+    assert choose(torch.float32).library == "blas"
+
+
+def test_cuda_fuses_what_its_library_can_and_splits_the_rest():
+    assert not choose(torch.float16, CUDA, activation="gelu_tanh").epilogue
+    assert not choose(torch.float16, CUDA, activation="relu").epilogue
+    assert choose(torch.float16, CUDA, activation="silu").epilogue
+    assert choose(torch.float16, CUDA, activation="relu", residual=True).epilogue
+    assert not choose(torch.float32, CUDA, activation="silu").epilogue
+
+
+@pytest.mark.parametrize("library", ["blas", "onednn"])
+def test_both_libraries_agree(library, randn):
+    if library == "onednn" and not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without oneDNN")
+    x, w, b = randn(40, 50), randn(30, 50), randn(30)
+    route = gemm.Route(library, torch.float32, False, "")
+    expected = torch.addmm(b, x, w.t())
+    with Scratch(None) as scratch:
+        for bias, want in ((b, expected), (None, expected - b)):
+            torch.testing.assert_close(gemm.product(route, x, w, bias, None, scratch), want, rtol=1e-4, atol=1e-4)
+            out = torch.empty(40, 30)
+            assert gemm.product(route, x, w, bias, out, scratch) is out
+            torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+def test_zeros_are_kept():
+    assert gemm.zeros(4, torch.float32, CPU) is gemm.zeros(4, torch.float32, CPU)
+
+
+def test_the_question_about_nan_can_be_asked():
+    assert gemm.keeps_nan(torch.float32, CPU)
