@@ -55,7 +55,7 @@ class TestOrder:
 def test_the_list_of_work_leaves_out_tiles_and_batches_out_of_reach() -> None:
     middle, pillars = scattered(640), scattered(64, seed=2)
     middle = middle[v3_order.morton(middle)]
-    work = v3._plan(middle, pillars, torch.full((1,), 300.0).numpy())
+    work = v3._plan(middle, pillars, torch.full((1,), 300.0).numpy(), 64)
     pairs = int(work.starts[-1])
     assert 0 < pairs < 0.8 * 10 * 8
     loads = [int(work.starts[t + 1] - work.starts[t]) for t in work.tiles]
@@ -65,7 +65,7 @@ def test_the_list_of_work_leaves_out_tiles_and_batches_out_of_reach() -> None:
     for t in range(8):
         apart = (pillars[order[8 * t : 8 * t + 8]][:, None] - middle[None]).square().sum(-1).sqrt().amin(0)
         assert all((t, int(k) // 64) in near for k in torch.nonzero(apart <= 300.0))
-    none = v3._plan(middle + 1e5, pillars, torch.full((1,), 300.0).numpy())
+    none = v3._plan(middle + 1e5, pillars, torch.full((1,), 300.0).numpy(), 64)
     assert len(none.tiles) == 0
 
 
