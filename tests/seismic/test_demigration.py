@@ -47,10 +47,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no filter": {"phase_filter": False},
     "curved rays": {"physics": "curved"},
     "vti": {"physics": "vti", "eta": 0.15},
-    "cubic": {"interpolation": "cubic"},
     "sinc8, oversampled": {"interpolation": "sinc8", "oversample": 2},
     "oversampled, no filter": {"oversample": 2, "phase_filter": False},
-    "bank": {"antialias": "bank"},
+    "bank, cubic": {"antialias": "bank", "interpolation": "cubic"},
     "triangle, cubic, oversampled": {
         "antialias": "triangle",
         "interpolation": "cubic",

@@ -12,7 +12,7 @@ import elinvar
 from elinvar.errors import InputError
 from elinvar.seismic import filters, travel_time
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import Bank, cpu, cpu_v2, metal, reference, v3, v3_metal
+from elinvar.seismic.kernels.migrate import Bank, cpu, cpu_v2, metal, reference, v3_metal
 from elinvar.seismic.kernels.migrate.antialias import SPAN, copies_for, response, share, steepness
 
 
@@ -32,7 +32,6 @@ GXX = pytest.mark.gxx
 VERSIONS = [
     pytest.param(cpu.migrate, id="cpu baseline"),
     pytest.param(cpu_v2.migrate, id="cpu v2"),
-    pytest.param(v3.migrate, id="cpu v3"),
     pytest.param(metal_baseline, id="metal baseline", marks=GXX),
     pytest.param(metal_v2, id="metal v2", marks=GXX),
     pytest.param(metal_v3, id="metal v3", marks=GXX),

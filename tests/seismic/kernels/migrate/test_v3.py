@@ -9,7 +9,7 @@ import torch
 
 import elinvar
 from elinvar.runtime.parallel import set_threads
-from elinvar.seismic.kernels.migrate import RadiusAperture, v3, v3_metal, v3_order
+from elinvar.seismic.kernels.migrate import Bank, RadiusAperture, v3, v3_metal, v3_order
 from elinvar.seismic.kernels.migrate.tables import prepare
 
 SMALL = RadiusAperture(tan_dip=0.4, maximum=300.0, taper=0.2)
@@ -80,6 +80,14 @@ def test_limits_are_the_radius_or_the_end_of_the_record() -> None:
     torch.testing.assert_close(bounded[0, :4], torch.tensor([100.8, 203.2, 300.0, 224.0]), atol=2.0, rtol=0.0)
     late = v3_metal._limits(prepare(vrms, aperture=None, **job), 101, 64)
     assert (late[0, 2:] < -1e29).all()
+
+
+def test_reads_copies_and_between_samples_as_v2_does(survey: Any, agrees: Any) -> None:
+    tensors, options = survey(traces=300, pillars=24, spread=1500.0, nt=150, ns=160, aperture=SMALL)
+    bank = Bank(4, 25.0, 30.0)
+    tensors[2] = torch.randn(300, 4 * 160, generator=torch.Generator().manual_seed(4))
+    tensors[5] = scattered(24, 2000.0, seed=3)
+    agrees(v3.migrate, (tensors, {**options, "bank": bank, "interpolation": "cubic"}))
 
 
 @pytest.mark.parametrize(
