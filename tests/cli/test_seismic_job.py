@@ -84,7 +84,7 @@ def test_create_without_a_survey_and_over_an_old_file(folder):
 
 
 def test_the_wizard_writes_a_job_that_runs(folder):
-    answers = "\n".join(["a.sgy", "", "constant", "2500", "50", "50", "", "4", "700", *[""] * 5, "cpu"])
+    answers = "\n".join(["a.sgy", "", "constant", "2500", "50", "50", "", "4", "700", *[""] * 6, "cpu"])
     run("wizard", "-o", "w.yaml", answers=f"{answers}\n")
     run("run", "w.yaml")
     assert image().image.shape == (5, 5, 176)
@@ -276,6 +276,22 @@ def test_another_run_in_the_same_place(folder, enabled):
     run("run", "job.yaml")  # what it left behind is no obstacle
 
 
+def test_a_cluster_from_the_command_line(folder, monkeypatch):
+    write(SMALL)
+    seen = []
+
+    def execute(work, *_):
+        seen.append(work.options["cluster"])
+        raise InputError("enough.")
+
+    monkeypatch.setattr("elinvar.seismic.workflow.execute", execute)
+    run("run", "job.yaml", "--cluster", "tcp://host:8786", code=1)
+    run("run", "job.yaml", code=1)
+    assert seen == ["tcp://host:8786", None]
+    write(SMALL + "scan: {}")
+    assert "job.yaml: scan on a cluster is not built" in run("run", "job.yaml", "--cluster", "local", code=1).stderr
+
+
 def test_a_full_disk(folder, small_blocks, monkeypatch):
     write(SMALL, execution="{device: cpu, checkpoint: {seconds: 0}}")
     monkeypatch.setattr("elinvar.seismic.checkpoint._SHARE", 1e9)
@@ -380,6 +396,23 @@ def test_a_wrong_job_is_one_sentence(folder, text, command):
     assert lines[0].startswith("elinvar: ")
     assert BAD[text] in lines[0]
     assert sorted(folder.iterdir()) == before
+
+
+def test_the_same_ways_everywhere(folder):
+    """Options of the commands are those of a job."""
+    ways = ("--physics", "vti", "--eta", 0.1, "--device", "cpu", "--t-max", 700, "--dt-out", 4)
+    write(SMALL + "algorithm: {physics: vti, eta: 0.1}\noutput: {zarr: job.zarr}")
+    run("run", "job.yaml")
+    known = image("job.zarr").image.values
+    run("migrate", "a.sgy", "m.zarr", "-v", 2500, *ways)
+    assert np.array_equal(image("m.zarr").image.values, known)
+    run("preview", "a.sgy", "p.zarr", "-v", 2500, *ways, "--inlines", 5)
+    assert image("p.zarr").image.values == pytest.approx(known[4:5], rel=1e-4, abs=1e-5)
+    run("preview", "a.sgy", "q.zarr", "-v", 2500, *ways, "--threshold", 0)
+    assert image("q.zarr").image.values == pytest.approx(known, rel=1e-4, abs=1e-5)
+    run("scan", "a.sgy", "s.zarr", "-v", 2500, *ways, "--percents", "95:105:5")
+    assert image("s.zarr").image.values == pytest.approx(known, rel=1e-4, abs=1e-5)
+    assert "needs eta" in run("migrate", "a.sgy", "x.zarr", "-v", 2500, "--physics", "vti", code=1).stderr
 
 
 @pytest.mark.parametrize("words", [("migrate",), ("scan",), ("preview",), ("preview", "--inlines", "3")])

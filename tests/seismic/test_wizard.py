@@ -29,7 +29,7 @@ ENTER = ""
 
 def test_enter_takes_every_default(folder, tmp_path):
     out = tmp_path / "job.yaml"
-    job, shown = answer(out, folder / "a.sgy", *[ENTER] * 14)
+    job, shown = answer(out, folder / "a.sgy", *[ENTER] * 15)
     assert jobfile.read(out) == job
     assert job.velocity == config.ConstantVelocity(v=2000)
     assert job.grid.type == "explicit"
@@ -43,7 +43,8 @@ def test_enter_takes_every_default(folder, tmp_path):
 def test_every_answer_arrives(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     job, _ = answer(
-        "w.yaml", "a.sgy", "offset < 200", "table", "interval", "500:1800,1000:2200", 50, 25, 30, 4, 600, 60, "n",
+        "w.yaml", "a.sgy", "offset < 200", "table", "interval", "500:1800,1000:2200", 50, 25, 30, 4, 600, "vti", 0.2,
+        60, "n",
         "out.zarr", "qc.html", "cpu",
     )  # fmt: skip
     assert job.input.path == "a.sgy"
@@ -52,17 +53,29 @@ def test_every_answer_arrives(folder, tmp_path, monkeypatch):
     assert (job.grid.dx, job.grid.dy, job.grid.azimuth, job.grid.dt_ms, job.grid.nt) == (50, 25, 30, 4, 151)
     assert job.algorithm.aperture.dip == 60
     assert job.algorithm.gathers is None
+    assert (job.algorithm.physics, job.algorithm.eta) == ("vti", 0.2)
     assert (job.output.zarr, job.output.products.qc, job.execution.device) == ("out.zarr", "qc.html", "cpu")
+
+
+def test_a_velocity_file(folder, tmp_path):
+    (folder / "v.txt").write_text("0 1800\n1000 2400\n")
+    before = [folder / "a.sgy", ENTER, "file", "nothing.txt", folder / "v.txt"]
+    job, shown = answer(tmp_path / "job.yaml", *before, *[ENTER] * 5, "curved", *[ENTER] * 7)
+    assert "there is no" in shown
+    assert "'curved' is none of straight, vti." in shown  # V(t) has no curved rays
+    assert job.velocity.type == "ascii"
+    field = workflow.build_velocity(job.velocity, tmp_path)
+    assert field.rms(0.5) == pytest.approx(2100)
 
 
 def test_a_wrong_answer_is_asked_again(folder, tmp_path):
     job, shown = answer(
         tmp_path / "job.yaml", "", "nothing.sgy", folder / "a.sgy", "offset <", "offset > 1e9", "", "magic", "linear",
-        "x", 0.5, "2", 1800, "-3", 25, *[ENTER] * 9, "tpu", "cpu",
+        "x", 0.5, "2", 1800, "-3", 25, *[ENTER] * 10, "tpu", "cpu",
     )  # fmt: skip
     for words in (
         "the survey's path is needed.", "there is no nothing.sgy.", "cannot be read", "leaves no trace",
-        "'magic' is none of constant, linear, table.", "a number is needed.", "2 m/s is outside",
+        "'magic' is none of constant, linear, table, file.", "a number is needed.", "2 m/s is outside",
         "a number of at least 0.001 is needed.", "'tpu'",
     ):  # fmt: skip
         assert words in shown
@@ -80,7 +93,7 @@ def test_a_file_that_needs_help(folder, tmp_path):
     with pytest.warns(UserWarning, match="offset words"):
         job, shown = answer(
             tmp_path / "job.yaml", tmp_path / "b.sgy", ENTER, "sx=a", "sx=181 sy=185 gx=181 gy=185", ENTER,
-            *[ENTER] * 9, "n", *[ENTER] * 3,
+            *[ENTER] * 10, "n", *[ENTER] * 3,
         )  # fmt: skip
     assert "coordinates are zero" in shown
     assert "write NAME=BYTE" in shown
@@ -94,9 +107,9 @@ def test_nothing_is_written_before_the_last_answer(folder, tmp_path):
     assert not out.exists()
     out.write_text("mine")
     with pytest.raises(ConfigError, match="was left as it is"):
-        answer(out, folder / "a.sgy", *[ENTER] * 14, "n")
+        answer(out, folder / "a.sgy", *[ENTER] * 15, "n")
     assert out.read_text() == "mine"
-    answer(out, folder / "a.sgy", *[ENTER] * 14, "y")
+    answer(out, folder / "a.sgy", *[ENTER] * 15, "y")
     assert jobfile.read(out)
 
 

@@ -1,4 +1,4 @@
-"""The fast network against the published network's own outputs, and against the plain rendition where there are none."""
+"""The fast network against the published network's own outputs, and against the plain rendition."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ CASES = [("tiny", "mast3r_tiny", case) for case in ("landscape", "portrait", "sq
 CASES += [("dune_tiny", "dune_tiny", case) for case in ("landscape", "portrait", "square", "wide")]
 
 
-@pytest.mark.parametrize(("stem", "name", "case"), CASES, ids=lambda x: str(x))
+@pytest.mark.parametrize(("stem", "name", "case"), CASES, ids=str)
 def test_every_output_equals_the_published_networks(stem, name, case, vectors, reference_data):
     kind, state, networks = vectors(stem, name, reference_data)
     given, want = (np.load(reference_data(f"vision/{stem}_{part}.npz")) for part in ("cases", "outputs"))

@@ -70,26 +70,50 @@ _NAMES: dict[str, str] = {
 }
 
 # name -> module: networks and stem separation
-_MODELS: dict[str, str] = {}
+_MODELS: dict[str, str] = {
+    "Bag": "htdemucs_weights",
+    "DenoiseStream": "denoising",
+    "Denoiser": "denoising",
+    "HTDemucs": "htdemucs",
+    "HTDemucsConfig": "htdemucs",
+    "SeparatedFile": "separation_file",
+    "SeparationPlan": "separation",
+    "denoise": "denoising",
+    "denoise_file": "denoising",
+    "load_denoiser": "denoising",
+    "load_model": "htdemucs_weights",
+    "plan_separation": "separation",
+    "save_model": "htdemucs_weights",
+    "separate": "separation",
+    "separate_file": "separation_file",
+    "separate_files": "separation_file",
+}
 
-_MODULES: tuple[str, ...] = ("realtime",)
+_MODULES: tuple[str, ...] = ("nn", "realtime")
 
 __all__ = [
     "STFT",
+    "Bag",
     "Biquad",
     "Cascade",
     "Chain",
     "Compressor",
     "Convolver",
     "Delay",
+    "DenoiseStream",
+    "Denoiser",
     "FileInfo",
     "FilterBank",
     "Gain",
     "Gate",
+    "HTDemucs",
+    "HTDemucsConfig",
     "Limiter",
     "Loudness",
     "Processor",
     "Resampler",
+    "SeparatedFile",
+    "SeparationPlan",
     "StreamingSTFT",
     "butterworth",
     "chebyshev1",
@@ -99,19 +123,25 @@ __all__ = [
     "cola_ripple",
     "convolve",
     "db",
+    "denoise",
+    "denoise_file",
     "elliptic",
     "fft",
     "ifft",
     "info",
     "irfft",
     "istft",
+    "load_denoiser",
+    "load_model",
     "loudness",
     "magnitude",
     "mel_filters",
     "mel_spectrogram",
     "mfcc",
     "next_fast_length",
+    "nn",
     "normalize_loudness",
+    "plan_separation",
     "power",
     "read",
     "realtime",
@@ -119,6 +149,10 @@ __all__ = [
     "reverb",
     "rfft",
     "room",
+    "save_model",
+    "separate",
+    "separate_file",
+    "separate_files",
     "stft",
     "stream",
     "window",
@@ -126,18 +160,23 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import realtime
+    from . import nn, realtime
     from ._processor import Processor
     from .chain import Chain
     from .convolution import Convolver, convolve
+    from .denoising import Denoiser, DenoiseStream, denoise, denoise_file, load_denoiser
     from .dynamics import Compressor, Delay, Gain, Gate, Limiter
     from .features import db, magnitude, mel_filters, mel_spectrogram, mfcc, power
     from .files import FileInfo, info, read, stream, write
     from .filters import Biquad, Cascade, FilterBank, butterworth, chebyshev1, chebyshev2, elliptic
     from .fourier import fft, ifft, irfft, next_fast_length, rfft
+    from .htdemucs import HTDemucs, HTDemucsConfig
+    from .htdemucs_weights import Bag, load_model, save_model
     from .meters import Loudness, loudness, normalize_loudness
     from .resampling import Resampler, resample
     from .rooms import reverb, room
+    from .separation import SeparationPlan, plan_separation, separate
+    from .separation_file import SeparatedFile, separate_file, separate_files
     from .spectral import STFT, StreamingSTFT, istft, stft
     from .windows import check_cola, check_nola, cola_ripple, window
 

@@ -27,7 +27,7 @@ from ._convolve_torch import wants_torch
 __all__ = ["backend", "fft", "ifft", "irfft", "next_fast_length", "rfft"]
 
 _NO_WINDOW = np.zeros(0, np.float32)
-_ROWS = 64  # rows a thread takes at a time
+_PIECE = 1 << 17  # samples a thread takes at a time, in whole rows
 Transform = Callable[[Any, int], Any]
 
 
@@ -61,6 +61,10 @@ def _powers(base: int, limit: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Own kernels
 # ---------------------------------------------------------------------------------------------------------------------
+def _rows_at_a_time(n: int) -> int:
+    return max(16, _PIECE // n)
+
+
 def _own_rfft(x: NDArray[np.float32], n: int) -> NDArray[np.complex64]:
     y = np.empty((len(x), n // 2 + 1), np.complex64)
     flat, out = x.reshape(-1), y.view(np.float32)
@@ -68,7 +72,7 @@ def _own_rfft(x: NDArray[np.float32], n: int) -> NDArray[np.complex64]:
     def rows(begin: int, end: int) -> None:
         _spectrum.forward_frames(_spectrum.plan(n // 2), flat, begin * n, n, _NO_WINDOW, out[begin:end])
 
-    parallel_for(len(x), rows, chunk=_ROWS)
+    parallel_for(len(x), rows, chunk=_rows_at_a_time(n))
     return y
 
 
@@ -79,7 +83,7 @@ def _own_irfft(x: NDArray[np.complex64], n: int) -> NDArray[np.float32]:
     def rows(begin: int, end: int) -> None:
         _spectrum.inverse_frames(_spectrum.plan(n // 2), source[begin:end], factor, flat, begin * n, n)
 
-    parallel_for(len(x), rows, chunk=_ROWS)
+    parallel_for(len(x), rows, chunk=_rows_at_a_time(n))
     return y
 
 
@@ -90,7 +94,7 @@ def _own_complex(x: NDArray[np.complex64], n: int, inverse: bool) -> NDArray[np.
     def rows(begin: int, end: int) -> None:
         _spectrum.complex_rows(_spectrum.plan(n), source[begin:end], sink[begin:end], n, inverse)
 
-    parallel_for(len(x), rows, chunk=_ROWS)
+    parallel_for(len(x), rows, chunk=_rows_at_a_time(n))
     if inverse:
         y *= np.float32(1.0 / n)
     return y

@@ -97,7 +97,7 @@ def separate(
         The model's weights are not there, with the ways to supply them.
     """
     choice("separate", "mode", mode, MODES)
-    given = _tensor(wave)
+    given = samples(wave)
     shape = given.shape
     tracks = given[None, None] if given.dim() == 1 else given.reshape(math.prod(shape[:-2]), *shape[-2:])
     if tracks.shape[1] not in (1, 2):
@@ -110,7 +110,7 @@ def separate(
     options: dict[str, Any] = {"segment": segment, "overlap": overlap, "shifts": shifts, "seed": seed}
     outputs = []
     for track in tracks:
-        mix = _at_rate(track.expand(2, -1), own, network.sample_rate)
+        mix = at_rate(track.expand(2, -1), own, network.sample_rate)
         grid = Grid.make(mix.shape[1], network.length, network.sample_rate, power=transition_power, **options)
         stems = _whole(mix, grid, runner, network, batch, progress)
         if len(track) == 1:
@@ -122,24 +122,24 @@ def separate(
     return {name: joined[i].reshape(shape) for i, name in enumerate(network.sources)}
 
 
-def _tensor(wave: Any) -> Tensor:
+def samples(wave: Any, operation: str = "separate") -> Tensor:
     """Return finite float32 samples on the device they came from."""
     x = wave.detach() if isinstance(wave, Tensor) else torch.from_numpy(np.ascontiguousarray(wave))
     scale = {torch.int16: 2.0**-15, torch.int32: 2.0**-31}.get(x.dtype)
     if scale is None and not x.is_floating_point():
-        raise InputError(f"separate: the wave is {x.dtype}; give float32 or float64 in [-1, 1], or int16 or int32.")
+        raise InputError(f"{operation}: the wave is {x.dtype}; give float32 or float64 in [-1, 1], or int16 or int32.")
     if x.dim() == 0:
-        raise InputError("separate: the wave is one number; give samples [..., channels, time].")
+        raise InputError(f"{operation}: the wave is one number; give samples [..., channels, time].")
     x = x.double().mul(scale).float() if scale is not None else x.float()
     if not bool(torch.isfinite(x.double().sum())):
-        finite("separate", x.cpu().numpy(), "the wave")
+        finite(operation, x.cpu().numpy(), "the wave")
     return x
 
 
-def _at_rate(mix: Tensor, given: float, wanted: float) -> Tensor:
+def at_rate(mix: Tensor, given: float, wanted: float) -> Tensor:
     if given == wanted or mix.shape[1] == 0:
         return mix
-    soxr = optional_library("soxr", "separate at another sampling rate than the network's")
+    soxr = optional_library("soxr", "audio at another sampling rate than the network's")
     return torch.from_numpy(soxr.resample(mix.cpu().T.numpy(), given, wanted, "VHQ").T.copy()).to(mix.device)
 
 
@@ -147,7 +147,7 @@ def _back(stems: Tensor, given: float, wanted: float, length: int) -> Tensor:
     """Convert ``[stems, channels, time]`` to the caller's rate and exactly his number of samples."""
     if given != wanted and stems.shape[-1]:
         rows = stems.reshape(-1, stems.shape[-1])
-        stems = _at_rate(rows, given, wanted).reshape(*stems.shape[:-1], -1)
+        stems = at_rate(rows, given, wanted).reshape(*stems.shape[:-1], -1)
     if stems.shape[-1] < length:
         stems = torch.nn.functional.pad(stems, (0, length - stems.shape[-1]))
     return stems[..., :length]

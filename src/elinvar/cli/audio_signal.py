@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``elinvar audio``."""
-    for command in (info, stft, convolve, eq, resample):
+    for command in (info, stft, convolve, eq, resample, bench):
         app.command()(command)
 
 
@@ -207,8 +207,5 @@ def bench(
         {"what": name, "us": f"{1e6 * row.median:.2f}", "rate": benchmarks.rate(row)}
         for name, row in result.samples.items()
     ]
-    emit(
-        result.extras | {"us": {name: 1e6 * row.median for name, row in result.samples.items()}},
-        json_,
-        lambda: table(rows),
-    )
+    measured = {name: 1e6 * row.median for name, row in result.samples.items()}
+    emit({**result.extras, "us": measured}, json_, lambda: table(rows))

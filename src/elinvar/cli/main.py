@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "Measure this machine and store what the planner should know about it.",
     "bench": "Run, record and compare benchmarks.",
     "seismic": "Prestack time migration: SEG-Y in, image out.",
+    "video": "Render graphs and exports whose colours are right.",
     "vision": "Photographs to points, matches and cameras.",
     "audio": "Real-time-safe DSP and stem separation.",
 }

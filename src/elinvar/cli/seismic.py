@@ -10,7 +10,19 @@ import typer
 
 from elinvar.cli import seismic_data, seismic_job, seismic_scan, seismic_view
 from elinvar.cli.common import emit, progress, si
-from elinvar.cli.seismic_data import Endian, Header, Interval, Json, header_bytes, numbers, open_any
+from elinvar.cli.seismic_data import (
+    AntiAlias,
+    Endian,
+    Eta,
+    Header,
+    Interpolation,
+    Interval,
+    Json,
+    Physics,
+    header_bytes,
+    numbers,
+    open_any,
+)
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +102,10 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     dip: Annotated[float, typer.Option(help="Largest dip to image, degrees.")] = 45.0,
     radius: Annotated[float | None, typer.Option(help="Largest midpoint distance, m.")] = None,
     taper: Annotated[float, typer.Option(help="Part of the aperture that is tapered.")] = 0.2,
+    physics: Physics = "straight",
+    eta: Eta = None,
+    antialias: AntiAlias = None,
+    interpolation: Interpolation = "linear",
     amplitude: Annotated[str, typer.Option(help="true or none.")] = "true",
     phase_filter: Annotated[bool, typer.Option(help="Apply the -d/dt filter.")] = True,
     gathers: Annotated[str | None, typer.Option(help="Offset bin edges in m: 0,400,800 or 0:800:200.")] = None,
@@ -120,7 +136,8 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     with progress("migrating", total=job.traces, unit="traces") as report:
         image = seismic.migrate(
             survey, field, grid, aperture=aperture, amplitude=amplitude, phase_filter=phase_filter, gathers=edges,
-            kernel=kernel, device=device, progress=report,
+            kernel=kernel, device=device, progress=report, physics=physics, eta=eta, antialias=antialias,  # type: ignore[arg-type]
+            interpolation=interpolation,
         )  # fmt: skip
     image.to_zarr(out)
     spent = time.perf_counter() - begin

@@ -26,6 +26,10 @@ Header = Annotated[
 Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
 Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
 _SEGY = (".sgy", ".segy", ".seg")
+Physics = Annotated[str, typer.Option(help="Rays: straight, curved (V0 + k z), or vti with --eta.")]
+Eta = Annotated[float | None, typer.Option(help="Anellipticity, for --physics vti.")]
+AntiAlias = Annotated[str | None, typer.Option(help="Operator anti-alias filter: bank or triangle; none by default.")]
+Interpolation = Annotated[str, typer.Option(help="Between input samples: linear, cubic or sinc8.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -47,10 +47,12 @@ def _sentences() -> Iterator[None]:
                 typer.echo(f"elinvar: warning: {item.message}", err=True)
 
 
-def _assemble(job: Path) -> Work:
+def _assemble(job: Path, cluster: str | None = None) -> Work:
     from elinvar.seismic import jobfile, workflow
 
     config = jobfile.read(job)
+    if cluster is not None:
+        config = jobfile.changed(config, job.name, "execution", cluster=cluster)
     with _sentences():
         try:
             return workflow.assemble(config, job.parent)
@@ -132,12 +134,15 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="local, or the address of a Dask scheduler, instead of execution.cluster.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Run a job; Ctrl-C, SIGTERM or SIGUSR1 pauses it, the same command goes on."""
     from elinvar.seismic import workflow
 
-    work = _assemble(job)
+    work = _assemble(job, cluster)
     plan = workflow.estimate(work, measure=True)
     if dry_run:
         emit({"job": job, "plan": plan}, json_, lambda: str(plan))

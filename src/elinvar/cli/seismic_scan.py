@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress, si
-from elinvar.cli.seismic_data import Endian, Header, Interval, Json
+from elinvar.cli.seismic_data import AntiAlias, Endian, Eta, Header, Interpolation, Interval, Json, Physics
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     t_max: Annotated[float | None, typer.Option("--t-max", help="Last output time in ms.")] = None,
     dt_out: Annotated[float | None, typer.Option("--dt-out", help="Output sample interval in ms.")] = None,
     dip: Annotated[float, typer.Option(help="Largest dip to image, degrees.")] = 45.0,
+    physics: Physics = "straight",
+    eta: Eta = None,
+    antialias: AntiAlias = None,
+    interpolation: Interpolation = "linear",
     window: Annotated[float, typer.Option(help="Length of the window that is compared, ms.")] = 40.0,
     kernel: Annotated[str | None, typer.Option(help="Kernel version; see `elinvar kernels`.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -65,7 +69,8 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     tried = _percents(percents)
     edges = None if gathers is None else numbers(gathers, "--gathers")
     given: dict[str, Any] = {
-        "aperture": seismic.Aperture(dip=dip), "gathers": edges, "kernel": kernel, "device": device
+        "aperture": seismic.Aperture(dip=dip), "gathers": edges, "kernel": kernel, "device": device,
+        "physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation,
     }  # fmt: skip
     job = seismic.plan_scan(survey, field, grid, tried, **given)
     seismic.gathers.window_samples(1e-3 * window, grid.dt)  # refuses what would fail after the work

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress
+from elinvar.cli.seismic_data import AntiAlias, Eta, Interpolation, Physics
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,6 +126,10 @@ def preview(  # one option per knob of the library: a long signature is the inte
     t_max: Annotated[float | None, typer.Option("--t-max", help="Last output time in ms.")] = None,
     dt_out: Annotated[float | None, typer.Option("--dt-out", help="Output sample interval in ms.")] = None,
     dip: Annotated[float, typer.Option(help="Largest dip to image, degrees.")] = 45.0,
+    physics: Physics = "straight",
+    eta: Eta = None,
+    antialias: AntiAlias = None,
+    interpolation: Interpolation = "linear",
     inlines: Annotated[
         str | None, typer.Option(help="Target inlines to migrate exactly: 100,120 or 100:200:20.")
     ] = None,
@@ -150,15 +155,16 @@ def preview(  # one option per knob of the library: a long signature is the inte
     grid = survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)
     options: dict[str, Any] = {"aperture": seismic.Aperture(dip=dip), "device": device}
+    ways = {"physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation}
     if inlines is not None or crosslines is not None:
-        _target(survey, field, target_lines(grid, inlines, crosslines), out, options, cost=cost, json_=json_)
+        _target(survey, field, target_lines(grid, inlines, crosslines), out, options, ways, cost=cost, json_=json_)
         return
     if cost:
         price = seismic.preview_cost(survey, field, grid, coarse=coarse, **options)
         emit(price, json_, lambda: str(price))
         return
     stages = seismic.preview(
-        survey, field, grid, coarse=coarse, threshold=threshold, dilate=dilate, progressive=True, **options
+        survey, field, grid, coarse=coarse, threshold=threshold, dilate=dilate, progressive=True, **options, **ways
     )
     for stage in stages:
         stage.image.to_zarr(out)  # the coarse picture is there while the fine one is made
@@ -172,7 +178,15 @@ def preview(  # one option per knob of the library: a long signature is the inte
 
 
 def _target(
-    survey: Survey, field: Velocity, part: Grid, out: Path, options: dict[str, Any], *, cost: bool, json_: bool
+    survey: Survey,
+    field: Velocity,
+    part: Grid,
+    out: Path,
+    options: dict[str, Any],
+    ways: dict[str, Any],
+    *,
+    cost: bool,
+    json_: bool,
 ) -> None:
     """Migrate target lines, or say what they cost."""
     from elinvar import seismic
@@ -182,7 +196,7 @@ def _target(
         emit(job, json_, lambda: str(job))
         return
     with progress("migrating", total=job.traces, unit="traces") as tell:
-        image = seismic.migrate(survey, field, part, progress=tell, **options)
+        image = seismic.migrate(survey, field, part, progress=tell, **options, **ways)
     image.to_zarr(out)
     found = {"path": out, "inlines": part.inlines, "crosslines": part.crosslines, "shape": part.shape}
     emit(found, json_, lambda: f"{out}: {part.nx} inlines x {part.ny} crosslines x {part.nt} samples")

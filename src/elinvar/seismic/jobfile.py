@@ -16,7 +16,7 @@ from elinvar.runtime.files import write_text
 from ._check import optional_library
 from .config import JobConfig, plain
 
-__all__ = ["parse", "read", "render", "write"]
+__all__ = ["changed", "parse", "read", "render", "write"]
 
 _COMMENT = 38  # column where comments begin, when the value leaves room
 _HEAD = """\
@@ -57,6 +57,17 @@ def parse(text: str, name: str = "job file") -> JobConfig:
         raise ConfigError(f"{name}: {what}{where}; write `name: value`, indented by two blanks per level.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{name}: a job file has sections {', '.join(JobConfig.model_fields)}; this has none.")
+    return _validated(data, name)
+
+
+def changed(config: JobConfig, name: str, section: str, **options: Any) -> JobConfig:
+    """Return a job with other values in one section, checked like a file that says so."""
+    data = plain(config)
+    data[section] |= options
+    return _validated(data, name)
+
+
+def _validated(data: Any, name: str) -> JobConfig:
     try:
         return JobConfig.model_validate(data)
     except ValidationError as error:

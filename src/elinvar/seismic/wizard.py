@@ -82,6 +82,9 @@ class _Asker:
         return found
 
 
+_TEXT = (".txt", ".dat", ".asc", ".ascii", ".vel", ".velf", ".csv")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(str(item["msg"]) for item in error.errors())
@@ -112,9 +115,9 @@ def ask(out: str | os.PathLike[str], *, console: Console | None = None, stream: 
     asker = _Asker(console or RichConsole(), stream)
     asker.say("A prestack time migration. Enter takes the value in brackets. Times in ms, lengths in m.")
     source, survey = _survey(asker, place.parent)
-    velocity = _velocity(asker)
+    velocity = _velocity(asker, place.parent)
     grid = _grid(asker, survey)
-    algorithm = _algorithm(asker, survey)
+    algorithm = _algorithm(asker, survey, curved=velocity.type in ("constant", "linear"))
     output = _output(asker)
     device = asker.text("Device (auto, cpu, cuda, cuda:1, mps)", "auto", _device)
     job = cfg.JobConfig(
@@ -182,8 +185,16 @@ def _elsewhere(asker: _Asker) -> dict[str, Any]:
     return {"header_bytes": moved, "dt_ms": interval}
 
 
-def _velocity(asker: _Asker) -> Any:
-    kind = asker.choice("Velocity", ("constant", "linear", "table"), "constant")
+def _velocity(asker: _Asker, folder: Path) -> Any:
+    kind = asker.choice("Velocity", ("constant", "linear", "table", "file"), "constant")
+    if kind == "file":
+
+        def opened(answer: str) -> Any:
+            path = Path(answer).expanduser()
+            model = cfg.AsciiVelocity if path.suffix.lower() in _TEXT else cfg.CubeVelocity
+            return _checked(model(path=relative(path, folder)), folder)
+
+        return asker.text("Velocity file (SEG-Y or Zarr cube, or text: x y t v)", "", opened)
     if kind == "constant":
         return asker.text("RMS velocity, m/s", "2000", lambda a: _checked(cfg.ConstantVelocity(v=float(a))))
     if kind == "linear":
@@ -201,8 +212,8 @@ def _velocity(asker: _Asker) -> Any:
     return asker.text("Picks, ms:m/s", "0:1800,1000:2300,2000:2900", picks)
 
 
-def _checked(options: Any) -> Any:
-    workflow.build_velocity(options, Path())
+def _checked(options: Any, folder: Path | None = None) -> Any:
+    workflow.build_velocity(options, Path() if folder is None else folder)
     return options
 
 
@@ -220,7 +231,10 @@ def _grid(asker: _Asker, survey: Survey) -> Any:
     return workflow.explicit(Grid.from_survey(survey, bin_size=(dx, dy), azimuth=azimuth, nt=nt, dt=1e-3 * step))
 
 
-def _algorithm(asker: _Asker, survey: Survey) -> cfg.Algorithm:
+def _algorithm(asker: _Asker, survey: Survey, *, curved: bool) -> cfg.Algorithm:
+    names = ("straight", *(("curved",) if curved else ()), "vti")
+    physics = asker.choice("Rays", names, "straight")
+    eta = asker.number("Anellipticity eta", 0.1) if physics == "vti" else None
     dip = asker.text("Largest dip to image, degrees", "45", lambda a: cfg.ApertureOptions(dip=float(a)))
     gathers = None
     if asker.yes("Offset gathers?", default=True):
@@ -235,7 +249,7 @@ def _algorithm(asker: _Asker, survey: Survey) -> cfg.Algorithm:
             return found
 
         gathers = asker.text("Offset bin edges, m", edges, bins)
-    return cfg.Algorithm(aperture=dip, gathers=gathers)
+    return cfg.Algorithm.model_validate({"physics": physics, "eta": eta, "aperture": dip, "gathers": gathers})
 
 
 def _output(asker: _Asker) -> cfg.Output:

@@ -47,7 +47,7 @@ _HOME = {
     "unbind": "lists",
     "unstack": "lists",
 }
-_MODULES = ("custom", "nn")
+_MODULES = ("custom", "digits", "nn")
 
 __all__ = [
     "ACTIVATIONS",
@@ -64,6 +64,7 @@ __all__ = [
     "cat",
     "check_finite",
     "custom",
+    "digits",
     "div_relu",
     "explain",
     "layer_norm",
@@ -83,7 +84,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import custom, nn
+    from . import custom, digits, nn
     from .activation import ACTIVATIONS
     from .batching import Batches, batch_sizes, batched
     from .custom import register_kernel

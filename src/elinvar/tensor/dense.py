@@ -87,12 +87,11 @@ def linear(
         and precision is None
         and bias is not None
         and not _grad_enabled()
-        and x.dtype is _float32
         and x.ndim == 2
-        and x.is_cpu
+        and ((x.is_cpu and x.dtype is _float32) or x.is_cuda)
         and not _is_compiling()
     ):
-        done = _short(x, w, bias, activation)
+        done = _short(x, w, bias, activation) if x.is_cpu else _short_cuda(x, w, bias, activation)
         if done is not None:
             return done
     activation = named(activation, "linear")
@@ -145,6 +144,20 @@ def _short(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str
             return _addmm_relu(bias, x, w.t())
         return apply_(torch.addmm(bias, x, w.t()), _ACTIVATIONS[activation])
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def _short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
+    """A layer that is one cuBLASLt call with its epilogue, or None for the long way."""
+    try:
+        if len(bias) != len(w) or bias.ndim != 1 or not x.shape[1]:
+            return None
+        if activation == "relu" and keeps_nan(x.dtype, x.device):
+            return _addmm_relu(bias, x, w.t())
+        if activation in ("gelu", "gelu_tanh"):
+            return _addmm_relu(bias, x, w.t(), use_gelu=True)
+        return torch.addmm(bias, x, w.t()) if activation is None else None
+    except (RuntimeError, TypeError, AttributeError):
         return None
 
 

@@ -21,18 +21,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 _HOME = {
-    "ColorWarning": "probe",
-    "Exported": "export",
+    "ColorWarning": "probing",
+    "Exported": "exporting",
     "Graph": "graph",
-    "MediaInfo": "probe",
+    "MediaInfo": "probing",
     "TexturePool": "textures",
     "Timeline": "timeline",
     "VideoFile": "media",
-    "export": "export",
+    "export": "exporting",
     "look": "looks",
     "open_source": "sources",
-    "probe": "probe",
-    "verify": "verify",
+    "probe": "probing",
+    "verify": "verifying",
 }
 _MODULES = ("adaptive", "color", "passes", "scopes", "sources", "text")
 
@@ -59,15 +59,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import adaptive, color, passes, scopes, sources, text
-    from .export import Exported, export
+    from .exporting import Exported, export
     from .graph import Graph
     from .looks import look
     from .media import VideoFile
-    from .probe import ColorWarning, MediaInfo, probe
+    from .probing import ColorWarning, MediaInfo, probe
     from .sources import open_source
     from .textures import TexturePool
     from .timeline import Timeline
-    from .verify import verify
+    from .verifying import verify
 
 
 def __getattr__(name: str) -> object:

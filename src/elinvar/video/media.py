@@ -17,7 +17,7 @@ from elinvar.errors import InputError
 from elinvar.video._check import choice, frame_rate, optional_library
 from elinvar.video.decode import from_planes
 from elinvar.video.ocio import CAMERAS
-from elinvar.video.probe import MediaInfo, probe
+from elinvar.video.probing import MediaInfo, probe
 from elinvar.video.spaces import SPACES
 from elinvar.video.yuv import FORMATS, MATRICES, RANGES, coding
 

@@ -38,7 +38,7 @@ def export_segments(
     job: Any, seconds: float, progress: Callable[[int, int | None], object] | None, cancel: Callable[[], bool] | None
 ) -> Any:
     """Encode every missing segment, then join all of them and the sound into the job's file."""
-    from elinvar.video.export import encode_frames, part_of, summary, writing
+    from elinvar.video.exporting import encode_frames, part_of, summary, writing
 
     number("video.export", "segment", seconds, 0.05, 86400)
     length = max(1, round(seconds * job.settings.rate))
@@ -73,7 +73,7 @@ def export_segments(
 
 def _join(job: Any, parts: list[tuple[Path, int, int]]) -> Any:
     """Copy the packets of all parts behind each other, frame numbers as times."""
-    from elinvar.video.export import _sound, writing
+    from elinvar.video.exporting import _sound, writing
 
     av = optional_library("av", "video.export")
     rate: Fraction = job.settings.rate

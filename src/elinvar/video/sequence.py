@@ -30,7 +30,7 @@ def write_sequence(
     size: tuple[int, int] | None,
 ) -> Any:
     """Write ``frame.000000.exr`` and so on: half float, ZIP, with chromaticities; whole or not at all."""
-    from elinvar.video.export import Exported
+    from elinvar.video.exporting import Exported
 
     if SPACES[graph.space].transfer != "linear":
         raise InputError(

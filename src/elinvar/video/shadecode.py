@@ -310,16 +310,14 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     cb, cr = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
     r, g, b, luma, line = rows[0], rows[1], rows[2], rows[3], rows[4]
     narrow = np.empty((2, columns), np.float32)
-    if siting == 2 and down == 2:  # the row above the first
-        y = max(first * 2 - 1, 0)
-        SHADE
-        luma_row(r, g, b, k, luma, y, seed, shift, luma_out[y])
-        difference_row(r, b, luma, k, cb[2], cr[2])
+    above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
     for unit in range(first, last):
-        if siting == 2 and down == 2:
+        begin = 0
+        if above:
             cb[0], cr[0] = cb[2], cr[2]
-        for d in range(down):
-            y = min(unit * down + d, height - 1)
+            begin = -1 if unit == first else 0
+        for d in range(begin, down):
+            y = max(0, min(unit * down + d, height - 1))
             SHADE
             luma_row(r, g, b, k, luma, y, seed, shift, luma_out[y])
             difference_row(r, b, luma, k, cb[d + 1], cr[d + 1])
@@ -336,8 +334,9 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
         if paired:
             chroma_pair(narrow[0], narrow[1], k, unit, i4(seed + 1), shift, cb_out[unit])
         else:
-            chroma_row(narrow[0], k, unit, i4(seed + 1), shift, 1, cb_out[unit])
-            chroma_row(narrow[1], k, unit, i4(seed + 2), shift, 1, cr_out[unit])
+            for c in range(2):
+                out = cb_out if c == 0 else cr_out
+                chroma_row(narrow[c], k, unit, i4(seed + 1 + c), shift, 1, out[unit])
 '''
 
 

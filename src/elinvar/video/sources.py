@@ -200,10 +200,12 @@ def _read_image(path: Path) -> tuple[torch.Tensor, str]:
 
 def _planes(pixels: Any, operation: str) -> torch.Tensor:
     """Return [3, H, W] float32 in [0, 1] of integers; straight alpha is composited over black."""
-    x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+    # numpy's pictures are [H, W, C], torch's [C, H, W]; the other is taken where only it can be meant.
+    behind = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    x = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else torch.as_tensor(pixels)
     if x.dim() != 3 or (x.shape[0] not in (3, 4) and x.shape[2] not in (3, 4)):
         raise InputError(f"{operation}: pixels are {tuple(x.shape)}; give [H, W, 3], [3, H, W], or four channels.")
-    if x.shape[0] not in (3, 4):
+    if behind or x.shape[0] not in (3, 4):
         x = x.movedim(-1, 0)
     top = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.int16: 32767.0, torch.int32: 2.0**31}.get(x.dtype)
     x = x.to(torch.float32) if top is None else x.to(torch.float32) / top

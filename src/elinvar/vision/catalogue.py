@@ -92,17 +92,22 @@ class Variant:
 
     def flops(self, height: int, width: int) -> dict[str, float]:
         """Floating-point operations of a pair at a network size, by part (two per multiply-add)."""
-        n = (height // self.patch) * (width // self.patch)
-        d, e = self.width, self.decoder_width
-        encoder = self.depth * (24 * n * d * d + 4 * n * n * d) + 6 * n * d * self.patch**2
-        decoder = self.decoder_depth * (32 * n * e * e + 8 * n * n * e)
-        local = 2 * n * self.local_width * (d + e + (self.descriptor + 1) * self.patch**2)
-        maps = 16 * (d * 96 + 96 * 96 * 16 / 16 + 9 * 96 * 256) * 2 + 4 * (192 * 9 * 256) * 2
-        maps += 2 * e * (192 + 384 + 768) + 2 * 192 * 192 * 4 + 2 * 9 * 256 * (384 + 192) + 18 * 768 * 768 / 4
-        units = 2 * 9 * 256 * 256 * (2 / 4 + 4 + 16 + 64) + 2 * 256 * 256 * (1 + 4 + 16 + 64)
-        scale = self.patch**2
-        final = 2 * 64 * 9 * 256 * 128 + 2 * scale * 128 * (9 * 128 + 4)
-        dense = n * (maps + 2 * units + final)
+        h, w, p = height // self.patch, width // self.patch, self.patch
+        n, d, e = h * w, self.width, self.decoder_width
+        encoder = self.depth * (24 * n * d * d + 4 * n * n * d) + 6 * n * d * p**2
+        decoder = self.decoder_depth * (32 * n * e * e + 8 * n * n * e) + 2 * n * d * e
+        local = 2 * n * self.local_width * (d + e + (self.descriptor + 1) * p**2)
+
+        def conv(pixels: int, inner: int, outer: int, side: int = 1) -> int:
+            return 2 * pixels * inner * outer * side * side
+
+        quarter = -(-h // 2) * -(-w // 2)
+        dense = conv(n, d, 96) + conv(n, e, 192) + conv(n, e, 384) + conv(n, e, 768)
+        dense += conv(n, 96, 96, 4) + conv(n, 192, 192, 2) + conv(quarter, 768, 768, 3)
+        dense += conv(16 * n, 96, 256, 3) + conv(4 * n, 192, 256, 3) + conv(n, 384, 256, 3) + conv(quarter, 768, 256, 3)
+        dense += 2 * conv(quarter, 256, 256, 3) + 4 * conv(21 * n, 256, 256, 3)
+        dense += conv(4 * quarter + 84 * n, 256, 256)  # where the published code has them, after the enlargements
+        dense += conv(64 * n, 256, 128, 3) + conv(n * p * p, 128, 128, 3) + conv(n * p * p, 128, 4)
         return {"encoder": 2.0 * encoder, "decoder": 2.0 * decoder, "heads": 2.0 * (dense + local)}
 
 

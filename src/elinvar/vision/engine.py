@@ -32,6 +32,7 @@ from .catalogue import variant as find_variant
 from .checkpoint import Random, Source, State, checked, find_weights, missing, open_weights
 from .choices import choose
 from .features import FeatureCache, fingerprint
+from .heap import give_back
 from .images import Prepared, prepared
 from .layers import Paths
 from .network import Network
@@ -211,6 +212,8 @@ class Engine:
         with self._lock, self._environment(), trace(name):
             out = work(*arguments)
             synchronised(self.device.torch)
+            if self.device.kind == "cpu":
+                give_back()  # what one part used, before the next one needs as much
             return out
 
     def prepare(self, image: Any) -> Prepared:

@@ -9,9 +9,7 @@ are tabulated, and each part can be asked for alone.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -21,6 +19,7 @@ from torch.nn import functional
 from .catalogue import Variant
 from .checkpoint import Source
 from .heads import DenseHead, LocalHead
+from .heap import give_back
 from .keys import Shape
 from .layers import Linear, Norm, Paths, Rotary, StackedLinear, StackedNorm, attend, turned
 from .plain import IMAGENET_MEAN, IMAGENET_STD
@@ -29,22 +28,6 @@ __all__ = ["Build", "Network"]
 
 Grid = tuple[int, int]
 Tables = tuple[Tensor, Tensor]
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL | None:
-    try:
-        libc = ctypes.CDLL(None)
-        return libc if hasattr(libc, "malloc_trim") else None
-    except (OSError, TypeError):  # not a system with glibc
-        return None
-
-
-def _give_back_freed_memory() -> None:
-    """Return freed heap to the system: packing leaves holes of a fifth of a large network's size behind."""
-    libc = _libc()
-    if libc is not None:
-        libc.malloc_trim(0)
 
 
 class Build:
@@ -62,7 +45,7 @@ class Build:
         """Read everything whose name starts with `prefix`, and forget the group before it."""
         self._held = {}
         if self.device.type == "cpu":
-            _give_back_freed_memory()
+            give_back()
         self._held = self._source.get([name for name in self._names if name.startswith(prefix)])
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elinvar.audio.kernels import gate
+from elinvar.audio.kernels import gate, group_norm, recurrent
 
-__all__ = ["gate"]
+__all__ = ["gate", "group_norm", "recurrent"]

@@ -59,6 +59,19 @@ class Tuning:
         }
 
 
+@lru_cache(maxsize=16)
+def tuned_for(version: str, device: Any) -> Tuning:
+    """Return the settings that ``elinvar tune`` found fastest on a device; the defaults where it has not run."""
+    place = resolve(device)
+    if place.kind == "cpu":
+        return Tuning()
+    try:
+        known = tuned(place.profile).options[f"seismic.migrate.{version}"]
+        return Tuning(simdgroups=int(known["simdgroups"]), samples=int(known["samples"]))
+    except (KeyError, TypeError, ValueError):
+        return Tuning()
+
+
 def _words(physics: str, interpolation: str = "linear", bank: Bank | None = None) -> dict[str, int | str]:
     """What the files are written for, straight and linear, takes no word: one compiled library serves everyone."""
     words: dict[str, int | str] = {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
@@ -73,19 +86,6 @@ def _words(physics: str, interpolation: str = "linear", bank: Bank | None = None
 
 def _numbers(values: Sequence[float]) -> str:
     return f"{{{', '.join(f'{value:.9e}f' for value in values)}}}"
-
-
-@lru_cache(maxsize=16)
-def tuned_for(version: str, device: Any) -> Tuning:
-    """Return the settings that ``elinvar tune`` found fastest on a device; the defaults where it has not run."""
-    place = resolve(device)
-    if place.kind == "cpu":
-        return Tuning()
-    try:
-        known = tuned(place.profile).options[f"seismic.migrate.{version}"]
-        return Tuning(simdgroups=int(known["simdgroups"]), samples=int(known["samples"]))
-    except (KeyError, TypeError, ValueError):
-        return Tuning()
 
 
 @lru_cache(maxsize=64)
@@ -213,7 +213,7 @@ def migrate_v2(
         )
 
 
-def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int, copies: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int, copies: int = 1) -> Iterator[tuple[slice, slice]]:
     """Cut pillars and traces so that every index fits 32 bits."""
     pillars, ntr = image.shape[0], traces.shape[0]
     rows, step = max(1, _INDEXABLE // length), max(1, _INDEXABLE // (traces.shape[1] + copies * max(TAPS.values())))

@@ -25,7 +25,7 @@ from elinvar.video._check import frame_rate as exact_rate
 from elinvar.video.audio import AudioTrack
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
-from elinvar.video.probe import tag_of
+from elinvar.video.probing import tag_of
 from elinvar.video.slots import Slot, Slots
 from elinvar.video.spaces import SPACES, TAGS
 from elinvar.video.yuv import Coding, coding
@@ -370,7 +370,7 @@ def _encoder_error(error: Any, encoder: str, k: int) -> Exception:
 
 
 def _sound(job: Job, container: Any) -> AudioTrack | None:
-    from elinvar.video.probe import opened
+    from elinvar.video.probing import opened
 
     assert job.sound is not None
     with opened(job.sound) as file:

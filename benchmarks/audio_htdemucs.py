@@ -1,0 +1,250 @@
+"""HTDemucs beside the PyPI package `demucs` 4.1.0: one segment on one CPU thread, memory of long files, plans.
+
+Rows
+----
+elinvar float32, demucs float32
+    One 7.8 s segment (343,980 stereo samples) through the 4-stem network with random weights, the same in both.
+elinvar bfloat16, demucs bfloat16
+    The same with weights and activations in bfloat16; demucs under ``torch.autocast``.
+elinvar preview
+    The time branch alone.
+
+CPU time of one thread, interleaved. `memory` separates a 20 s and a 600 s file (bfloat16, FLAC out), each in a process
+of its own, and compares their peaks of resident memory; `plan` compares what `plan_separation` said before with what
+the 20 s file took. ``--device cuda`` instead times a whole 4-minute track, audio in to stems out, on that GPU.
+
+demucs is not part of the development extra: ``pip install --no-deps demucs==4.1.0 einops julius`` and what it asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elinvar.audio.htdemucs import HTDemucs
+from elinvar.bench import Result, Samples, Work, interleave
+from elinvar.errors import BenchError
+from elinvar.runtime.parallel import set_threads
+
+RATE, SEGMENT = 44100, 343_980
+SHORT, LONG = 20, 600
+KWARGS: dict[str, Any] = {
+    "sources": ["drums", "bass", "other", "vocals"], "samplerate": RATE, "segment": Fraction(39, 5), "channels": 48,
+    "depth": 4, "nfft": 4096, "bottom_channels": 512, "t_layers": 5, "t_heads": 8, "t_hidden_scale": 4.0,
+    "dconv_mode": 3, "dconv_comp": 8, "rescale": 0.1,
+}  # fmt: skip
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gains and norms away from their initial values, so that every part of the network matters."""
+    make = torch.Generator().manual_seed(0)
+    state = {}
+    for name, value in model.state_dict().items():
+        z = torch.randn(value.shape, generator=make)
+        if value.dim() == 1:
+            state[name] = (0.25 if name.endswith("scale") else 1.0 if name.endswith("weight") else 0.0) + 0.05 * z
+        else:
+            fan = value.shape[0] * 2 if "conv_tr" in name else value[0].numel()
+            state[name] = 0.1 * z if "freq_emb" in name else z / fan**0.5
+    return state
+
+
+def mix(seconds: float) -> torch.Tensor:
+    """Tones, bursts and noise, stereo."""
+    n = round(seconds * RATE)
+    make = torch.Generator().manual_seed(1)
+    t = torch.arange(n, dtype=torch.float64) / RATE
+    tones = sum(a * torch.sin(2 * torch.pi * f * t) for f, a in ((110.0, 0.2), (440.5, 0.12), (3520.0, 0.05)))
+    bursts = 0.2 * (torch.sin(4 * torch.pi * t) > 0.9) * torch.randn(2, n, generator=make)
+    return (tones + bursts + 0.01 * torch.randn(2, n, generator=make)).float()
+
+
+def snr(got: torch.Tensor, want: torch.Tensor) -> float:
+    return float(10 * torch.log10(want.square().mean() / (got - want).square().mean()))
+
+
+def models() -> tuple[HTDemucs, HTDemucs, HTDemucs, Any]:
+    try:
+        from demucs.htdemucs import HTDemucs as Peer
+    except ImportError as error:
+        raise BenchError(
+            "audio_htdemucs compares with demucs 4.1.0, which is not installed; run: pip install --no-deps "
+            f"demucs==4.1.0 einops julius ({error})"
+        ) from error
+    mine = HTDemucs()
+    state = weights(mine)
+    mine.load_state_dict(state)
+    small, half = HTDemucs(), HTDemucs()
+    for other in (small, half):
+        other.load_state_dict(state)
+    small.to_precision(storage=torch.bfloat16, compute=torch.bfloat16)
+    half.to_precision(storage=torch.float16)
+    peer = Peer(**KWARGS)
+    peer.load_state_dict(state)
+    return mine, small, half, peer.eval()
+
+
+def segment_rows(runs: int, warmup: int) -> tuple[dict[str, Samples], dict[str, Any]]:
+    mine, small, half, peer = models()
+    x = mix(7.8)[None]
+
+    def peer_bfloat16() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: torch.Tensor = peer(x)
+        return out
+
+    rows: dict[str, Callable[[], torch.Tensor]] = {
+        "elinvar float32": lambda: mine(x),
+        "demucs float32": lambda: peer(x),
+        "elinvar bfloat16": lambda: small(x),
+        "demucs bfloat16": peer_bfloat16,
+        "elinvar preview": lambda: mine(x, "preview"),
+    }
+    before = torch.get_num_threads(), set_threads(1)
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            want = peer(x)
+            single = mine(x)
+            facts = {
+                "relative rms to demucs, float32": float((single - want).norm() / want.norm()),
+                "SNR of bfloat16, dB": snr(small(x), single),
+                "SNR of demucs bfloat16, dB": snr(peer_bfloat16(), want),
+                "SNR of half weight storage, dB": snr(half(x), single),
+                "bytes of half weight storage": half.memory_bytes / mine.memory_bytes,
+            }
+            work = Work(items=7.8, unit="s of audio")
+            samples = interleave(
+                rows, runs=runs, warmup=warmup, work=dict.fromkeys(rows, work), clock="thread_cpu", inner=1
+            )
+    finally:
+        torch.set_num_threads(before[0])
+        set_threads(before[1])
+    return samples, facts
+
+
+def write_song(path: Path, seconds: int) -> None:
+    import soundfile as sf
+
+    piece = mix(10).T.numpy()
+    with sf.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
+        for _ in range(seconds // 10):
+            file.write(piece)
+
+
+def separate_one(path: str, out: str) -> dict[str, Any]:
+    """In a process of its own: plan, then separate; peak memory and CPU seconds."""
+    from elinvar.audio.separation import measure_segment, plan_separation
+    from elinvar.audio.separation_file import separate_file
+
+    torch.set_num_threads(1)
+    set_threads(1)
+    import soundfile as sf
+
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    model = HTDemucs()
+    model.load_state_dict(weights(model))
+    model.to_precision(storage=torch.bfloat16)
+    duration = sf.info(path).duration
+    begin = time.thread_time()
+    cost = measure_segment(model, "cpu", precision="bf16")
+    plan = plan_separation(duration, model, device="cpu", precision="bf16", cost=cost)
+    wall, begin = time.perf_counter(), time.thread_time()
+    done = separate_file(path, out, model, device="cpu", precision="bf16", format="flac16")
+    spent, wall = time.thread_time() - begin, time.perf_counter() - wall
+    assert not done.skipped
+    return {
+        "seconds of audio": duration,
+        "cpu_s": spent,
+        "wall_s": wall,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss_before_model": base,
+        "planned_wall_s": plan.seconds,
+        "planned_bytes": plan.streaming_bytes,
+        "runs": plan.runs,
+    }
+
+
+def memory() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in (SHORT, LONG):
+            song = Path(folder) / f"{seconds}.flac"
+            write_song(song, seconds)
+            command = [sys.executable, __file__, "--separate", str(song), folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[f"{seconds} s"] = json.loads(done.stdout.splitlines()[-1])
+    short, long = found[f"{SHORT} s"], found[f"{LONG} s"]
+    found["growth_MiB"] = (long["peak_rss_bytes"] - short["peak_rss_bytes"]) / 2**20
+    used = short["peak_rss_bytes"] - short["rss_before_model"]
+    found["plan"] = {
+        "memory, planned / measured": short["planned_bytes"] / used,
+        "time, planned / measured (20 s file, wall)": short["planned_wall_s"] / short["wall_s"],
+        "time, planned / measured (600 s file, wall)": long["planned_wall_s"] / long["wall_s"],
+    }
+    return found
+
+
+def run(*, runs: int = 5, warmup: int = 1) -> Result:
+    samples, facts = segment_rows(runs, warmup)
+    seconds = {name: row.median for name, row in samples.items()}
+    facts["ratios"] = {
+        "float32: demucs / elinvar": seconds["demucs float32"] / seconds["elinvar float32"],
+        "bfloat16: demucs / elinvar": seconds["demucs bfloat16"] / seconds["elinvar bfloat16"],
+        "demucs float32 / elinvar bfloat16": seconds["demucs float32"] / seconds["elinvar bfloat16"],
+        "elinvar float32 / preview": seconds["elinvar float32"] / seconds["elinvar preview"],
+    }
+    facts["memory"] = memory()
+    return Result(name="audio_htdemucs", samples=samples, extras=facts)
+
+
+def gpu(spec: str, runs: int) -> dict[str, Any]:
+    """A 4-minute track on a GPU, audio in to stems out, in each precision."""
+    from elinvar.audio.separation import separate
+    from elinvar.runtime.device import device
+
+    place = device(spec)
+    model = HTDemucs()
+    model.load_state_dict(weights(model))
+    song = mix(240.0)
+    found = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        spent = []
+        for _ in range(runs + 1):
+            place.synchronize()
+            begin = time.perf_counter()
+            separate(song, RATE, model, device=place, precision=precision, batch=16)
+            place.synchronize()
+            spent.append(time.perf_counter() - begin)
+        found[precision] = {"seconds": spent[1:], "x real time": 240.0 / float(np.median(spent[1:]))}
+    return {"device": place.name, "track_s": 240.0, **found}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--separate", nargs=2)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    if given.separate:
+        print(json.dumps(separate_one(*given.separate)))
+    elif given.device != "cpu":
+        print(json.dumps(gpu(given.device, given.runs), indent=1))
+    else:
+        result = run(runs=given.runs)
+        result.write("audio_htdemucs.json")
+        for name, row in result.samples.items():
+            print(f"{name:20s} {row.median:7.3f} s  ({row.median / 7.8:.3f} CPU-s per s of audio)")
+        print(json.dumps(result.extras, indent=1))

@@ -1,0 +1,204 @@
+"""One pair through the whole network, all eight outputs, beside the same network in plain PyTorch.
+
+Rows
+----
+plain fp32
+    ``elinvar.vision.plain``: float32, scores of attention formed as the equations say; what the published code does.
+plain fp32, sdpa
+    The same with torch's fused attention.
+engine
+    ``Engine`` as it chooses itself (bfloat16 where the CPU has it), feature cache off.
+engine fp32
+    The same with ``precision="fp32"``: equal to the plain rendition within 3e-5.
+looped infer, 10 images / pipelined, 10 images
+    ``infer`` of each image with the next, cache off; ``infer_batch_pipelined(compute=True)``: nine pairs each.
+
+Random weights (speed does not depend on them), 4:3 images. On the CPU: process CPU time with a fixed number of threads
+(``VISION_THREADS``, default 1), because the machine may be shared; each part in a process of its own, with the peak
+of its resident memory. ``--device cuda`` times the engine alone, with CUDA events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from elinvar.bench import Result, Samples, Work, compare, interleave
+from elinvar.runtime.parallel import set_threads
+from elinvar.vision import Engine
+from elinvar.vision.catalogue import variant
+from elinvar.vision.timing import image_pair, plain_call
+
+THREADS = int(os.environ.get("VISION_THREADS", "1"))
+LARGE, SMALL = ("mast3r_vit_large", 512), ("dune_vit_small_14", 448)
+PARTS = ("pair", "exact", "sequence", "dune", "memory")
+
+
+def peak() -> float:
+    """Peak resident memory of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def engine_for(model: str, size: int, precision: str, device: str) -> Engine:
+    return Engine(model, size, precision, device, THREADS if device == "cpu" else None, cache_bytes=0).load_random(0)
+
+
+def timed(
+    ways: dict[str, Any], model: str, images: Any, runs: int, warmup: int, device: str, items: float = 1.0
+) -> Any:
+    flops = sum(variant(model).flops(*images[0].shape[:2]).values()) * items
+    clock = "process_cpu" if device == "cpu" else "cuda_events"
+    work = Work(items=items, unit="pairs", flops=flops)
+    return interleave(ways, runs=runs, warmup=warmup, work=work, clock=clock, device=device, yardsticks=device == "cpu")
+
+
+def pair(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The default engine beside both plain renditions."""
+    images = image_pair(variant(LARGE[0]), LARGE[1])
+    engine = engine_for(*LARGE, "auto", device)
+    ways: dict[str, Any] = {"engine": lambda: engine.infer(*images).compute()}
+    if device == "cpu":
+        ways["plain fp32"] = plain_call(variant(LARGE[0]), images)
+        ways["plain fp32, sdpa"] = plain_call(variant(LARGE[0]), images, attention="sdpa")
+    return timed(ways, LARGE[0], images, runs, warmup, device), {"engine": str(engine), "paths": str(engine.paths)}
+
+
+def exact(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The float32 engine beside the plain rendition, and how far apart their outputs are."""
+    images = image_pair(variant(LARGE[0]), LARGE[1])
+    engine = engine_for(*LARGE, "fp32", device)
+    ways: dict[str, Any] = {"engine fp32": lambda: engine.infer(*images).compute()}
+    facts: dict[str, Any] = {"paths": str(engine.paths)}
+    if device == "cpu":
+        ways["plain fp32 (beside exact)"] = plain_call(variant(LARGE[0]), images)
+        want: Any = ways["plain fp32 (beside exact)"]()
+        got = engine.infer(*images).outputs()
+        errors = {
+            name: float(np.linalg.norm(x.numpy() - want[name].numpy()) / want[name].norm()) for name, x in got.items()
+        }
+        facts["largest relative L2 difference"] = max(errors.values())
+    return timed(ways, LARGE[0], images, runs, warmup, device), facts
+
+
+def sequence(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Ten images: a loop over infer, and the pipelined batch that encodes each image once."""
+    del warmup  # the count of encodes below is one
+    make = np.random.default_rng(1)
+    images = [make.integers(0, 256, (384, 512, 3), np.uint8) for _ in range(10)]
+    engine = engine_for(*LARGE, "auto", device)
+
+    def loop() -> None:
+        for a, b in itertools.pairwise(images):
+            engine.infer(a, b).compute()
+
+    ways = {
+        "looped infer, 10 images": loop,
+        "pipelined, 10 images": lambda: engine.infer_batch_pipelined(images, compute=True),
+    }
+    before = engine.encodes
+    ways["pipelined, 10 images"]()
+    facts = {"encodes of a pipelined run": engine.encodes - before}
+    return timed(ways, LARGE[0], images, max(1, runs // 3), 0, device, items=9.0), facts
+
+
+def dune(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """DUNE small at 448 x 336."""
+    images = image_pair(variant(SMALL[0]), SMALL[1])
+    engine = engine_for(*SMALL, "auto", device)
+    ways: dict[str, Any] = {"dune-small engine": lambda: engine.infer(*images).compute()}
+    if device == "cpu":
+        ways["dune-small plain fp32"] = plain_call(variant(SMALL[0]), images)
+    return timed(ways, SMALL[0], images, runs, warmup, device), {"paths": str(engine.paths)}
+
+
+def memory(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Peak resident memory of loading the large network and running two pairs."""
+    del runs, warmup
+    images = image_pair(variant(LARGE[0]), LARGE[1])
+    engine = engine_for(*LARGE, "auto", device)
+    loaded = peak()
+    for _ in range(2):
+        engine.infer(*images).compute()
+    return {}, {
+        "peak GB, loading": loaded,
+        "peak GB, two pairs": peak(),
+        "weights GB": engine.info()["weights_bytes"] / 1e9,
+    }
+
+
+def part(name: str, runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Run one part in a process of its own."""
+    command = [
+        sys.executable,
+        __file__,
+        "--part",
+        name,
+        "--runs",
+        str(runs),
+        "--warmup",
+        str(warmup),
+        "--device",
+        device,
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    return {key: Samples.from_json(row) for key, row in told["samples"].items()}, told["facts"]
+
+
+def ratios(samples: dict[str, Samples]) -> dict[str, Any]:
+    """Every bar with its number: plain over engine, loop over pipeline, plain over a pipelined pair."""
+    wanted = {
+        "default over plain (bar 3.1)": ("plain fp32", "engine", 1.0),
+        "default over plain with sdpa": ("plain fp32, sdpa", "engine", 1.0),
+        "fp32 over plain (bar 1.7)": ("plain fp32 (beside exact)", "engine fp32", 1.0),
+        "pipelined over looped (bar 1.25)": ("looped infer, 10 images", "pipelined, 10 images", 1.0),
+        "sequence of 10 over plain, per pair (bar 3.7)": ("plain fp32", "pipelined, 10 images", 9.0),
+        "dune-small over plain (bar 2.3)": ("dune-small plain fp32", "dune-small engine", 1.0),
+    }
+    out = {}
+    for name, (slow, fast, items) in wanted.items():
+        if slow in samples and fast in samples:
+            out[name] = samples[slow].median * items / samples[fast].median
+    if "plain fp32" in samples and "engine" in samples:
+        out["verdict, engine against plain"] = str(compare(samples["engine"], samples["plain fp32"]))
+    return out
+
+
+def run(*, runs: int = 3, warmup: int = 1, device: str = "cpu", parts: tuple[str, ...] = PARTS) -> Result:
+    samples: dict[str, Samples] = {}
+    facts: dict[str, Any] = {"threads": THREADS}
+    for name in parts:
+        more, known = part(name, runs, warmup, device)
+        samples |= more
+        facts[name] = known
+    suffix = "" if device == "cpu" else f"_{device}"
+    return Result(name=f"vision_pair{suffix}", samples=samples, extras={"ratios": ratios(samples), "facts": facts})
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    words.add_argument("--part", choices=PARTS)
+    words.add_argument("--runs", type=int, default=3)
+    words.add_argument("--warmup", type=int, default=1)
+    words.add_argument("--device", default="cpu")
+    given = words.parse_args()
+    if given.part:
+        if given.device == "cpu":
+            torch.set_num_threads(THREADS)
+            set_threads(THREADS)
+        rows, known = globals()[given.part](given.runs, given.warmup, given.device)
+        known["peak resident GB"] = peak()
+        print(json.dumps({"samples": {name: row.to_json() for name, row in rows.items()}, "facts": known}))
+    else:
+        result = run(runs=given.runs, warmup=given.warmup, device=given.device)
+        result.write(f"{result.name}.json")
+        print(json.dumps(result.extras, indent=1))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from elinvar.errors import InputError
+from elinvar.runtime import kernels
+from elinvar.vision.kernels import nearest
+from elinvar.vision.kernels.nearest import reference
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cpu_kernel_equals_its_reference(seed):
+    assert kernels.check(nearest.NAME, "v1", "cpu", backend="cpu", seed=seed).ok
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("seed", range(5))
+def test_the_metal_kernel_equals_its_reference(seed):
+    assert kernels.check(nearest.NAME, "v1", "cpu", backend="metal", seed=seed).ok
+
+
+@pytest.mark.gxx
+def test_slices_of_the_keys_are_joined_in_order():
+    from elinvar.vision.kernels.nearest.metal import nearest as launch
+
+    queries = torch.nn.functional.normalize(torch.randn(3, 24), dim=1)
+    keys = torch.nn.functional.normalize(torch.randn(1100, 24), dim=1)
+    keys[1050] = keys[20] = queries[0]  # equal keys in two slices: the first wins
+    index, _ = launch(queries, keys, device="cpu")
+    assert index.tolist() == reference.nearest(queries, keys)[0].tolist()
+    assert index[0] == 20
+
+
+def test_negative_products_and_padding():
+    # All products are negative: neither the padding's zeros nor index 0 may win.
+    queries = torch.ones(5, 3)
+    keys = -torch.arange(1.0, 8.0)[:, None].flip(0) * torch.ones(3)
+    index, score = nearest.run(queries, keys)
+    assert index.tolist() == [6] * 5
+    assert score.tolist() == [-3.0] * 5
+
+
+def test_nothing_and_nonsense():
+    index, score = nearest.run(torch.zeros(0, 4), torch.ones(2, 4))
+    assert index.shape == score.shape == (0,)
+    for queries, keys in (
+        (torch.ones(2, 3), torch.ones(2, 4)),
+        (torch.ones(2, 3), torch.ones(0, 3)),
+        (torch.ones(3), torch.ones(2, 3)),
+        (torch.ones(2, 3).double(), torch.ones(2, 3)),
+    ):
+        with pytest.raises(InputError, match=r"vision\.nearest"):
+            nearest.run(queries, keys)

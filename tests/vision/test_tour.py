@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from elinvar.report import Page
+from elinvar.runtime.device import device
+from elinvar.vision import tour as module
+from elinvar.vision.tour import patch_descriptors, stereo_pair, tour
+
+
+class Context:
+    def __init__(self, out):
+        self.device, self.out, self.quick = device("cpu"), out, True
+        self.stages = []
+
+    @contextmanager
+    def stage(self, name):
+        self.stages.append(name)
+        yield
+
+    jit = stage
+
+
+def test_the_tour_shows_everything(tmp_path):
+    page, context = Page("tour"), Context(tmp_path)
+    tour(page, context)
+    html = page.html_text()
+    for words in (
+        "reciprocal matches",
+        "baseline by PnP",
+        "plain PyTorch",
+        'class="cloud"',
+        "Focal length",
+        "random weights",
+    ):
+        assert words in html, words
+    assert html.count("<img") == 3
+    assert "match" in context.stages
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_motorcycle(monkeypatch):
+    monkeypatch.setattr(module, "_motorcycle", lambda: None)
+    pair = stereo_pair()
+    assert "made-up" in pair.name
+    assert pair.left.shape == (360, 480, 3)
+    assert np.isfinite(pair.points).all()
+
+
+def test_patches_match_themselves_shifted():
+    from elinvar.vision import match
+
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    found = match(patch_descriptors(image[:, :50], 1), patch_descriptors(image[:, 10:], 1))
+    assert np.median(found.xy_1[:, 0] - found.xy_2[:, 0]) == 10
