@@ -80,6 +80,22 @@ def test_every_setting_of_a_sweep_makes_the_same_image(case, monkeypatch):
     best = settings[found.extras["best"]]
     kept = tuned(place.profile).options["seismic.migrate.v2"]
     assert kept == {"simdgroups": best["simdgroups"], "samples": best["samples"]}
+    from elinvar.errors import MetalLaunchError
+    from elinvar.seismic.kernels.migrate import metal
+
+    real = metal.migrate_v2
+
+    def launch(*args, tuning, **options):
+        if tuning.samples == 2:
+            raise MetalLaunchError("too many registers.")
+        real(*args, tuning=tuning, **options)
+
+    monkeypatch.setattr(metal, "migrate_v2", launch)
+    some = versions._sweep(small, (64,), (1, 2), "v2", place, 1, 0, keep=False)
+    assert list(some.samples) == ["group 64, unroll 1"]
+    assert some.extras["refused"] == {"group 64, unroll 2": "too many registers."}
+    with pytest.raises(InputError, match="no setting runs on cpu: too many registers"):
+        versions._sweep(small, (64,), (2,), "v2", place, 1, 0, keep=False)
     with pytest.raises(InputError, match="33 is no multiple of 32"):
         versions._sweep(small, (33,), (1,), "v2", place, 1, 0, keep=False)
     with pytest.raises(InputError, match="no group size and unroll"):

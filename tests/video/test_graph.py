@@ -157,6 +157,18 @@ def test_animation_is_a_function_of_time(simple) -> None:
     assert light / dark == pytest.approx(4.0, rel=1e-5)
 
 
+def test_display_passes_run_behind_the_output_wherever_they_were_added() -> None:
+    def labels(*added: passes.Pass) -> list[str]:
+        graph = Graph("cpu")
+        graph.source(sources.starfield(32, 32))
+        for one in added:
+            graph.add(one)
+        return [t.content.name for s in graph.output("aces-fit").plan().steps for t in s.tasks]
+
+    grain, glow = passes.Grain(0.1), passes.Bloom(0.1)
+    assert labels(grain, glow) == labels(glow, grain) == ["_Pyramid", "Bloom composite", "output aces-fit", "Grain"]
+
+
 def test_any_function_is_a_pass(simple) -> None:
     frame = simple(lambda f: f.flip(-1)).render(0)
     assert torch.allclose(frame, simple().render(0).flip(-1), atol=1e-5)
@@ -191,8 +203,10 @@ def test_mistakes_are_named(simple) -> None:
         graph.output("foo")
     with pytest.raises(InputError, match="width"):
         graph.plan((0, 5))
-    graph = simple(passes.Grain(0.1), passes.Exposure(1.0))
-    with pytest.raises(InputError, match="add it last"):
+    graph = Graph("cpu")
+    clip = graph.source(sources.ramp(8, 8))
+    graph.add(passes.Crossfade(0.5), clip, graph.add(passes.Grain(0.1), clip))
+    with pytest.raises(InputError, match="main chain"):
         graph.render(0)
     with pytest.raises(InputError, match="classicFilm"):
         look("sepia")

@@ -26,6 +26,7 @@ _NAMES: dict[str, str] = {
     "Compressor": "dynamics",
     "Convolver": "convolution",
     "Delay": "dynamics",
+    "FFT": "fourier",
     "FileInfo": "files",
     "FilterBank": "filters",
     "Gain": "dynamics",
@@ -92,6 +93,7 @@ _MODELS: dict[str, str] = {
 _MODULES: tuple[str, ...] = ("nn", "realtime")
 
 __all__ = [
+    "FFT",
     "STFT",
     "Bag",
     "Biquad",
@@ -169,7 +171,7 @@ if TYPE_CHECKING:
     from .features import db, magnitude, mel_filters, mel_spectrogram, mfcc, power
     from .files import FileInfo, info, read, stream, write
     from .filters import Biquad, Cascade, FilterBank, butterworth, chebyshev1, chebyshev2, elliptic
-    from .fourier import fft, ifft, irfft, next_fast_length, rfft
+    from .fourier import FFT, fft, ifft, irfft, next_fast_length, rfft
     from .htdemucs import HTDemucs, HTDemucsConfig
     from .htdemucs_weights import Bag, load_model, save_model
     from .meters import Loudness, loudness, normalize_loudness

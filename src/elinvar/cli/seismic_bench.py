@@ -97,6 +97,7 @@ def _tables(result: Result) -> list[object]:
             }
             for name, fact in result.extras["settings"].items()
         ]
+        rows += [{"setting": name, "contributions/s": "", "": why} for name, why in result.extras["refused"].items()]
         return [table(rows, title=f"{result.extras['version']} on {result.extras['device']}")]
     parts: list[object] = []
     for name, facts in result.extras["datasets"].items():

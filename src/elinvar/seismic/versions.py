@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from elinvar.bench import Result, Work, interleave
 from elinvar.bench.samples import Samples
-from elinvar.errors import InputError
+from elinvar.errors import ElinvarError, InputError
 from elinvar.runtime import kernels as registry
 from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as resolve_device
@@ -313,23 +313,25 @@ def _sweep(
     launch = getattr(metal, f"migrate_{version}", None)
     if launch is None or version not in SWEPT:
         raise InputError(f"bench seismic: version {version!r} has no group size and unroll to sweep; v2 has.")
+    tunings = _tunings(group_sizes, unrolls)
     args, axes = _arguments(case, place)
-    fold = args[1].clone()
     rows: dict[str, Callable[[], object]] = {}
-    tunings: dict[str, Any] = {}
     images: dict[str, torch.Tensor] = {}
-    for size in group_sizes:
-        if count("bench seismic", "group size", size, minimum=32) % 32:
-            raise InputError(f"bench seismic: group size {size} is no multiple of 32.")
-        for unroll in unrolls:
-            name = f"group {size}, unroll {unroll}"
-            tunings[name] = metal.Tuning(simdgroups=size // 32, samples=count("bench seismic", "unroll", unroll))
-            for tensor in args[:2]:
-                tensor.zero_()
-            launch(*args, **axes, device=place, tuning=tunings[name])
-            images[name], fold = args[0].cpu(), args[1].clone()
-            rows[name] = partial(launch, *args, **axes, device=place, tuning=tunings[name])
-    work = Work(items=float(fold.sum(dtype=torch.int64)), unit="contributions")
+    refused: dict[str, str] = {}
+    contributions = 0
+    for name, tuning in tunings.items():
+        for tensor in args[:2]:
+            tensor.zero_()
+        try:
+            launch(*args, **axes, device=place, tuning=tuning)
+        except ElinvarError as error:  # too many registers or threads for this device
+            refused[name] = str(error)
+            continue
+        images[name], contributions = args[0].cpu(), int(args[1].sum(dtype=torch.int64))
+        rows[name] = partial(launch, *args, **axes, device=place, tuning=tuning)
+    if not rows:
+        raise InputError(f"bench seismic: no setting runs on {place}: {next(iter(refused.values()))}")
+    work = Work(items=float(contributions), unit="contributions")
     clock = "cuda_events" if place.kind == "cuda" else "wall"
     samples = interleave(rows, runs=runs, warmup=warmup, work=work, device=str(place), clock=clock)
     best = min(samples, key=lambda name: samples[name].median)
@@ -346,8 +348,29 @@ def _sweep(
     if keep:
         value = {"simdgroups": tunings[best].simdgroups, "samples": tunings[best].samples}
         save_tuned(place.profile, f"option.{KERNEL}.{version}", value)
-    told = {"dataset": case.name, "version": version, "contributions": work.items, "best": best, "settings": facts}
+    told: dict[str, Any] = {
+        "dataset": case.name,
+        "version": version,
+        "contributions": work.items,
+        "best": best,
+        "settings": facts,
+    }
+    told["refused"] = refused
     return Result("seismic_sweep", samples, extras={**told, "device": str(place), "kept": keep})
+
+
+def _tunings(group_sizes: Sequence[int], unrolls: Sequence[int]) -> dict[str, Any]:
+    """Return every pair of settings by its name."""
+    from .kernels.migrate.metal import Tuning
+
+    found = {}
+    for size in group_sizes:
+        if count("bench seismic", "group size", size, minimum=32) % 32:
+            raise InputError(f"bench seismic: group size {size} is no multiple of 32.")
+        for unroll in unrolls:
+            tuning = Tuning(simdgroups=size // 32, samples=count("bench seismic", "unroll", unroll))
+            found[f"group {size}, unroll {unroll}"] = tuning
+    return found
 
 
 def _arguments(case: Setup, place: Device) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:

@@ -142,8 +142,8 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
         if (
             not _is_compiling()
             and type(b) is type(a) is _Tensor
-            and (kernel := kernels.get(a.dtype)) is not None
-            and b.dtype is a.dtype
+            and (kernel := kernels.get(dtype := a.dtype)) is not None
+            and b.dtype is dtype
             and a.is_cpu
             and b.is_cpu
             and a.is_contiguous()
@@ -154,14 +154,14 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
             n = a.numel()
             first, second = a.data_ptr(), b.data_ptr()
             if out is None:
-                out = _empty_like(a) if pool is None else new(shape, a.dtype, a.device, pool, name)
+                out = _empty_like(a) if pool is None else new(shape, dtype, a.device, pool, name)
                 target = out.data_ptr()
             else:
                 target, size = out.data_ptr(), a.nbytes
                 if (
                     not (target == first or target >= first + size or first >= target + size)
                     or not (target == second or target >= second + size or second >= target + size)
-                    or out.dtype is not a.dtype
+                    or out.dtype is not dtype
                     or not out.is_cpu
                     or not out.is_contiguous()
                     or out.shape != shape

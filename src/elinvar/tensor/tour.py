@@ -98,7 +98,7 @@ def _write(
         "A layer is a product with a bias and an activation behind it. In three operations every intermediate result "
         "goes to memory and comes back; fused, it stays in registers and is rounded once.",
     )
-    # Against the best that can be written by hand: most of the gain over fresh memory is the memory's, not the fusion's.
+    # Against the best written by hand: most of the gain over fresh memory is the memory's, not the fusion's.
     gains = {title: row["unfused, pooled"] / list(row.values())[-1] for title, row in times.items()}
     best = max(gains, key=gains.__getitem__)
     facts: list[tuple[object, str]] = [(f"{gains[best]:.1f}x", f"{best}, against three ops in given memory")]

@@ -143,6 +143,7 @@ class GraphPlan:
         self.device = graph.device
         self._tasks: dict[tuple[int, int], Task] = {}
         self._order: list[Task] = []
+        self._behind: set[int] = set()  # nodes that run behind the output transform
         self._root = self._with_output()
         self.steps: list[Step] = self._fuse()
         self.slot_bytes: list[int] = []
@@ -153,18 +154,21 @@ class GraphPlan:
     # -- building ----------------------------------------------------------------------------------------------------
 
     def _with_output(self) -> Task:
-        """Build the tasks, the output transform in front of the display passes at the end."""
+        """Build the tasks, the output transform in front of the display passes of the main chain."""
         graph = self.graph
         node, behind = graph.root, []
-        while isinstance(node.content, Pass) and node.content.display:
-            behind.append(node.content)
+        while isinstance(node.content, Pass):
+            if node.content.display:
+                behind.append(node.content)
+                self._behind.add(node.id)
             node = node.inputs[0]
-        task = self._task(node, 0)
+        task = self._task(graph.root, 0)
         misplaced = [t for t in self._order if isinstance(t.content, Pass) and t.content.display]
         if misplaced:
             raise InputError(
-                f"Graph: {misplaced[0].content.name} works on display-referred pixels, but {misplaced[0].width} x "
-                f"{misplaced[0].height} scene-linear ones follow it; add it last."
+                f"Graph: {misplaced[0].content.name} works on display-referred pixels, but is on a branch of "
+                f"scene-linear "
+                "ones; add it to the main chain, behind what joins them."
             )
         if (task.width, task.height) != (self.width, self.height):
             task = self._new(Scale(self.width, self.height), [task], 0, self.width, self.height)
@@ -194,6 +198,8 @@ class GraphPlan:
         return task
 
     def _task(self, node: Node, shift: int) -> Task:
+        while node.id in self._behind:
+            node = node.inputs[0]
         key = (node.id, shift)
         if key not in self._tasks:
             self._tasks[key] = self._source(node, shift) if node.is_source else self._pass(node, shift)

@@ -43,14 +43,33 @@ __all__ = [
 class Source(Protocol):
     """What a graph reads from."""
 
-    width: int
-    height: int
-    frame_rate: Fraction
-    frame_count: int | None
-    space: str
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        ...
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second, exact."""
+        ...
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames there are; None: endless."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """Colour space of the pixels."""
+        ...
 
     def frame(self, n: int) -> torch.Tensor:
-        """Return frame `n` as [3, H, W] float32 in the source's space; the caller may keep it."""
+        """Return frame `n` as [3, H, W] float32 in the source's space; the caller must not write to it."""
         ...
 
 

@@ -13,7 +13,7 @@ from numba.core import cgutils
 
 from elinvar.seismic.kernels.migrate.blocks import TOTAL, Group
 from elinvar.seismic.kernels.migrate.interpolation import pairs
-from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VI, Blend, Emit, Vector
+from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Blend, Emit, Vector
 
 __all__ = ["Transposed", "weigh"]
 
@@ -37,6 +37,43 @@ class _Scatter(Emit):
         return _Share(self, windows, x, taps, bounded=not scattered and ISA != "portable")
 
 
+class _Steps:
+    """How 16 cells follow each other: from one lane to the next by 0 or 1, as they do where times grow with depth.
+
+    At most four lanes may share a cell.
+    """
+
+    def __init__(self, emit: _Scatter, index: Vector) -> None:
+        self.e, b = emit, emit.b
+        self.first = index.lane(0)
+        before = [self.behind(index, n) for n in (1, 2, 4)]
+        step = b.sub(index.value, before[0].value)
+        fits = b.icmp_unsigned("<=", step, emit.integers(1).value)
+        short = b.icmp_signed("!=", index.value, before[2].value)
+        # Lanes that have no lane so far before them compare with themselves, or stand for it.
+        short = b.or_(short, ir.Constant(short.type, [i < 4 for i in range(LANES)]))
+        self.regular = emit.every(Vector(emit, b.and_(fits, short)))
+        self.same = []
+        for n, other in zip((1, 2), before, strict=False):
+            same = b.icmp_signed("==", index.value, other.value)
+            self.same.append(b.and_(same, ir.Constant(same.type, [i >= n for i in range(LANES)])))
+        after = Vector(emit, b.shuffle_vector(index.value, index.value, ir.Constant(VI, [*range(1, LANES), LANES - 1])))
+        last = b.icmp_signed("!=", index.value, after.value)
+        self.last = b.or_(last, ir.Constant(last.type, [i == LANES - 1 for i in range(LANES)]))
+
+    def behind(self, x: Vector, n: int) -> Vector:
+        """The value ``n`` lanes before, that of lane 0 where there is none."""
+        lanes = ir.Constant(VI, [max(0, i - n) for i in range(LANES)])
+        return Vector(self.e, self.e.b.shuffle_vector(x.value, x.value, lanes))
+
+    def gather(self, x: Vector) -> Vector:
+        """Sums of the lanes of each cell, cell after cell from lane 0 on, zeros behind."""
+        for n, same in zip((1, 2), self.same, strict=True):
+            x = x + Vector(self.e, same).where((self.behind(x, n), 0.0))
+        zero = self.e.floats(0.0).value
+        return Vector(self.e, self.e.call("llvm.x86.avx512.mask.compress.v16f32", VF, x.value, zero, self.last))
+
+
 class _Share:
     """Stands where the interpolated samples would."""
 
@@ -49,21 +86,45 @@ class _Share:
         """Scatter; the image itself gets nothing."""
         e, b = self.e, self.e.b
         index = self.x.integer()
-        b.store((index & e.integers(31)).value if self.bounded else index.value, e.places)
         value, part = e.given * weight, self.x - index.floating()
+        if self.bounded:
+            index = index & e.integers(31)
+        b.store(index.value, e.places)
         first = self.windows[0]
         if isinstance(first, Blend):
             beyond = value * first.part
-            self._add([w.pointer for w in self.windows], value - beyond, part)
-            self._add([e.at(w.pointer, w.apart) for w in self.windows], beyond, part)
+            self._add([w.pointer for w in self.windows], value - beyond, part, index)
+            self._add([e.at(w.pointer, w.apart) for w in self.windows], beyond, part, index)
         else:
-            self._add(self.windows, value, part)
+            self._add(self.windows, value, part, index)
         return e.floats(0.0)
 
-    def _add(self, windows: list[Any], value: Vector, part: Vector) -> None:
-        """Add shares of 16 values to the cells that the windows and places name."""
+    def _add(self, windows: list[Any], value: Vector, part: Vector, index: Vector) -> None:
+        """Add shares of 16 values to the cells that the windows and the index name."""
+        shares = self._shares(value, part)
+        if self.taps > 2 or len(windows) > 1 or not self.bounded or ISA != "avx512":
+            self._one_by_one(windows, shares)
+            return
+        steps = _Steps(self.e, index)
+        with self.e.b.if_else(steps.regular, likely=True) as (regular, odd):
+            with regular:
+                self._together(windows[0], shares, steps)
+            with odd:
+                self._one_by_one(windows, shares)
+
+    def _together(self, window: Any, shares: list[Any], steps: _Steps) -> None:
+        """Sum what goes to the same cell in registers; the cells follow each other without a gap."""
+        e, b = self.e, self.e.b
+        left, right = (steps.gather(Vector(e, share)).value for share in shares)
+        cells = b.bitcast(e.at(window, b.sext(steps.first, I64)), F32.as_pointer())
+        for half in range(2):
+            lanes = [i // 2 + LANES * (i % 2) + half * LANES // 2 for i in range(LANES)]
+            mixed = Vector(e, b.shuffle_vector(left, right, ir.Constant(VI, lanes)))
+            e.store(e.vector(cells, half * LANES) + mixed, cells, half * LANES)
+
+    def _one_by_one(self, windows: list[Any], rows: list[Any]) -> None:
+        """Add each value's shares to its cell."""
         e, b, n = self.e, self.e.b, self.taps
-        rows = self._shares(value, part)
         while len(rows) > 1:  # side by side, then transposed: the shares of a lane together
             lanes = list(range(2 * rows[0].type.count))
             kind = ir.VectorType(I32, len(lanes))

@@ -11,8 +11,8 @@ import torch
 
 from elinvar.audio import denoise_weights
 from elinvar.audio._onnx import parse
-from elinvar.audio.denoise import Denoiser, denoise, denoise_file, load_denoiser
 from elinvar.audio.denoise_weights import DenoiserSizes, read_state
+from elinvar.audio.denoising import Denoiser, denoise, denoise_file, load_denoiser
 from elinvar.errors import InputError, WeightsError
 
 SIZES = DenoiserSizes(sample_rate=8000, window=96, n_fft=128, hop=40)
