@@ -9,14 +9,14 @@ SETUP := "$(PYTHON)" scripts/bootstrap.py
 .PHONY: help tour test check lint docs format pin clean venv-tour venv-dev
 
 help:
-	@echo "make tour    migrate a survey and write tour/index.html (creates .venv, installs everything)"
+	@echo "make tour    every engine on real input: tour/index.html   (creates .venv, installs everything)"
 	@echo "make test    the test suite                           (creates .venv, installs everything)"
 	@echo "make check   ruff, mypy --strict, import-linter, the tests and the documentation build"
 	@echo "make lint | docs | format | clean"
 	@echo "Options: PYTHON=/path/to/python3.11  ARGS='passed on to pytest or to elinvar tour'"
 
 venv-tour:
-	@$(SETUP) seismic
+	@$(SETUP) seismic audio vision video tensor
 
 venv-dev:
 	@$(SETUP) dev

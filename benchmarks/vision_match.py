@@ -13,8 +13,8 @@ KD tree, seeds 8 apart
 elinvar, every pixel
     ``vision.match(...)``: all 196,608 pixels, exactly (one run).
 
-One thread, CPU time of that thread; on ``--device cuda`` CUDA events, without the KD tree. Image 2's descriptors are image 1's
-moved by 7 pixels, plus noise, so that most pixels have a true partner.
+One thread, CPU time of that thread; on ``--device cuda`` CUDA events, without the KD tree. The descriptors of image 2
+are those of image 1 moved by 7 pixels, plus noise, so that most pixels have a true partner.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ MINIMUM_DISK = 3 * 10**9
 MINIMUM_PIP = (22, 3)  # the first with --python
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-COVERS = {"dev": {"seismic", "audio", "vision", "video", "cluster"}}  # extras that another one already brings (pyproject.toml)
+COVERS = {
+    "dev": {"seismic", "audio", "vision", "video", "tensor", "cluster"}
+}  # extras that another one already brings (pyproject.toml)
 
 
 class Refused(Exception):

@@ -59,6 +59,21 @@ def test_every_backend_agrees() -> None:
         assert fourier.backend(kind, 512) in results
 
 
+def test_prepared_transform() -> None:
+    plan, x = audio.FFT(512), NOISE[0, :512].copy()
+    spectrum, back = np.empty(257, np.complex64), np.empty(512, np.float32)
+    assert plan.forward(x, spectrum) is spectrum
+    assert relative(spectrum, np.fft.rfft(x.astype(np.float64))) < 3e-7
+    assert plan.inverse(spectrum, back) is back
+    assert relative(back, x) < 5e-7
+    with pytest.raises(InputError, match="n is 1000"):
+        audio.FFT(1000)
+    with pytest.raises(InputError, match=r"FFT\.forward: got float64"):
+        plan.forward(x.astype(np.float64))
+    with pytest.raises(InputError, match=r"FFT\.inverse"):
+        plan.inverse(spectrum[:-1])
+
+
 def test_dtypes_and_containers() -> None:
     x = NOISE[0, :300]
     assert audio.rfft(x).dtype == np.complex64

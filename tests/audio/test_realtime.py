@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from elinvar import audio
 from elinvar.audio import realtime
 from elinvar.errors import DoubleRelease, ForeignLease, InputError, MissingDependency
+from elinvar.runtime.pressure import Monitor, Sensor
+from elinvar.testing.fakes import FakeSensor
 
 PORTAUDIO = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p
@@ -170,6 +172,30 @@ def test_workspace_obeys_the_answer() -> None:
     quiet = realtime.Workspace(lambda: np.zeros(10), lambda made: made.nbytes)
     quiet.get()
     assert (quiet.relieve(1), quiet.relieve(2)) == (0, 80)
+
+
+def test_workspace_and_fallback_follow_a_monitor() -> None:
+    memory, heat = FakeSensor(0.0), FakeSensor(0.0)
+    monitor = Monitor([Sensor("memory", "m", memory, 1.0, 2.0), Sensor("thermal", "t", heat, 1.0, 2.0)], hold=0.0)
+    space = realtime.Workspace(lambda: np.zeros(10), lambda made: made.nbytes, lambda level: level >= 1)
+    place = realtime.Fallback("cpu", level=1)
+    wanted = place._wanted = object()
+    ends = [space.watch(monitor), place.watch(monitor)]
+    space.get()
+    monitor.sample()
+    assert space.bytes == 80
+    assert place.device is wanted
+    memory.set(1.5)
+    heat.set(1.5)
+    monitor.sample()
+    assert space.bytes == 0
+    assert str(place.device) == "cpu"
+    heat.set(0.0)
+    for _ in range(10):
+        monitor.sample()
+    assert place.device is wanted
+    for end in ends:
+        end()
 
 
 def test_player_and_recorder_without_a_card() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from elinvar.errors import InputError
-from elinvar.seismic.outputs import check_file, check_folder
+from elinvar.seismic.outputs import check_file, check_folder, space
 
 
 def test_what_may_be_written(tmp_path):
@@ -45,3 +45,9 @@ def test_other_things_are_not_lost(tmp_path):
         check_folder(tmp_path / "thesis.txt")
     with pytest.raises(InputError, match="is a folder; give the name of a file"):
         check_file(tmp_path / "photos")
+
+
+def test_too_little_space_is_said_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("elinvar.seismic.outputs.free_bytes", lambda _: 2**30)
+    assert space(tmp_path / "a.zarr", 2**30) is None
+    assert space("a.zarr", 3 * 2**30) == "a.zarr may need 3.00 GiB and the disk has 1.00 GiB left."

@@ -90,16 +90,23 @@ def test_every_setting_of_a_sweep_makes_the_same_image(case, monkeypatch):
             raise MetalLaunchError("too many registers.")
         real(*args, tuning=tuning, **options)
 
-    monkeypatch.setattr(metal, "migrate_v2", launch)
+    monkeypatch.setattr(versions, "_launch", lambda _: launch)
     some = versions._sweep(small, (64,), (1, 2), "v2", place, 1, 0, keep=False)
     assert list(some.samples) == ["group 64, unroll 1"]
     assert some.extras["refused"] == {"group 64, unroll 2": "too many registers."}
     with pytest.raises(InputError, match="no setting runs on cpu: too many registers"):
         versions._sweep(small, (64,), (2,), "v2", place, 1, 0, keep=False)
+    monkeypatch.undo()
     with pytest.raises(InputError, match="33 is no multiple of 32"):
         versions._sweep(small, (33,), (1,), "v2", place, 1, 0, keep=False)
     with pytest.raises(InputError, match="no group size and unroll"):
         versions._sweep(small, (32,), (1,), "baseline", place, 1, 0, keep=False)
+
+
+def test_which_versions_have_settings():
+    assert {v: versions._launch(v) is not None for v in ("baseline", "v1", "v2", "v3")} == {
+        "baseline": False, "v1": False, "v2": True, "v3": True
+    }  # fmt: skip
 
 
 def test_what_was_fastest_is_used_and_part_of_a_job(monkeypatch):

@@ -106,6 +106,20 @@ def test_a_sequence_of_ten_is_ten_encodes_even_without_a_cache(engine, images):
     assert relative(results[4].desc_2, want.desc_2) <= 1e-5
 
 
+def test_pairs_decoded_together_are_the_same(engine, images):
+    make = np.random.default_rng(1)
+    mixed = [*images, make.integers(0, 256, (64, 48, 3), np.uint8)]  # the last one is a portrait
+    alone = engine.infer_pairs(mixed, "complete", batch=1)
+    engine.clear_cache()
+    engine.encodes = 0
+    together = engine.infer_pairs(mixed, "complete", batch=4)
+    assert engine.encodes == 4
+    assert alone.indices == together.indices
+    for one, two in zip(alone, together, strict=True):
+        assert relative(two.pts3d_1, one.pts3d_1) <= 1e-5
+        assert relative(two.desc_2, one.desc_2) <= 1e-5
+
+
 def test_symmetric_and_given_pairs(engine, images):
     found = engine.infer_pairs(images, [(2, 0)], symmetric=True)
     assert found.indices == [(2, 0), (0, 2)]

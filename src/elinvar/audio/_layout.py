@@ -134,7 +134,7 @@ def fill(state: State, bank: int, responses: NDArray[np.floating[Any]]) -> None:
     full[:, : responses.shape[1]] = responses
     base, head, direct = bank * int(m[p.BANK_SIZE]), int(m[p.HEAD]), state.ladder.head
     taps = np.zeros((shapes, head))
-    taps[:, :direct] = full[:, :direct]
+    taps[:, :direct] = np.where(np.abs(full[:, :direct]) > p.TINY, full[:, :direct], 0.0)  # no denormal numbers
     h[base : base + shapes * head] = taps.ravel()
     for k, (size, n) in enumerate(zip(state.ladder.stages, partitions(state.ladder, state.length), strict=True), 1):
         part = p.PART_AT + k * p.PART

@@ -24,7 +24,7 @@ from . import _spectrum
 from ._check import count, write_out
 from ._convolve_torch import wants_torch
 
-__all__ = ["backend", "fft", "ifft", "irfft", "next_fast_length", "rfft"]
+__all__ = ["FFT", "backend", "fft", "ifft", "irfft", "next_fast_length", "rfft"]
 
 _NO_WINDOW = np.zeros(0, np.float32)
 _PIECE = 1 << 17  # samples a thread takes at a time, in whole rows
@@ -231,3 +231,59 @@ def fft(x: Any, n: int | None = None, *, out: Any = None) -> Any:
 def ifft(x: Any, n: int | None = None, *, out: Any = None) -> Any:
     """Invert `fft`, with the factor 1 / n."""
     return _run("ifft", x, n, out)
+
+
+class FFT:
+    """A real transform with tables and working memory prepared: for the audio thread and for many single rows.
+
+    ::
+
+        plan = audio.FFT(1024)
+        plan.forward(block, spectrum)      # float32 [1024] into complex64 [513]: no allocation
+        plan.inverse(spectrum, block)
+
+    Parameters
+    ----------
+    n
+        Samples: a power of two from 128 to 131072.
+
+    Notes
+    -----
+    One thread at a time: the working memory belongs to the plan.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = count("FFT", "n", n)
+        if not _owned("rfft", self.n):
+            raise InputError(
+                f"FFT: n is {n}; a prepared transform takes powers of two from 128 to {_spectrum.LARGEST}; "
+                "audio.rfft takes any length."
+            )
+        self._plan = _spectrum.plan(self.n // 2)
+        self._factor = np.full(self.n, 1.0 / self.n, np.float32)
+        self.inverse(self.forward(np.zeros(self.n, np.float32)))
+
+    def forward(self, x: NDArray[np.float32], out: NDArray[np.complex64] | None = None) -> NDArray[np.complex64]:
+        """Return the n // 2 + 1 bins of float32 samples [n], contiguous."""
+        y = np.empty(self.n // 2 + 1, np.complex64) if out is None else out
+        self._check("forward", x, y)
+        _spectrum.forward_frames(self._plan, x, 0, self.n, _NO_WINDOW, y.view(np.float32)[None])
+        return y
+
+    def inverse(self, X: NDArray[np.complex64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the float32 samples [n] of n // 2 + 1 bins."""
+        y = np.empty(self.n, np.float32) if out is None else out
+        self._check("inverse", y, X)
+        y[:] = 0.0
+        _spectrum.inverse_frames(self._plan, X.view(np.float32)[None], self._factor, y, 0, self.n)
+        return y
+
+    def _check(self, name: str, x: Any, spectrum: Any) -> None:
+        if (
+            x.dtype != np.float32 or spectrum.dtype != np.complex64 or x.shape != (self.n,)
+            or spectrum.shape != (self.n // 2 + 1,) or not (x.flags.carray and spectrum.flags.carray)
+        ):  # fmt: skip
+            raise InputError(
+                f"FFT.{name}: got {x.dtype} {x.shape} and {spectrum.dtype} {spectrum.shape}; give contiguous, writable "
+                f"float32 [{self.n}] and complex64 [{self.n // 2 + 1}]."
+            )

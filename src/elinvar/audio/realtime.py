@@ -6,7 +6,8 @@ therefore have entry points for C (`Chain.portaudio_callback`, `Chain.root`), an
 * `BufferPool.try_acquire` returns None when nothing is free; it never raises and never waits.
 * `Ring` carries samples from one thread to another.
 * `Live`, `Player` and `Recorder` run a chain, play and record with a sound card, through sounddevice and PortAudio.
-* `Workspace` is memory that a pressure callback may take away between two calls.
+* `Workspace` is memory that a pressure callback may take away between two calls; `Fallback` is a device that gives way
+  to the CPU while the machine is too hot.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elinvar.errors import DoubleRelease, ForeignLease, InputError, MissingDependency
+from elinvar.runtime.device import Device
+from elinvar.runtime.device import device as find_device
 
 from . import _live as live
 from . import _ring as kernel
@@ -29,6 +32,7 @@ from .chain import Chain
 __all__ = [
     "Buffer",
     "BufferPool",
+    "Fallback",
     "Live",
     "Player",
     "Recorder",
@@ -244,6 +248,16 @@ class Workspace:
             self._made, self.built = self._make(), self.built + 1
         return self._made
 
+    def watch(self, monitor: Any) -> Callable[[], None]:
+        """Let an `elinvar.runtime.pressure.Monitor` ask for this memory; return the function that ends it."""
+
+        def changed(change: Any) -> None:
+            if change.kind == "memory" and change.new > change.old:
+                self.relieve(int(change.new))
+
+        forget: Callable[[], None] = monitor.on_change(changed)
+        return forget
+
     def relieve(self, level: int = 2) -> int:
         """Ask the callback, obey it, and return the bytes released; without a callback, critical levels (2) release."""
         held = self.bytes
@@ -252,6 +266,37 @@ class Workspace:
             return 0
         self._made = None
         return held
+
+
+class Fallback:
+    """Where to compute: on a device, or on the CPU while the machine is too hot for it.
+
+    Parameters
+    ----------
+    device
+        The device wanted; see `elinvar.device`.
+    level
+        Thermal pressure from which the CPU takes over: 1 warning, 2 critical.
+    """
+
+    def __init__(self, device: str = "auto", level: int = 2) -> None:
+        self._wanted, self._cpu = find_device(device), find_device("cpu")
+        self._level, self._thermal = count("Fallback", "level", level), 0
+
+    @property
+    def device(self) -> Device:
+        """The device to use for the next block; reading it costs nothing."""
+        return self._cpu if self._thermal >= self._level else self._wanted
+
+    def watch(self, monitor: Any) -> Callable[[], None]:
+        """Follow an `elinvar.runtime.pressure.Monitor`; return the function that ends it."""
+
+        def changed(change: Any) -> None:
+            if change.kind == "thermal":
+                self._thermal = int(change.new)
+
+        forget: Callable[[], None] = monitor.on_change(changed)
+        return forget
 
 
 def _sounddevice(operation: str) -> Any:

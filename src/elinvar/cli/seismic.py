@@ -119,7 +119,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
 ) -> None:
     """Migrate a survey and write image, fold and gathers as Zarr."""
     from elinvar import seismic
-    from elinvar.seismic.outputs import check_folder
+    from elinvar.seismic.outputs import check_folder, space
 
     check_folder(out, path)
     survey = open_any(path, header, endian, dt)
@@ -132,6 +132,9 @@ def migrate(  # one option per knob of the library: a long signature is the inte
         emit(job, json_, lambda: str(job))
         return
     typer.echo(f"elinvar: {job}", err=True)
+    short = space(out, 8 * job.pillars * job.times * (1 + job.bins))
+    if short is not None:
+        typer.echo(f"elinvar: warning: {short}", err=True)
     begin = time.perf_counter()
     with progress("migrating", total=job.traces, unit="traces") as report:
         image = seismic.migrate(

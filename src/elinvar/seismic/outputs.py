@@ -8,7 +8,9 @@ from pathlib import Path
 
 from elinvar.errors import InputError
 
-__all__ = ["check_file", "check_folder"]
+from .checkpoint import free_bytes
+
+__all__ = ["check_file", "check_folder", "space"]
 
 
 def check_folder(target: str | os.PathLike[str], source: str | os.PathLike[str] | None = None) -> None:
@@ -42,6 +44,14 @@ def check_file(target: str | os.PathLike[str], source: str | os.PathLike[str] | 
     if path.is_dir():
         raise InputError(f"output {path} is a folder; give the name of a file.")
     _room(path)
+
+
+def space(target: str | os.PathLike[str], nbytes: int) -> str | None:
+    """Return a warning when a disk may be too full for what will be written, `nbytes` before compression."""
+    free = free_bytes(Path(target).parent)
+    if free >= nbytes:
+        return None
+    return f"{target} may need {nbytes / 2**30:.2f} GiB and the disk has {free / 2**30:.2f} GiB left."
 
 
 def _not_the_source(path: Path, source: str | os.PathLike[str] | None) -> None:

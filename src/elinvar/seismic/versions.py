@@ -7,6 +7,7 @@ grid, round by round. A part is enough: the work of a pillar does not depend on 
 
 from __future__ import annotations
 
+import inspect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,15 +39,13 @@ if TYPE_CHECKING:
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["BARS", "DATASETS", "MOST", "SWEPT", "Setup", "compare_versions", "setup", "sweep", "tuned_rate"]
+__all__ = ["BARS", "DATASETS", "MOST", "Setup", "compare_versions", "setup", "sweep", "tuned_rate"]
 
 DATASETS = ("tiny", "small", "medium", "large")
 #: Wanted speed-up over baseline.
 BARS: Mapping[str, float] = {"v1": 1.5, "v2": 3.0, "v3": 5.0}
 #: Contributions of one run, by kind of device.
 MOST: Mapping[str, float] = {"cpu": 1e9, "cuda": 1e12, "mps": 1e11}
-#: Versions whose group size and unroll are settings.
-SWEPT = ("v2",)
 AGREE = 2e-4  # relative L2 between versions
 _HELD = 1 << 30  # bytes of samples that are made and kept; a larger data set gets noise
 _CLOCKS = ("compile", "prepare", "transfer", "kernel", "store", "total")
@@ -243,7 +242,7 @@ def tuned_rate(place: Device) -> float:
     """
     if place.kind != "cpu":
         swept = registry.kernel(KERNEL, place)
-        if swept.backend == "metal" and swept.version in SWEPT:
+        if swept.backend == "metal" and _launch(swept.version) is not None:
             sweep(version=swept.version, device=place, runs=3, keep=True)
     case = setup("tiny", 0.3 * MOST[place.kind], place)
     rates = []
@@ -308,10 +307,8 @@ def _sweep(
     *,
     keep: bool,
 ) -> Result:
-    from .kernels.migrate import metal
-
-    launch = getattr(metal, f"migrate_{version}", None)
-    if launch is None or version not in SWEPT:
+    launch = _launch(version)
+    if launch is None:
         raise InputError(f"bench seismic: version {version!r} has no group size and unroll to sweep; v2 has.")
     tunings = _tunings(group_sizes, unrolls)
     args, axes = _arguments(case, place)
@@ -357,6 +354,15 @@ def _sweep(
     }
     told["refused"] = refused
     return Result("seismic_sweep", samples, extras={**told, "device": str(place), "kept": keep})
+
+
+def _launch(version: str) -> Callable[..., object] | None:
+    """Return what launches a version on a GPU, None when it has no settings."""
+    found = registry.default_registry.version(KERNEL, version)
+    if found.metal is None:
+        return None
+    launch = found.implementation("metal")
+    return launch if "tuning" in inspect.signature(launch).parameters else None
 
 
 def _tunings(group_sizes: Sequence[int], unrolls: Sequence[int]) -> dict[str, Any]:

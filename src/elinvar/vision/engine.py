@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_BATCH = {"cpu": 2, "cuda": 8, "mps": 2}
+_BATCH = {"cpu": 2, "cuda": 8, "mps": 2}  # images encoded together
+_PAIRS = {"cpu": 1, "cuda": 8, "mps": 2}  # pairs decoded together
 _threads_lock = threading.RLock()
 
 
@@ -359,6 +360,7 @@ class Engine:
         graph: str | Sequence[tuple[int, int]] = "sequence",
         *,
         symmetric: bool = False,
+        batch: int | None = None,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> Pairs:
         """Run the pairs of a graph, encoding each image exactly once.
@@ -371,6 +373,9 @@ class Engine:
             A name as `elinvar.vision.image_pairs` takes it, or the pairs themselves.
         symmetric
             Also run every pair the other way round.
+        batch
+            Pairs of one shape to decode together; by default 1 on a CPU, more on a GPU. A head runs for its whole
+            batch at the first request.
         progress
             ``progress(done, total)`` per pair.
 
@@ -386,23 +391,43 @@ class Engine:
             chosen = [pair for i, j in chosen for pair in ((i, j), (j, i))]
         uses = [sum(k in pair for pair in chosen) for k in range(len(ready))]
         tokens: dict[int, Tensor] = {}
-        results = []
-        for done, (i, j) in enumerate(chosen):
-            start = time.perf_counter()
-            absent = [k for k in dict.fromkeys((i, j)) if k not in tokens]
-            if absent:
-                fresh = self._run("vision.encode", self._tokens, [ready[k] for k in absent])
-                tokens |= dict(zip(absent, fresh, strict=True))
-            pair = (ready[i], ready[j])
-            decoded = self._run("vision.decode", self._decode, tokens[i], tokens[j], pair)
-            results.append(self._result(decoded, 0, pair, (0.0, 1e3 * (time.perf_counter() - start))))
-            for k in (i, j):
+        results: list[PairResult] = []
+        for group in self._groups(chosen, ready, batch or _PAIRS[self.device.kind]):
+            results += self._run_group(group, ready, tokens)
+            for k in (k for pair in group for k in pair):
                 uses[k] -= 1
                 if uses[k] == 0:
                     del tokens[k]
             if progress is not None:
-                progress(done + 1, len(chosen))
+                progress(len(results), len(chosen))
         return Pairs(chosen, results, ready)
+
+    @staticmethod
+    def _groups(chosen: list[tuple[int, int]], ready: list[Prepared], most: int) -> Iterator[list[tuple[int, int]]]:
+        """Cut the pairs, in order, into groups of one shape each."""
+        group: list[tuple[int, int]] = []
+        for pair in chosen:
+            shapes = [[ready[k].array.shape for k in some] for some in (group[0] if group else pair, pair)]
+            if len(group) == most or shapes[0] != shapes[1]:
+                yield group
+                group = []
+            group.append(pair)
+        yield group
+
+    def _run_group(
+        self, group: list[tuple[int, int]], ready: list[Prepared], tokens: dict[int, Tensor]
+    ) -> list[PairResult]:
+        """Run pairs of one shape through the decoder together, encoding what `tokens` lacks."""
+        start = time.perf_counter()
+        absent = [k for k in dict.fromkeys(k for pair in group for k in pair) if k not in tokens]
+        if absent:
+            fresh = self._run("vision.encode", self._tokens, [ready[k] for k in absent])
+            tokens |= dict(zip(absent, fresh, strict=True))
+        images = [(ready[i], ready[j]) for i, j in group]
+        sides = [torch.cat([tokens[pair[side]] for pair in group]) for side in (0, 1)]
+        decoded = self._run("vision.decode", self._decode, sides[0], sides[1], images[0])
+        share = 1e3 * (time.perf_counter() - start) / len(group)
+        return [self._result(decoded, k, pair, (0.0, share)) for k, pair in enumerate(images)]
 
     def _pairs(self, ready: list[Prepared], graph: str | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         if not isinstance(graph, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,16 @@ def image_pair(kind: Any, size: int, seed: int = 0) -> tuple[Any, Any]:
     return tuple(make.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(2))  # type: ignore[return-value]
 
 
+@functools.lru_cache(maxsize=1)
+def _state(kind: Any, seed: int) -> dict[str, torch.Tensor]:
+    """Return random weights; once for several calls: a large network's are 2.7 GB."""
+    source = Random(kind, seed)
+    return source.get(source.shapes)
+
+
 def plain_call(kind: Any, images: tuple[Any, Any], seed: int = 0, attention: str = "naive") -> Callable[[], object]:
     """Return a call of the plain rendition in float32 on the CPU, all outputs."""
-    source = Random(kind, seed)
-    state = source.get(source.shapes)
+    state = _state(kind, seed)
     given = [torch.from_numpy(image) for image in images]
 
     def call() -> object:
@@ -66,3 +73,4 @@ def time_pair(
         return interleave(ways, runs=runs, warmup=1, work=work, clock=clock, device=engine.device)
     finally:
         torch.set_num_threads(before)
+        _state.cache_clear()

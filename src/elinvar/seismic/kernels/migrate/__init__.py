@@ -279,6 +279,22 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, options
 
 
+def full_example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`example` for versions that do everything: three of four seeds read more neighbours, filtered copies, or both."""
+    args, options = example(seed)
+    kind = seed % 4
+    if kind == 1:
+        options |= {"physics": "curved", "medium": (1800.0, 0.6), "eta": None}
+    if kind in (1, 2):
+        options["interpolation"] = "sinc8" if kind == 1 else "cubic"
+    if kind >= 2:
+        options["bank"] = Bank(5, 70.0, 50.0)
+        ntr, ns = args[2].shape
+        copies = torch.randn(ntr, 5 * ns, generator=torch.Generator().manual_seed(seed + 1))
+        args = (*args[:2], copies, *args[3:])
+    return args, options
+
+
 register(
     NAME,
     "baseline",
@@ -286,7 +302,7 @@ register(
     cpu=f"{_HERE}.cpu:migrate",
     metal=f"{_HERE}.metal:migrate_baseline",
     source="elinvar/seismic/kernels/migrate/baseline.metal",
-    example=example,
+    example=full_example,
     tolerance=2e-4,
     summary="one thread per output sample, exact travel time for every contribution",
 )
@@ -310,7 +326,7 @@ register(
     cpu=f"{_HERE}.cpu_v2:migrate",
     metal=f"{_HERE}.metal:migrate_v2",
     source="elinvar/seismic/kernels/migrate/v2.metal",
-    example=example,
+    example=full_example,
     tolerance=2e-4,
     summary="travel time at knots, window permutes on the CPU, simdgroups along time on the GPU",
     occupancy_reason=(

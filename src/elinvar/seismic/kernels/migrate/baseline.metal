@@ -32,10 +32,8 @@ static float log1p(float z)
 #define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
 #endif
 
-// Zeros around every trace.
-constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0;
-
 #if TAPS > 2
+#define BEYOND (TAPS - 1)  // zeros around every trace
 constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
 
 // Value g + 1 / 2 of the way between the middle two of TAPS samples.
@@ -54,6 +52,8 @@ static float between(device const float* near, float g)
     }
     return sum;
 }
+#else
+#define BEYOND 0
 #endif
 
 #ifndef COPIES
@@ -157,7 +157,7 @@ kernel void migrate_baseline(
     const float2 bend = float2(0.0f);
 #endif
 #if COPIES > 1
-    const float2 middle = middles[(row_step > 0 ? p : 0) * ((n_out + 15) / 16) + t / 16];
+    const float2 middle = middles[(row_step != 0 ? p : 0) * ((n_out + 15) / 16) + t / 16];
 #endif
     const float2 pillar = pillars[p];
     const float last = float(n_samples - 1);
