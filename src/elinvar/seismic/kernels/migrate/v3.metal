@@ -143,10 +143,8 @@ static float rim_weight(float distance, float slope, float rim)
 #define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
 #endif
 
-// Zeros around every trace.
-constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0;
-
 #if TAPS > 2
+#define BEYOND (TAPS - 1)  // zeros around every trace
 constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
 
 // Value g + 1 / 2 of the way between the middle two of TAPS samples.
@@ -165,6 +163,8 @@ static float between(device const float* near, float g)
     }
     return sum;
 }
+#else
+#define BEYOND 0
 #endif
 
 #ifndef COPIES
