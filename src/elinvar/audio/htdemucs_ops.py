@@ -111,6 +111,11 @@ def _gate(kind: str) -> Kernel:
     return kernel("audio.gate", kind)
 
 
+@functools.cache
+def _gelu(kind: str) -> Kernel:
+    return kernel("audio.norm_gelu", kind)
+
+
 def _gate_for(y: Tensor) -> Kernel | None:
     if torch.is_grad_enabled() or y.device.type != "cpu":
         return None
@@ -139,5 +144,7 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def norm_gelu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return ``gelu(norm(x))`` with the error function, not its tanh approximation."""
+    """Return ``gelu(norm(x))`` with the error function, not its tanh approximation; overwrites x without autograd."""
+    if not torch.is_grad_enabled() and x.device.type == "cpu":
+        return cast("Tensor", _gelu("cpu")(x, weight, bias, eps))
     return functional.gelu(_norm(x, weight, bias, eps))
