@@ -119,6 +119,9 @@ def test_precision(randn):
     assert tensor.matmul(x, w.t(), precision="bf16").dtype == torch.bfloat16
     forced = tensor.linear(x, w, precision=Precision("fp16", "fp16"))
     torch.testing.assert_close(forced, x.half() @ w.half().t(), rtol=0.01, atol=0.02)
+    forced = tensor.linear(x, w, randn(10), "silu", precision=Precision("fp16", "fp16"))
+    assert forced.dtype == torch.float16
+    assert tensor.linear(x, w, activation="silu", precision=Precision("bf16", "bf16")).dtype == torch.bfloat16
     with pytest.raises(InputError, match="'fp8'"):
         tensor.linear(x, w, precision="fp8")
 
