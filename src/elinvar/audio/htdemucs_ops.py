@@ -28,8 +28,10 @@ def as_compute(parameter: Tensor, like: Tensor) -> Tensor:
 
 
 @functools.cache
-def _onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+def _onednn(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
 def _direct(x: Tensor) -> bool:
@@ -38,7 +40,7 @@ def _direct(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
-        and _onednn()
+        and _onednn(x.dtype)
     )
 
 
