@@ -9,9 +9,9 @@ elinvar bfloat16, demucs bfloat16
 elinvar preview
     The time branch alone.
 
-CPU time of one thread, interleaved. `memory` separates a 20 s and a 600 s file (bfloat16, FLAC out), each in a process
-of its own, and compares their peaks of resident memory; `plan` compares what `plan_separation` said before with what
-the 20 s file took. ``--device cuda`` instead times a whole 4-minute track, audio in to stems out, on that GPU.
+CPU time of one thread, interleaved. `memory` separates a 20 s and a 600 s file (bfloat16, no overlap, FLAC out), each
+in a process of its own, and compares their peaks of resident memory; `plan` compares what `plan_separation` said before
+with what was measured. ``--device cuda`` instead times a whole 4-minute track, audio in to stems out, on that GPU.
 
 demucs is not part of the development extra: ``pip install --no-deps demucs==4.1.0 einops julius`` and what it asks for.
 """
@@ -19,8 +19,8 @@ demucs is not part of the development extra: ``pip install --no-deps demucs==4.1
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -39,7 +39,7 @@ from elinvar.errors import BenchError
 from elinvar.runtime.parallel import set_threads
 
 RATE, SEGMENT = 44100, 343_980
-SHORT, LONG = 20, 600
+SHORT, LONG, OVERLAP = 20, 600, 0.0
 KWARGS: dict[str, Any] = {
     "sources": ["drums", "bass", "other", "vocals"], "samplerate": RATE, "segment": Fraction(39, 5), "channels": 48,
     "depth": 4, "nfft": 4096, "bottom_channels": 512, "t_layers": 5, "t_heads": 8, "t_hidden_scale": 4.0,
@@ -144,6 +144,12 @@ def write_song(path: Path, seconds: int) -> None:
             file.write(piece)
 
 
+def status_bytes(field: str) -> int:
+    """From Linux; getrusage would tell the parent's peak when that was higher."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
+
+
 def separate_one(path: str, out: str) -> dict[str, Any]:
     """In a process of its own: plan, then separate; peak memory and CPU seconds."""
     from elinvar.audio.separation import measure_segment, plan_separation
@@ -153,23 +159,23 @@ def separate_one(path: str, out: str) -> dict[str, Any]:
     set_threads(1)
     import soundfile as sf
 
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = status_bytes("VmRSS")
     model = HTDemucs()
     model.load_state_dict(weights(model))
     model.to_precision(storage=torch.bfloat16)
     duration = sf.info(path).duration
-    begin = time.thread_time()
     cost = measure_segment(model, "cpu", precision="bf16")
-    plan = plan_separation(duration, model, device="cpu", precision="bf16", cost=cost)
+    plan = plan_separation(duration, model, overlap=OVERLAP, device="cpu", precision="bf16", cost=cost)
     wall, begin = time.perf_counter(), time.thread_time()
-    done = separate_file(path, out, model, device="cpu", precision="bf16", format="flac16")
+    options = {"device": "cpu", "precision": "bf16", "format": "flac16", "overlap": OVERLAP}
+    done = separate_file(path, out, model, **options)
     spent, wall = time.thread_time() - begin, time.perf_counter() - wall
     assert not done.skipped
     return {
         "seconds of audio": duration,
         "cpu_s": spent,
         "wall_s": wall,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": status_bytes("VmHWM"),
         "rss_before_model": base,
         "planned_wall_s": plan.seconds,
         "planned_bytes": plan.streaming_bytes,
@@ -197,7 +203,7 @@ def memory() -> dict[str, Any]:
     return found
 
 
-def run(*, runs: int = 5, warmup: int = 1) -> Result:
+def segments(runs: int, warmup: int) -> Result:
     samples, facts = segment_rows(runs, warmup)
     seconds = {name: row.median for name, row in samples.items()}
     facts["ratios"] = {
@@ -206,8 +212,12 @@ def run(*, runs: int = 5, warmup: int = 1) -> Result:
         "demucs float32 / elinvar bfloat16": seconds["demucs float32"] / seconds["elinvar bfloat16"],
         "elinvar float32 / preview": seconds["elinvar float32"] / seconds["elinvar preview"],
     }
-    facts["memory"] = memory()
     return Result(name="audio_htdemucs", samples=samples, extras=facts)
+
+
+def run(*, runs: int = 5, warmup: int = 1) -> Result:
+    found = segments(runs, warmup)
+    return dataclasses.replace(found, extras={**found.extras, "memory": memory()})
 
 
 def gpu(spec: str, runs: int) -> dict[str, Any]:
@@ -243,8 +253,12 @@ if __name__ == "__main__":
     elif given.device != "cpu":
         print(json.dumps(gpu(given.device, given.runs), indent=1))
     else:
-        result = run(runs=given.runs)
-        result.write("audio_htdemucs.json")
+        path = Path(__file__).parent / "results" / "audio_htdemucs.json"
+        result = segments(given.runs, 1)
+        result.write(path)
         for name, row in result.samples.items():
-            print(f"{name:20s} {row.median:7.3f} s  ({row.median / 7.8:.3f} CPU-s per s of audio)")
-        print(json.dumps(result.extras, indent=1))
+            print(f"{name:20s} {row.median:7.3f} s  ({row.median / 7.8:.3f} CPU-s per s of audio)", flush=True)
+        print(json.dumps(result.extras, indent=1), flush=True)
+        result = dataclasses.replace(result, extras={**result.extras, "memory": memory()})
+        result.write(path)
+        print(json.dumps(result.extras["memory"], indent=1))

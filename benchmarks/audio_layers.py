@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def run(*, runs: int = 31, warmup: int = 3) -> Result:
 
 if __name__ == "__main__":
     result = run()
-    result.write("audio_layers.json")
+    result.write(Path(__file__).parent / "results" / "audio_layers.json")
     for name, row in result.samples.items():
         print(f"{name:26s} {1e6 * row.median:9.1f} us")
     print(json.dumps(result.extras, indent=1))

@@ -9,7 +9,7 @@ torch tiles, seeds 8 apart
 brute force by rows, seeds 8 apart
     The same with 256 queries against all keys at a time.
 KD tree, seeds 8 apart
-    The same with scipy's ``cKDTree`` (what the published code uses on CPUs), building both trees included.
+    The same with scipy's ``cKDTree`` (what the published code uses on CPUs), building both trees included (one run).
 elinvar, every pixel
     ``vision.match(...)``: all 196,608 pixels, exactly (one run).
 
@@ -92,8 +92,6 @@ def run(*, runs: int = 5, warmup: int = 1, device: str = "cpu") -> Result:
             "torch tiles, seeds 8 apart": lambda: settle(d1, d2, by_tiles),
             "brute force by rows, seeds 8 apart": lambda: settle(d1, d2, by_rows),
         }
-        if device == "cpu":
-            ways["KD tree, seeds 8 apart"] = lambda: by_tree(d1, d2)
         ours = ways["elinvar, seeds 8 apart"]()
         mine = set(zip(ours.idx_1.tolist(), ours.idx_2.tolist(), strict=True))
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -77,6 +77,7 @@ def test_channels_matrices_and_leading_dimensions() -> None:
     assert off(streamed(live, NOISE[:, :2000], [50]), np.stack(
         [sum(truth(NOISE[i, :2000], matrix[o, i])[0] for i in range(3)) for o in range(2)])) <= 1e-6  # fmt: skip
     assert off(live.convolve(NOISE), want) <= 1e-6
+    assert audio.convolve(NOISE[:, :0], matrix).shape == (2, 149)
 
 
 def test_methods_and_threads_agree() -> None:

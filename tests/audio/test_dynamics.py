@@ -80,6 +80,14 @@ def test_gate_opens_holds_and_closes() -> None:
     assert np.abs(y[:, -n:]).max() < 1e-5
 
 
+def test_gate_closes_lower_than_it_opens() -> None:
+    gate = audio.Gate(-30.0, 6.0, attack=0.0, release=0.001, hold=0.0)
+    between = tone(-33.0, 0.1)
+    assert np.abs(gate(between, RATE)).max() < 1e-4  # not loud enough to open
+    opened = gate(np.concatenate([tone(-20.0, 0.05), between], axis=1), RATE)
+    np.testing.assert_allclose(opened[:, -2000:], between[:, -2000:], atol=1e-6)  # but to stay open
+
+
 def test_delay_and_gain() -> None:
     x = np.zeros((1, 500), np.float32)
     x[0, 3] = 1.0

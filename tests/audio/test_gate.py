@@ -9,9 +9,10 @@ from elinvar.runtime import kernels
 from elinvar.runtime.parallel import set_threads
 
 
+@pytest.mark.parametrize("name", ["audio.gate", "audio.norm_gelu"])
 @pytest.mark.parametrize("seed", range(4))
-def test_agrees_with_reference(seed: int) -> None:
-    report = kernels.check("audio.gate", "v1", "cpu", seed=seed)
+def test_agrees_with_reference(name: str, seed: int) -> None:
+    report = kernels.check(name, "v1", "cpu", seed=seed)
     assert report.ok, report
 
 
@@ -64,3 +65,18 @@ def test_refusals() -> None:
         cpu.gate(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 2), weight=torch.zeros(3), bias=torch.zeros(4))
     with pytest.raises(InputError, match="into"):
         cpu.gate(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 3))
+
+
+def test_norm_gelu_in_bfloat16_and_with_threads() -> None:
+    y = torch.randn(1, 1, 30000, 6, generator=torch.Generator().manual_seed(0))
+    weight, bias = torch.ones(6), torch.zeros(6)
+    want = reference.norm_gelu(y.bfloat16().double(), weight, bias)
+    assert torch.allclose(cpu.norm_gelu(y.bfloat16(), weight, bias).double(), want, atol=1e-3, rtol=2**-8)
+    results = []
+    for n in (1, 2):
+        before = set_threads(n)
+        results.append(cpu.norm_gelu(y.clone(), weight, bias))
+        set_threads(before)
+    assert torch.equal(*results)
+    y[0, 0, 5, 1] = float("nan")
+    assert cpu.norm_gelu(y, weight, bias).isnan().all()

@@ -54,6 +54,11 @@ def test_pool_detects_what_is_not_its_own() -> None:
         with pytest.raises(ForeignLease):
             pool.release(realtime.Buffer(pool, handle, second.array))
     assert pool.free == 1
+    fresh = realtime.BufferPool(4, 2)
+    with pytest.raises(ForeignLease):  # generation 0: index 1 is free and was never handed out
+        fresh.release(realtime.Buffer(fresh, 1, second.array))
+    assert len({fresh.try_acquire().handle for _ in range(2)}) == 2
+    assert fresh.try_acquire() is None
     with pytest.raises(InputError, match="count is 0"):
         realtime.BufferPool(4, 0)
 

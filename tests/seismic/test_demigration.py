@@ -47,6 +47,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no filter": {"phase_filter": False},
     "curved rays": {"physics": "curved"},
     "vti": {"physics": "vti", "eta": 0.15},
+    "sinc8, oversampled": {"interpolation": "sinc8", "oversample": 2},
+    "oversampled, no filter": {"oversample": 2, "phase_filter": False},
+    "bank, cubic": {"antialias": "bank", "interpolation": "cubic"},
+    "triangle, cubic, oversampled": {
+        "antialias": "triangle",
+        "interpolation": "cubic",
+        "oversample": 2,
+        "spacing": (40.0, 20.0),
+    },
     "vti on a grid": {"physics": "vti", "eta": np.linspace(-0.1, 0.3, GRID.nx * GRID.ny * GRID.nt).reshape(GRID.shape)},
 }
 
@@ -63,7 +72,10 @@ def passes() -> Callable[..., None]:
         m = np.random.default_rng(8).standard_normal(grid.shape).astype(np.float32)
         there = seismic.migrate(traces, velocity, grid, device="cpu", **{"aperture": WIDE, **options})
         back = seismic.demigrate(m, traces, velocity, grid, device="cpu", **{"aperture": WIDE, **options}).read()
-        assert dot(there.values, m) == pytest.approx(dot(back, traces.read()), rel=1e-5)
+        # Products of noise: by chance they may cancel and be smaller than such products are.
+        usual = np.linalg.norm(there.values) * np.linalg.norm(m) / np.sqrt(m.size)
+        left, right = dot(there.values, m), dot(back, traces.read())
+        assert abs(left - right) <= 1e-5 * max(abs(left), usual)
         assert np.abs(back).max() > 0
 
     return check

@@ -53,8 +53,9 @@ def test_batched_and_strided_gradients(randn):
     assert torch.autograd.gradcheck(lambda a, w: tensor.matmul(a.t(), w, activation="silu"), (flat, w))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize(
+    ("dtype", "activation"), [(torch.float16, None), (torch.float16, "gelu"), (torch.bfloat16, "relu")]
+)
 def test_half_gradients_are_close_to_float64(dtype, activation, randn):
     leaves = [t.detach().requires_grad_() for t in _leaves(randn, dtype)]
     x, w, b, r = leaves

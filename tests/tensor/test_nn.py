@@ -52,6 +52,7 @@ def test_storage(randn):
     layer = tensor.FusedLinear(4, 3, precision="fp16")
     assert layer.weight.dtype == torch.float16
     assert layer(randn(2, 4).half()).dtype == torch.float16
+    assert layer(randn(2, 4)).dtype == torch.float16  # what comes in is stored first
     native = tensor.FusedLinear(4, 3, precision=Precision("fp16", "fp16"))
     assert native(randn(2, 4).half()).dtype == torch.float16
 

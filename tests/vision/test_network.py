@@ -20,6 +20,7 @@ from elinvar.vision.network import Network
 from .conftest import MICRO, MICRO_DINO, relative
 
 BAR = 3e-5
+NEAR = 1e-5  # noise is 1.2e-6; the subtlest mistake, another epsilon, 2.9e-5
 WAYS = {
     "torch": (Paths(), False),
     "conv": (Paths("conv", "sdpa", channels_last=True), False),
@@ -102,7 +103,7 @@ def test_a_mixed_dune_pair_equals_the_plain_rendition(weights):
     one, two = make.integers(0, 256, (42, 56, 3), np.uint8), make.integers(0, 256, (56, 42, 3), np.uint8)
     want = plain.infer(weights(MICRO_DINO), MICRO_DINO, torch.from_numpy(one), torch.from_numpy(two))
     for name, value in run(built(MICRO_DINO, weights(MICRO_DINO), "torch"), one, two).items():
-        assert relative(value, want[name]) <= BAR, name
+        assert relative(value, want[name]) <= NEAR, name
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -114,7 +115,7 @@ def test_every_way_equals_the_plain_rendition_in_float64(kind, way, weights):
     wide = {name: t.double() for name, t in weights(kind).items()}
     want = plain.infer(wide, kind, torch.from_numpy(one), torch.from_numpy(two))
     for name, value in run(built(kind, weights(kind), way), one, two).items():
-        assert relative(value, want[name]) <= BAR, name
+        assert relative(value, want[name]) <= NEAR, name
         assert value.dtype == torch.float32
 
 

@@ -112,7 +112,7 @@ def _offline(
     if x.ndim < 2 or x.shape[-2] != inputs:
         got = 1 if x.ndim < 2 else x.shape[-2]
         _spread(paths, channels, got, "convolve")
-    batches = x.reshape(-1, inputs, n)
+    batches = x.reshape(math.prod(x.shape[:-2]), inputs, n)
     y = np.empty((len(batches), outputs, length), np.float32)
     size = _overlap.block_size(n, taps)
     spectra, f, at, parts = _spectra(responses, size, inputs)

@@ -28,8 +28,10 @@ def as_compute(parameter: Tensor, like: Tensor) -> Tensor:
 
 
 @functools.cache
-def _onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+def _onednn(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
 def _direct(x: Tensor) -> bool:
@@ -38,7 +40,7 @@ def _direct(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
-        and _onednn()
+        and _onednn(x.dtype)
     )
 
 
@@ -111,6 +113,11 @@ def _gate(kind: str) -> Kernel:
     return kernel("audio.gate", kind)
 
 
+@functools.cache
+def _gelu(kind: str) -> Kernel:
+    return kernel("audio.norm_gelu", kind)
+
+
 def _gate_for(y: Tensor) -> Kernel | None:
     if torch.is_grad_enabled() or y.device.type != "cpu":
         return None
@@ -139,5 +146,7 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def norm_gelu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return ``gelu(norm(x))`` with the error function, not its tanh approximation."""
+    """Return ``gelu(norm(x))`` with the error function, not its tanh approximation; overwrites x without autograd."""
+    if not torch.is_grad_enabled() and x.device.type == "cpu":
+        return cast("Tensor", _gelu("cpu")(x, weight, bias, eps))
     return functional.gelu(_norm(x, weight, bias, eps))

@@ -41,11 +41,14 @@ def positions_2d(times: int, frequencies: int, channels: int, max_period: float)
     return torch.cat([when, which], dim=-1).reshape(times * frequencies, channels)
 
 
-@functools.lru_cache(maxsize=8)
-def _positions(times: int, frequencies: int, channels: int, max_period: float) -> Tensor:
+@functools.lru_cache(maxsize=16)
+def _positions(
+    times: int, frequencies: int, channels: int, max_period: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Positions where they are used: a copy from the host could not be part of a recorded CUDA graph."""
     if frequencies:
-        return positions_2d(times, frequencies, channels, max_period)
-    return positions_1d(times, channels, max_period)
+        return positions_2d(times, frequencies, channels, max_period).to(device, dtype)
+    return positions_1d(times, channels, max_period).to(device, dtype)
 
 
 class Attention(nn.Module):
@@ -133,10 +136,9 @@ class CrossTransformer(nn.Module):
         """Transform ``x [batch, frequency, time, channels]`` and ``xt [batch, 1, time', channels]``."""
         batch, frequencies, times, channels = x.shape
         tokens = x.transpose(1, 2).reshape(batch, times * frequencies, channels)
-        where = _positions(times, frequencies, channels, self.max_period)
-        tokens = _norm(tokens, self.norm_in) + where.to(x.device, x.dtype)
-        when = _positions(xt.shape[2], 0, channels, self.max_period)
-        tokens_t = _norm(xt[:, 0], self.norm_in_t) + when.to(x.device, x.dtype)
+        place = (channels, self.max_period, x.device, x.dtype)
+        tokens = _norm(tokens, self.norm_in) + _positions(times, frequencies, *place)
+        tokens_t = _norm(xt[:, 0], self.norm_in_t) + _positions(xt.shape[2], 0, *place)
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):
             if cast("Layer", layer).cross:
                 tokens, tokens_t = layer(tokens, tokens_t), layer_t(tokens_t, tokens)

@@ -109,6 +109,8 @@ class Bag(nn.Module):
         ``[model][stem]``: weights of the average; None weighs all alike.
     """
 
+    _table: Tensor
+
     def __init__(self, models: Sequence[HTDemucs], shares: Sequence[Sequence[float]] | None = None) -> None:
         super().__init__()
         if not models or any(m.config != models[0].config for m in models):
@@ -120,7 +122,8 @@ class Bag(nn.Module):
                 "stems] with a positive sum for every stem."
             )
         self.models = nn.ModuleList(models)
-        self.shares = (table / table.sum(0)).tolist()
+        self.shares: list[list[float]] = (table / table.sum(0)).tolist()
+        self.register_buffer("_table", table / table.sum(0), persistent=False)  # on the device, for CUDA graphs
         self.config = models[0].config
 
     @property
@@ -152,10 +155,10 @@ class Bag(nn.Module):
     def forward(self, mix: Tensor, mode: str = "full", compute: torch.dtype | None = None) -> Tensor:
         """As `HTDemucs.forward`: each model runs, each stem is the weighted mean over those with a share in it."""
         total: Tensor | None = None
-        for model, share in zip(self.models, self.shares, strict=True):
+        for k, (model, share) in enumerate(zip(self.models, self.shares, strict=True)):
             if not any(share):
                 continue
-            out = model(mix, mode, compute) * torch.tensor(share, device=mix.device)[:, None, None]
+            out = model(mix, mode, compute) * self._table[k, :, None, None]
             total = out if total is None else total + out
         assert total is not None
         return total

@@ -60,6 +60,8 @@ def demigrate(
     device: Any = "auto",
     progress: Progress | None = None,
     area: float | None = None,
+    oversample: int = 1,
+    spacing: tuple[float, float] | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
 ) -> Survey:
@@ -79,7 +81,7 @@ def demigrate(
         trace of no bin is zero.
     survey
         Geometry, sampling and recording delays of the traces to make; its samples are not read.
-    velocity, physics, eta, aperture, antialias, amplitude, phase_filter, interpolation, area
+    velocity, physics, eta, aperture, antialias, amplitude, phase_filter, interpolation, area, oversample, spacing
         As for the migration this is the adjoint of.
     grid
         Where the image is; may be left out when `image` is an :class:`~elinvar.seismic.Image`.
@@ -107,12 +109,14 @@ def demigrate(
     NotImplementedError
         An option that is not built yet, by name.
     """
-    check_options(physics, eta, antialias, amplitude, interpolation)
+    check_options(physics, eta, antialias, amplitude, interpolation, oversample)
     if grid is None:
         if not isinstance(image, Image):
             raise InputError("demigrate: an array does not say where its samples are; give the grid.")
         grid = image.grid
-    options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area, physics, eta)
+    ways: dict[str, Any] = {"interpolation": interpolation, "oversample": oversample}
+    ways |= {"antialias": antialias, "spacing": spacing}
+    options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area, physics, eta, **ways)
     chosen = choose_kernel(KERNEL, resolve_device(device), kernel)
     work = Demigration(options, chosen, in_flight=in_flight, memory=memory)
     traces = work.run(_values(image, options), progress)

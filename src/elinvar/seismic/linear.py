@@ -48,7 +48,7 @@ class LinearOperator(_ScipyOperator):
         Geometry of the traces. Traces that are not live take no part, in either direction.
     velocity, grid
         As for :func:`~elinvar.seismic.migrate`.
-    physics, eta, aperture, antialias, amplitude, phase_filter, interpolation, area
+    physics, eta, aperture, antialias, amplitude, phase_filter, interpolation, area, oversample, spacing
         As for :func:`~elinvar.seismic.migrate`; for both directions.
     device, memory
         As for :func:`~elinvar.seismic.migrate`.
@@ -90,16 +90,19 @@ class LinearOperator(_ScipyOperator):
         interpolation: str = "linear",
         device: Any = "auto",
         area: float | None = None,
+        oversample: int = 1,
+        spacing: tuple[float, float] | None = None,
         memory: int | None = None,
         skip_silent: bool = True,
     ) -> None:
-        check_options(physics, eta, antialias, amplitude, interpolation)
+        check_options(physics, eta, antialias, amplitude, interpolation, oversample)
         self.live = _sounding(survey) if skip_silent else survey.live.copy()
         if not self.live.any():
             raise InputError(f"LinearOperator: every trace of {survey.name} is zero throughout or not live.")
         self.survey = survey.with_traces(survey.traces)
         self.survey.live = self.live
-        options = resolve(self.survey, velocity, grid, aperture, amplitude, phase_filter, None, area, physics, eta)
+        asked = (aperture, amplitude, phase_filter, None, area, physics, eta)
+        options = resolve(self.survey, velocity, grid, *asked, interpolation, oversample, antialias, spacing)
         where = resolve_device(device)
         self._options = options
         self._migration = choose_kernel(KERNEL, where)

@@ -292,7 +292,7 @@ def forward(
     if route.epilogue:
         wide = None
         if not x.is_cuda:
-            wide = scratch.empty((m, n), route.compute if route.compute != torch.bfloat16 else torch.float32, x.device)
+            wide = scratch.empty((m, n), route.compute, x.device)
         y = product(route, x, w, None, wide if route.library != "onednn" else None, scratch)
         out = new((m, n), x.dtype, x.device, pool, "linear") if out is None else out
         _finish_wide(y, bias, residual, activation, out, before)

@@ -12,6 +12,7 @@ from elinvar.runtime.plan import Precision
 from elinvar.tensor import elementwise
 from elinvar.tensor.activation import named
 from elinvar.tensor.gemm import choose
+from elinvar.tensor.storage import native as insists
 from elinvar.tensor.storage import resolve
 from elinvar.tensor.workspace import check_same
 
@@ -76,7 +77,7 @@ def _product(
     native = False
     if precision is not None:
         found = resolve(precision, a.device, name)
-        native = found.compute == found.storage and found.bytes == 2
+        native = insists(found, a.device)
         a, b = a.to(found.storage_dtype), b.to(found.storage_dtype)
     w = b if name == "linear" else b.mT
     m, k, n = a.shape[:-1].numel(), a.shape[-1], w.shape[-2]

@@ -59,14 +59,7 @@ class FusedLinear(torch.nn.Linear):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Run the layer; shapes as for `elinvar.tensor.linear`."""
-        return linear(
-            x, self.weight, self.bias, self.activation, residual, pool=self.pool, precision=self._arithmetic()
-        )
-
-    def _arithmetic(self) -> Precision | None:
-        # Products in the storage format's own resolved arithmetic are what `linear` does by itself.
-        found = self.precision
-        return found if found is not None and found.compute == found.storage and found.bytes == 2 else None
+        return linear(x, self.weight, self.bias, self.activation, residual, pool=self.pool, precision=self.precision)
 
     def extra_repr(self) -> str:
         """Say which activation."""

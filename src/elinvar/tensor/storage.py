@@ -10,7 +10,7 @@ from elinvar.errors import InputError
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.plan import Precision
 
-__all__ = ["check_finite", "resolve", "store", "stored"]
+__all__ = ["check_finite", "native", "resolve", "store", "stored"]
 
 
 def resolve(precision: str | Precision, device: torch.device | str, operation: str = "store") -> Precision:
@@ -55,7 +55,14 @@ def stored(precision: str | Precision, operation: str, *tensors: torch.Tensor | 
     where = next((t.device for t in tensors if isinstance(t, torch.Tensor)), torch.device("cpu"))
     found = resolve(precision, where, operation)
     kept = [None if t is None else t.to(found.storage_dtype) for t in tensors]
-    return kept, found.compute == found.storage and found.bytes == 2
+    return kept, native(found, where)
+
+
+def native(precision: Precision, device: torch.device | str) -> bool:
+    """Whether somebody insists on products in a 16-bit format that is slow on the device."""
+    if precision.bytes != 2 or precision.compute != precision.storage:
+        return False
+    return precision.storage not in find_device(str(device)).profile.fast
 
 
 def check_finite(x: torch.Tensor, name: str = "the tensor") -> torch.Tensor:

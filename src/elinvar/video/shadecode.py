@@ -2,7 +2,9 @@
 
 The passes are Python functions in the words of :mod:`elinvar.video.shading`. Their syntax trees are taken apart,
 renamed
-so that nothing collides, and written one behind the other into a single loop over pixels.
+so that nothing collides, and written one behind the other: on a CPU as loops over one row, which stays in the cache, on
+a
+GPU as one function of a pixel.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -165,11 +168,13 @@ class _Rename(ast.NodeTransformer):
 
 def _statements(
     chain: Chain, constant: Callable[[float], ast.expr], word: str
-) -> list[tuple[list[ast.expr], ast.expr]]:
-    """Every assignment of the chain as (targets, value), names made unique; r, g, b carry the pixel."""
-    lines: list[tuple[list[ast.expr], ast.expr]] = []
+) -> list[list[tuple[list[ast.expr], ast.expr]]]:
+    """Every op's assignments as (targets, value), names made unique; r, g, b carry the pixel."""
+    result: list[list[tuple[list[ast.expr], ast.expr]]] = []
     extra = 0
     for k, function in enumerate(chain.functions):
+        lines: list[tuple[list[ast.expr], ast.expr]] = []
+        result.append(lines)
         reading = read(function)
         names = {n: n for n in ("r", "g", "b", *PLACES)} | {"x": "fx", "y": "fy", "width": "fw", "height": "fh"}
         names |= {n: f"v{k}_{n}" for n in (*reading.floats, *reading.integers)}
@@ -206,7 +211,7 @@ def _statements(
                 lines += [([n], t) for n, t in zip(named, temporary, strict=True)]
             else:
                 lines.append((named, value))
-    return lines
+    return result
 
 
 def _stores(node: ast.Name) -> bool:
@@ -241,9 +246,9 @@ def numba_text(chain: Chain) -> str:
         "    ar, ag, ab = x0[0, y], x0[1, y], x0[2, y]",
         "    fw, fh, fy, iy = f4(width), f4(height), f4(y), i4(y)",
     ]
-    loads = [f"{c} = {_load('a' + c, chain.stored[0])}" for c in "rgb"]
+    loads: list[list[str]] = [[] for _ in chain.functions]
     row = 0
-    for i, (_, scale) in enumerate(places):
+    for i, (k, scale) in enumerate(places):
         if scale == "half":
             for c in range(3):
                 lines.append(f"    up_row(x{i + 1}[{c}], y, width, s[0], s[{row + c + 1}, :width])")
@@ -253,16 +258,21 @@ def numba_text(chain: Chain) -> str:
             lines.append(f"    t{i + 1} = x{i + 1}.reshape(-1)")
             continue
         else:
-            lines += [f"    q{i + 1}{c} = x{i + 1}[{k}, y]" for k, c in enumerate("rgb")]
-        loads += [
-            f"e{i + 1}{c} = {_load(f'q{i + 1}{c}', 'f32' if scale == 'half' else chain.stored[i + 1])}" for c in "rgb"
-        ]
+            lines += [f"    q{i + 1}{c} = x{i + 1}[{n}, y]" for n, c in enumerate("rgb")]
+        kept = "f32" if scale == "half" else chain.stored[i + 1]
+        loads[k] += [f"e{i + 1}{c} = {_load(f'q{i + 1}{c}', kept)}" for c in "rgb"]
     lines += [f"    {line}" for line in _values(chain, "")]
-    lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
-    lines += [f"        {line}" for line in loads]
-    for targets, value in _statements(chain, constant, "w_"):
-        lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
-    lines += ["        dr[i] = r", "        dg[i] = g", "        db[i] = b"]
+    # One loop per pass over a row that stays in the first-level cache: a single loop over all of them runs out of
+    # registers and is slower.
+    statements = _statements(chain, constant, "w_")
+    for k in range(max(1, len(statements))):
+        rows, stored = ("a", chain.stored[0]) if k == 0 else ("d", "f32")
+        lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
+        lines += [f"        {c} = {_load(rows + c, stored)}" for c in "rgb"]
+        lines += [f"        {line}" for line in (loads[k] if loads else [])]
+        for targets, value in statements[k] if statements else []:
+            lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
+        lines += [f"        d{c}[i] = {c}" for c in "rgb"]
     arguments = f"x0, {''.join(e + ', ' for e in extras)}"
     # Without passes there is nothing to copy: the rows are read where they are.
     direct = not chain.functions and chain.stored[0] == "f32"
@@ -379,7 +389,7 @@ def metal_text(chain: Chain) -> str:
             pixel.append(f"    device const float* t{i + 1} = x{i + 1};")
     pixel += [f"    {line}" for line in _values(chain, ";")]
     known: set[str] = {"r", "g", "b"}
-    for targets, value in _statements(chain, constant, "w_"):
+    for targets, value in itertools.chain.from_iterable(_statements(chain, constant, "w_")):
         names = [ast.unparse(t) for t in targets]
         if len(names) > 1:
             pixel.append(f"    const float3 {names[0]}_all = {_c(value)};")

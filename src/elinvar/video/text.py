@@ -121,6 +121,8 @@ def shape(text: str, font: str, size: float) -> tuple[list[Placed], float]:
     """Return a line's glyphs in place and its width, pixels; ligatures, kerning and right-to-left by HarfBuzz."""
     harfbuzz = optional_library("uharfbuzz", "Text")
     _, face = faces(font)
+    if not text:
+        return [], 0.0
     buffer = harfbuzz.Buffer()
     buffer.add_str(text)
     buffer.guess_segment_properties()

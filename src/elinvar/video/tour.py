@@ -37,7 +37,7 @@ def _scene(width: int, height: int, frames: int) -> sources.Generator:
         sky = torch.exp(-2.5 * (1 - y / height)) * (0.8 + 0.2 * torch.cos(3 * x / width + 0.05 * n))
         glow = torch.stack([0.55 * sky, 0.22 * sky, 0.12 * sky + 0.04])
         sun = 6.0 * torch.exp(
-            -(((x - (0.25 + 0.004 * n) * width) ** 2 + (y - 0.62 * height) ** 2) / (0.0012 * width**2))
+            -(((x - (0.44 + 0.004 * n) * width) ** 2 + (y - 0.62 * height) ** 2) / (0.0012 * width**2))
         )
         return glow + stars.frame(4 * n) + sun * torch.tensor([1.0, 0.7, 0.4])[:, None, None]
 

@@ -5,13 +5,17 @@ import pytest
 from elinvar.runtime import kernels
 from elinvar.tensor.kernels import NAMES
 
-CASES = kernels.cases(NAMES)
+# Metal text on the emulator costs a C++ compilation each: one element-wise operation and the reductions stand for all.
+EMULATED = ("tensor.affine_relu", "tensor.layer_norm", "tensor.logsumexp")
+CASES = [
+    case for case in kernels.cases(NAMES) if case.backend != "metal" or case.device != "cpu" or case.name in EMULATED
+]
 
 
 @pytest.mark.gxx
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_its_reference(case):
-    for seed in (0, 1):
+    for seed in (0, 1) if case.name == "tensor.affine_relu" or case.device != "cpu" else (0,):
         kernels.check(case.name, case.version, case.device, backend=case.backend, seed=seed).require()
 
 

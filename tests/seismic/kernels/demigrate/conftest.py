@@ -23,12 +23,16 @@ Case = tuple[list[torch.Tensor], dict[str, Any]]
 
 def build(**changes: Any) -> Case:
     """Arguments of ``demigrate.run``; keywords as for a migration, and ``eta`` as (rows, about)."""
-    rays = {name: changes.pop(name) for name in ("physics", "medium", "eta") if name in changes}
+    rays = {
+        name: changes.pop(name) for name in ("physics", "medium", "eta", "interpolation", "bank") if name in changes
+    }
     (image, _, traces, *rest), options = _cases.build(**{"traces": 40, "pillars": 4, **changes})
     if "eta" in rays:
         rows, eta = rays["eta"]
         each = torch.linspace(0.5, 1.0, rows)[:, None] * torch.linspace(0.8, 1.2, image.shape[1])
         rays["eta"] = (eta * each).contiguous()
+    if "bank" in rays:
+        traces = torch.zeros(len(traces), rays["bank"].copies * traces.shape[1])
     options.update(rays)
     make = torch.Generator().manual_seed(99)
     return [torch.zeros_like(traces), torch.randn(image.shape, generator=make), *rest], options

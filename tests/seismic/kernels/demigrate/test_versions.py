@@ -14,9 +14,10 @@ from elinvar.runtime.kernels import default_registry
 from elinvar.runtime.parallel import set_threads
 from elinvar.seismic.kernels import demigrate, migrate
 from elinvar.seismic.kernels.demigrate import cpu, metal, reference
-from elinvar.seismic.kernels.migrate import RadiusAperture, cpu_v2
+from elinvar.seismic.kernels.migrate import Bank, RadiusAperture, cpu_v2
 from elinvar.seismic.kernels.migrate import reference as migration
 
+BANK = Bank(5, 25.0, 30.0)
 HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
 CASES: dict[str, dict[str, Any]] = {
     "everything on": {},
@@ -40,6 +41,13 @@ CASES: dict[str, dict[str, Any]] = {
     "curved rays in one velocity": {"physics": "curved", "medium": (2000.0, 0.0), "nt": 200, "traces": 9},
     "vti": {"physics": "vti", "eta": (1, 0.2), "traces": 20},
     "vti at each pillar": {"physics": "vti", "eta": (4, -0.1), "pillars": 4, "nt": 222},
+    # Every pair of interpolation and bank or none is compiled by itself: what they share is tested in few pairs.
+    "sinc8": {"interpolation": "sinc8", "traces": 20, "nt": 200},
+    "sinc8, coarse": {"interpolation": "sinc8", "ratio": 9.0, "nt": 60},
+    "sinc8 at both ends": {"interpolation": "sinc8", "start": 0.4, "ns": 150, "nt": 200, "traces": 20},
+    "bank, cubic": {"bank": BANK, "interpolation": "cubic", "aperture": None, "spread": 1500.0, "traces": 20},
+    "bank, cubic, at each pillar": {"bank": BANK, "interpolation": "cubic", "rows": 4, "nt": 133, "traces": 20},
+    "bank, cubic, curved": {"bank": BANK, "interpolation": "cubic", "physics": "curved", "medium": (1800.0, 0.7)},
     "more traces than a batch": {"traces": 75, "ns": 130, "nt": 100},
 }
 cases = pytest.mark.parametrize("changes", CASES.values(), ids=list(CASES))

@@ -12,7 +12,7 @@ import elinvar
 from elinvar.errors import InputError
 from elinvar.seismic import filters, travel_time
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import Bank, cpu, cpu_v2, metal, reference
+from elinvar.seismic.kernels.migrate import Bank, cpu, cpu_v2, metal, reference, v3_metal
 from elinvar.seismic.kernels.migrate.antialias import SPAN, copies_for, response, share, steepness
 
 
@@ -24,12 +24,17 @@ def metal_v2(*args: Any, **options: Any) -> None:
     metal.migrate_v2(*args, **options, device=elinvar.device("cpu"))
 
 
+def metal_v3(*args: Any, **options: Any) -> None:
+    v3_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
 GXX = pytest.mark.gxx
 VERSIONS = [
     pytest.param(cpu.migrate, id="cpu baseline"),
     pytest.param(cpu_v2.migrate, id="cpu v2"),
     pytest.param(metal_baseline, id="metal baseline", marks=GXX),
     pytest.param(metal_v2, id="metal v2", marks=GXX),
+    pytest.param(metal_v3, id="metal v3", marks=GXX),
 ]
 versions = pytest.mark.parametrize("version", VERSIONS)
 

@@ -11,7 +11,7 @@ import torch
 import elinvar
 from elinvar.errors import InputError
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import cpu, cpu_v2, interpolation, metal, reference
+from elinvar.seismic.kernels.migrate import cpu, cpu_v2, interpolation, metal, reference, v3_metal
 
 
 def metal_baseline(*args: Any, **options: Any) -> None:
@@ -22,12 +22,17 @@ def metal_v2(*args: Any, **options: Any) -> None:
     metal.migrate_v2(*args, **options, device=elinvar.device("cpu"))
 
 
+def metal_v3(*args: Any, **options: Any) -> None:
+    v3_metal.migrate(*args, **options, device=elinvar.device("cpu"))
+
+
 GXX = pytest.mark.gxx
 VERSIONS = [
     pytest.param(cpu.migrate, id="cpu baseline"),
     pytest.param(cpu_v2.migrate, id="cpu v2"),
     pytest.param(metal_baseline, id="metal baseline", marks=GXX),
     pytest.param(metal_v2, id="metal v2", marks=GXX),
+    pytest.param(metal_v3, id="metal v3", marks=GXX),
 ]
 KINDS = ("cubic", "sinc8")
 

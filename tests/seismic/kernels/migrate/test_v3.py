@@ -9,7 +9,7 @@ import torch
 
 import elinvar
 from elinvar.runtime.parallel import set_threads
-from elinvar.seismic.kernels.migrate import RadiusAperture, v3, v3_metal, v3_order
+from elinvar.seismic.kernels.migrate import Bank, RadiusAperture, v3, v3_metal, v3_order
 from elinvar.seismic.kernels.migrate.tables import prepare
 
 SMALL = RadiusAperture(tan_dip=0.4, maximum=300.0, taper=0.2)
@@ -55,7 +55,7 @@ class TestOrder:
 def test_the_list_of_work_leaves_out_tiles_and_batches_out_of_reach() -> None:
     middle, pillars = scattered(640), scattered(64, seed=2)
     middle = middle[v3_order.morton(middle)]
-    work = v3._plan(middle, pillars, torch.full((1,), 300.0).numpy())
+    work = v3._plan(middle, pillars, torch.full((1,), 300.0).numpy(), 64)
     pairs = int(work.starts[-1])
     assert 0 < pairs < 0.8 * 10 * 8
     loads = [int(work.starts[t + 1] - work.starts[t]) for t in work.tiles]
@@ -65,7 +65,7 @@ def test_the_list_of_work_leaves_out_tiles_and_batches_out_of_reach() -> None:
     for t in range(8):
         apart = (pillars[order[8 * t : 8 * t + 8]][:, None] - middle[None]).square().sum(-1).sqrt().amin(0)
         assert all((t, int(k) // 64) in near for k in torch.nonzero(apart <= 300.0))
-    none = v3._plan(middle + 1e5, pillars, torch.full((1,), 300.0).numpy())
+    none = v3._plan(middle + 1e5, pillars, torch.full((1,), 300.0).numpy(), 64)
     assert len(none.tiles) == 0
 
 
@@ -80,6 +80,14 @@ def test_limits_are_the_radius_or_the_end_of_the_record() -> None:
     torch.testing.assert_close(bounded[0, :4], torch.tensor([100.8, 203.2, 300.0, 224.0]), atol=2.0, rtol=0.0)
     late = v3_metal._limits(prepare(vrms, aperture=None, **job), 101, 64)
     assert (late[0, 2:] < -1e29).all()
+
+
+def test_reads_copies_and_between_samples_as_v2_does(survey: Any, agrees: Any) -> None:
+    tensors, options = survey(traces=300, pillars=24, spread=1500.0, nt=150, ns=160, aperture=SMALL)
+    bank = Bank(4, 25.0, 30.0)
+    tensors[2] = torch.randn(300, 4 * 160, generator=torch.Generator().manual_seed(4))
+    tensors[5] = scattered(24, 2000.0, seed=3)
+    agrees(v3.migrate, (tensors, {**options, "bank": bank, "interpolation": "cubic"}))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-r"""Kernel ``audio.gate``: a gated linear unit, with the norm before it and the residual after it in the same pass.
+r"""Kernels ``audio.gate`` and ``audio.norm_gelu``: what stands between the convolutions of a residual branch.
+
+``audio.gate`` is a gated linear unit, with the norm before it and the residual after it in the same pass;
+``audio.norm_gelu`` is the same norm followed by a Gaussian error linear unit.
 
 With ``y[b, f, t, 2c]`` split along its channels into :math:`a` and :math:`g`:
 
@@ -19,27 +22,28 @@ from torch import Tensor
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import register
 
-__all__ = ["NAME", "check", "example"]
+__all__ = ["GELU", "NAME", "check", "example", "example_gelu"]
 
-NAME = "audio.gate"
+NAME, GELU = "audio.gate", "audio.norm_gelu"
 _HERE = "elinvar.audio.kernels.gate"
 
 
-def check(y: Tensor, into: Tensor | None, *rows: Tensor | None) -> None:
+def check(y: Tensor, into: Tensor | None, *rows: Tensor | None, name: str = NAME) -> None:
     """Refuse what no version could do; `rows` are weight and bias (as wide as ``y``) and scale (half as wide)."""
     accepted = (torch.float32, torch.bfloat16, torch.float64)
-    if y.dim() != 4 or y.shape[-1] % 2 or not y.is_contiguous() or y.dtype not in accepted:
+    odd = name == NAME and y.dim() and y.shape[-1] % 2
+    if y.dim() != 4 or odd or not y.is_contiguous() or y.dtype not in accepted:
         raise InputError(
-            f"{NAME}: y is {y.dtype} of shape {tuple(y.shape)}; give a contiguous float32 or bfloat16 "
-            "[batch, frequency, time, 2 * channels]."
+            f"{name}: y is {y.dtype} of shape {tuple(y.shape)}; give a contiguous float32 or bfloat16 "
+            "[batch, frequency, time, channels], an even number of channels for a gate."
         )
     wide, half = y.shape[-1], y.shape[-1] // 2
-    for name, row, n in zip(("weight", "bias", "scale"), rows, (wide, wide, half), strict=False):
+    for what, row, n in zip(("weight", "bias", "scale"), rows, (wide, wide, half), strict=False):
         if row is not None and row.shape != (n,):
-            raise InputError(f"{NAME}: {name} has shape {tuple(row.shape)}; channels of y ask for ({n},).")
+            raise InputError(f"{name}: {what} has shape {tuple(row.shape)}; channels of y ask for ({n},).")
     if into is not None and (into.shape != (*y.shape[:-1], half) or into.dtype != y.dtype):
         raise InputError(
-            f"{NAME}: into is {into.dtype} of shape {tuple(into.shape)}; y asks for {y.dtype} {(*y.shape[:-1], half)}."
+            f"{name}: into is {into.dtype} of shape {tuple(into.shape)}; y asks for {y.dtype} {(*y.shape[:-1], half)}."
         )
 
 
@@ -60,6 +64,17 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (y + 30.0, into), {"weight": 1 + 0.1 * weight, "bias": 0.1 * bias, "scale": scale, "eps": 1e-5}
 
 
+def example_gelu(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same shapes, narrow, at an offset."""
+    make = torch.Generator().manual_seed(seed)
+    batch, frequencies, times, channels, _ = ((1, 5, 37, 6, 0), (2, 1, 6001, 20, 0), (1, 3, 1, 48, 0), (1, 2, 9, 1, 0))[
+        seed % 4
+    ]
+    y = 3.0 + 2.0 * torch.randn(batch, frequencies, times, channels, generator=make)
+    weight, bias = torch.randn(2, channels, generator=make)
+    return (y, weight, bias), {"eps": 1e-5}
+
+
 register(
     NAME,
     "v1",
@@ -68,5 +83,15 @@ register(
     example=example,
     tolerance=2e-6,
     summary="GroupNorm(1) + GLU + scaled residual in one or two passes over memory",
+    default=True,
+)
+register(
+    GELU,
+    "v1",
+    reference=f"{_HERE}.reference:norm_gelu",
+    cpu=f"{_HERE}.cpu:norm_gelu",
+    example=example_gelu,
+    tolerance=2e-6,
+    summary="GroupNorm(1) + GELU in place",
     default=True,
 )

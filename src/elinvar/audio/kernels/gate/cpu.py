@@ -14,7 +14,7 @@ from torch import Tensor
 from elinvar.audio.kernels.gate import check
 from elinvar.runtime.parallel import parallel_for
 
-__all__ = ["gate"]
+__all__ = ["gate", "norm_gelu"]
 
 # Time steps of one block: with 192 channels float32 about 200 KB, which stays in a second-level cache.
 _BLOCK_BYTES = 200_000
@@ -55,9 +55,9 @@ def _narrow_typed(v: Any, like: Any) -> Any:  # noqa: ARG001
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
-def _sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)); exp by range reduction and a polynomial (Cephes expf, Moshier 1992), 2 ulp."""
-    x = min(max(-x, f4(-87.0)), f4(87.0))
+def _exp(x: Any) -> Any:
+    """Exp by range reduction and a polynomial (Cephes expf, Moshier 1992), 2 ulp."""
+    x = min(max(x, f4(-87.0)), f4(87.0))
     n = np.floor(x * f4(1.4426950408889634) + f4(0.5))
     r = x - n * f4(0.693359375) + n * f4(2.12194440e-4)
     p = f4(1.9875691500e-4)
@@ -66,8 +66,12 @@ def _sigmoid(x: Any) -> Any:
     p = p * r + f4(4.1665795894e-2)
     p = p * r + f4(1.6666665459e-1)
     p = p * r + f4(5.0000001201e-1)
-    e = (p * (r * r) + r + f4(1)) * i4((i4(n) + i4(127)) << i4(23)).view(np.float32)
-    return f4(1) / (f4(1) + e)
+    return (p * (r * r) + r + f4(1)) * i4((i4(n) + i4(127)) << i4(23)).view(np.float32)
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
+def _sigmoid(x: Any) -> Any:
+    return f4(1) / (f4(1) + _exp(-x))
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract", "reassoc"})
@@ -120,6 +124,42 @@ def _plain(y: Any, out: Any, first: int, end: int) -> None:
     for t in range(first, end):
         for c in range(half):
             out[t, c] = _narrow(_widen(y[t, c]) * _sigmoid(_widen(y[t, half + c])), y[t, c])
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
+def _gelu(x: Any) -> Any:
+    """X (1 + erf(x / sqrt 2)) / 2; erf by Abramowitz and Stegun 7.1.26, error 1.5e-7."""
+    z = abs(x) * f4(0.7071067811865476)
+    t = f4(1) / (f4(1) + f4(0.3275911) * z)
+    p = f4(1.061405429)
+    p = p * t - f4(1.453152027)
+    p = p * t + f4(1.421413741)
+    p = p * t - f4(0.284496736)
+    p = p * t + f4(0.254829592)
+    tail = p * t * _exp(-z * z)  # 1 - erf(z)
+    return x * (f4(1) - f4(0.5) * tail if x > f4(0) else f4(0.5) * tail)
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"})
+def _apply_gelu(y: Any, weight: Any, bias: Any, mean: float, rstd: float, first: int, end: int) -> None:
+    """Normalise and activate ``y[first:end]`` in place."""
+    n = y.shape[1]
+    gain, shift = np.empty(n, f4), np.empty(n, f4)
+    for c in range(n):
+        gain[c] = f4(weight[c] * rstd)
+        shift[c] = f4(bias[c] - mean * rstd * weight[c])
+    for t in range(first, end):
+        for c in range(n):
+            old = y[t, c]
+            y[t, c] = _narrow(_gelu(_widen(old) * gain[c] + shift[c]), old)
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def _short_gelu(rows: Any, w: Any, b: Any, eps: float, first: int, end: int) -> None:
+    for i in range(first, end):
+        times = rows.shape[1]
+        mean, squares = _moments(rows[i], 0, times)
+        _apply_gelu(rows[i], w, b, mean, 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps), 0, times)
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
@@ -190,6 +230,11 @@ def _short(rows: Any, targets: Any, w: Any, b: Any, s: Any, eps: float, first: i
 
 def _long(row: Any, target: Any, w: Any, b: Any, s: Any, eps: float, step: int) -> None:
     """One sequence longer than the cache: statistics of its blocks, then the result."""
+    mean, rstd = _statistics(row, eps, step)
+    parallel_for(len(row), lambda a, z: _apply(row, target, w, b, s, mean, rstd, a, z), chunk=step)
+
+
+def _statistics(row: Any, eps: float, step: int) -> tuple[float, float]:
     times, channels = row.shape
     starts = range(0, times, step)
     parts = np.empty((len(starts), 2))
@@ -201,5 +246,24 @@ def _long(row: Any, target: Any, w: Any, b: Any, s: Any, eps: float, step: int) 
 
     parallel_for(len(starts), measure, chunk=1)
     mean, variance = _merge(parts, sizes)
-    rstd = 1.0 / np.sqrt(variance + eps)
-    parallel_for(times, lambda a, z: _apply(row, target, w, b, s, mean, rstd, a, z), chunk=step)
+    return mean, 1.0 / np.sqrt(variance + eps)
+
+
+def _long_gelu(row: Any, w: Any, b: Any, eps: float, step: int) -> None:
+    mean, rstd = _statistics(row, eps, step)
+    parallel_for(len(row), lambda a, z: _apply_gelu(row, w, b, mean, rstd, a, z), chunk=step)
+
+
+def norm_gelu(y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Arguments as those of the reference; works in place."""
+    check(y, None, weight, bias, name="audio.norm_gelu")
+    channels, times = y.shape[-1], y.shape[2]
+    step = max(1, _BLOCK_BYTES // (channels * y.element_size()))
+    rows = _array(y).reshape(-1, times, channels)
+    w, b = _row(weight), _row(bias)
+    if times <= 2 * step:
+        parallel_for(len(rows), lambda i, j: _short_gelu(rows, w, b, eps, i, j), chunk=max(1, step // times))
+        return y
+    for row in rows:
+        _long_gelu(row, w, b, eps, step)
+    return y

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["gate", "normalise"]
+__all__ = ["gate", "norm_gelu", "normalise"]
 
 
 def normalise(y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -46,3 +46,16 @@ def gate(
     if into is None:
         return gated
     return into.add_(gated if scale is None else gated * scale.to(gated.dtype))
+
+
+def norm_gelu(y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Replace ``y [b, f, t, c]`` by ``gelu(norm(y))``, with the error function, and return it.
+
+    Parameters
+    ----------
+    y : Tensor[b, f, t, c]
+        Contiguous float32 or bfloat16 (the reference takes float64 too).
+    weight, bias : Tensor[c]
+        Of the norm.
+    """
+    return y.copy_(functional.gelu(normalise(y, weight, bias, eps)))

@@ -17,7 +17,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, _check_axes, _check_tensors
+from elinvar.seismic.kernels.migrate import INTERPOLATIONS, Bank, RadiusAperture, _check_axes, _check_tensors
 from elinvar.seismic.kernels.migrate.physics import check
 
 __all__ = ["NAME", "example", "run"]
@@ -44,6 +44,8 @@ def run(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | float | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -51,14 +53,15 @@ def run(
 
     Parameters
     ----------
-    traces : Tensor[ntr, ns] float32
+    traces : Tensor[ntr, ns] or, with a bank, Tensor[ntr, copies * ns] float32
         Output samples, ns >= 2; added to, so that parts of an image can follow one another. The adjoint of the phase
         filter is not part of this.
     image : Tensor[np, nt] float32
         Pillars by times, finite everywhere.
-    source, receiver, pillars, vrms, dt, start, dt_out, t0_out, amplitude, aperture, area, physics, medium, eta
-        As in :func:`elinvar.seismic.kernels.migrate.run`: ``dt`` and ``start`` are of the traces, ``dt_out`` and
-        ``t0_out`` of the image.
+    source, receiver, pillars, vrms
+        As in :func:`elinvar.seismic.kernels.migrate.run`.
+    dt, start, dt_out, t0_out, amplitude, aperture, area, physics, medium, eta, interpolation, bank
+        As there: ``dt`` and ``start`` are of the traces, ``dt_out`` and ``t0_out`` of the image.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -79,12 +82,17 @@ def run(
         _check_tensors(image, None, traces, source, receiver, pillars, vrms)
         _check_axes(**axes, amplitude=amplitude, area=area, vrms=vrms)
         values = check(physics, medium, eta, image)
+        if interpolation not in INTERPOLATIONS:
+            raise InputError(f"{NAME}: interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
+        if bank is not None:
+            bank.check(traces.shape[1])
     except InputError as error:
         raise InputError(str(error).replace(migrate.NAME, NAME, 1)) from None
     if traces.numel() == 0 or image.numel() == 0:
         return traces
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     rays: dict[str, Any] = {"physics": physics, "medium": medium, "eta": values}
+    rays |= {"interpolation": interpolation, "bank": bank}
     kernel(NAME, device, version)(traces, image, source, receiver, pillars, vrms, **options, **rays)
     return traces
 

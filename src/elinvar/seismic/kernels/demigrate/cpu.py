@@ -18,18 +18,24 @@ import torch
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.demigrate import transposed
 from elinvar.seismic.kernels.migrate import blocks, cpu_v2, simd
+from elinvar.seismic.kernels.migrate import interpolation as reading
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, TOTAL
 from elinvar.seismic.kernels.migrate.cpu_v2 import REACH, _cache, _inputs, _intrinsic, _jit, _Row
 from elinvar.seismic.kernels.migrate.cpu_v2 import _pillar as _gathering
+from elinvar.seismic.kernels.migrate.interpolation import TAPS
 
 __all__ = ["demigrate"]
 
-f4, c8 = np.float32, np.complex64
-AT_ONCE = 32  # traces that stay in the second-level cache, as pairs, while all pillars pass
+f4 = np.float32
+CELLS = 1 << 18  # floats that traces may take to stay in the second-level cache while all pillars pass
+AT_ONCE = 32  # traces at most
 
 
 def _code(*, wide: bool) -> Any:
-    return _intrinsic(5, lambda b, data, rest, *_: transposed.Transposed(b, data, rest, wide=wide).emit())
+    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int) -> None:
+        transposed.Transposed(builder, data, rest, taps=taps, copies=copies, wide=wide).emit()
+
+    return _intrinsic(5, emit)
 
 
 def _transposed() -> Any:
@@ -47,36 +53,42 @@ def _compile(stamp: str) -> Callable[..., Any]:
     """``stamp`` is part of numba's cache key, which would otherwise miss changes in other files."""
 
     @_jit(cache=_cache())
-    def batches(traces: Any, image: Any, ends: Any, pillars: Any, tables: Any, job: Any, first: int, end: int) -> str:
-        """Demigrate all pillars into batches first to end of AT_ONCE traces."""
-        (ntr, ns), nt = traces.shape, image.shape[1]
+    def batches(
+        traces: Any, image: Any, ends: Any, pillars: Any, tables: Any, job: Any, many: int, first: int, end: int
+    ) -> str:
+        """Demigrate all pillars into batches first to end of ``many`` traces."""
+        ntr, nt, taps = len(traces), image.shape[1], len(job.taps)
         length, number = tables.samples.shape[2], tables.furthest.shape[1]
         work = np.zeros(TOTAL + 2 * length + number, f4)
-        pairs = np.empty(AT_ONCE * ns + REACH, c8)
-        full = nt // BLOCK
+        cells = np.empty((many * job.stride + REACH) * taps, f4)
+        full, front = nt // BLOCK, taps // 2 - 1
+        copies = job.stride // job.apart
+        ns = traces.shape[1] // copies
         for batch in range(first, end):
-            k = batch * AT_ONCE
-            depth = min(AT_ONCE, ntr - k)
-            pairs[:] = 0
+            k = batch * many
+            depth = min(many, ntr - k)
+            cells[:] = 0
             for p in range(len(pillars)):
                 i = min(p, len(tables.samples) - 1)
                 r = _Row(tables.samples[i], tables.knots[i], tables.furthest[i], tables.fastest[i])
                 _weigh((work, image[p], r.samples, length, full))
                 for t in range(full * BLOCK, nt):
                     work[TOTAL + t] = r.samples[4, t] * image[p, t]
-                _pillar(pillars[p], k, depth, ends, pairs, job, r, work)
+                _pillar(pillars[p], k, depth, ends, cells, job, r, work)
             for n in range(depth):
-                before = f4(0)
-                for s in range(ns):
-                    pair = pairs[n * ns + s]
-                    traces[k + n, s] += pair.real + before
-                    before = pair.imag
+                for copy in range(copies):
+                    begin = n * job.stride + copy * job.apart
+                    for s in range(ns):
+                        total = f4(0)
+                        for tap in range(max(0, s + front - job.apart + 1), min(taps, s + front + 1)):
+                            total += cells[(begin + s + front - tap) * taps + tap]
+                        traces[k + n, copy * ns + s] += total
         return stamp
 
     return batches
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2, transposed))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2, reading, transposed))
 _batches = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
@@ -90,6 +102,10 @@ def demigrate(
     **options: Any,
 ) -> None:
     """Add the demigrated image to ``traces``; arguments as ``demigrate.run``."""
-    rows, job, ends = _inputs(traces.shape[1], source, receiver, vrms, **options)
-    arrays = (traces.numpy(), image.numpy(), ends, pillars.numpy(), rows, job)
-    parallel_for(-(-len(traces) // AT_ONCE), lambda first, end: _batches(*arrays, first, end), chunk=1)
+    bank, interpolation = options.get("bank"), options.get("interpolation", "linear")
+    copies = 1 if bank is None else bank.copies
+    rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **options)
+    # Groups of four traces: as many of them as the cache has room for.
+    many = min(AT_ONCE, max(1, CELLS // (4 * TAPS[interpolation] * job.stride)) * 4)
+    arrays = (traces.numpy(), image.numpy(), ends, pillars.numpy(), rows, job, many)
+    parallel_for(-(-len(traces) // many), lambda first, end: _batches(*arrays, first, end), chunk=1)

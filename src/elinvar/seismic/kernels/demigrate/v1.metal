@@ -5,7 +5,7 @@
 // sample, because neighbouring lanes are at neighbouring samples. What a lane has for the sample it is at, and for the next
 // one, stays in two registers until the travel time moves on.
 //
-// Tables as in migrate/baseline.metal, padded to whole blocks; `blocks` holds each block's largest radius (x) and smallest
+// Tables as in migrate/baseline.metal, padded; `blocks` holds each block's largest radius (x) and smallest
 // 1 / (V dt)^2 (w), `bends` what PHYSICS asks for beside (migrate/physics.py).
 #include <metal_stdlib>
 using namespace metal;
@@ -33,6 +33,45 @@ static float log1p(float z)
     p = fma(p, f, -0.249999812f);
     p = fma(p, f, 0.333333313f);
     return (f + fma(p * f, s, fma(float(k), -2.12194440e-4f, -0.5f * s))) + float(k) * 0.693359375f;
+}
+#endif
+
+#ifndef TAPS
+#define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
+#endif
+
+// Zeros around every trace.
+constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0;
+
+#if TAPS > 2
+constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
+#endif
+
+#ifndef COPIES
+#define COPIES 1  // of every trace, side by side; more than one are filtered against aliasing (antialias.py)
+#endif
+
+// Which copy is read: how far it lies behind the trace, and the part that the next copy has.
+struct Share
+{
+    int behind;
+    float part;
+};
+
+#if COPIES > 1
+// From the ends seen from the pillar, t0 / 2 and 1 / (V dt)^2, and the squared distances of neighbouring midpoints.
+static Share share_of(float4 e, float2 middle, float2 spacing, int apart)
+{
+    const float tau2 = middle.x * middle.x, ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
+    const float one = rsqrt(max(fma(ds, middle.y, tau2), 1e-20f)), other = rsqrt(max(fma(dr, middle.y, tau2), 1e-20f));
+    const float px = fma(e.x, one, e.z * other), py = fma(e.y, one, e.w * other);
+    const float slope = middle.y * middle.y * fma(px * px, spacing.x, py * py * spacing.y);
+    const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
+    const int bits = as_type<int>(clamp(slope, 1.0f, most));
+    Share share;
+    share.behind = ((bits >> 23) - 127) * apart;
+    share.part = as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f;
+    return share;
 }
 #endif
 
@@ -70,8 +109,53 @@ static float beyond(float ds, float dr, float4 leg, float2 bend, float kappa)
 
 constant int BLOCK = 32;
 
+// A lane's part of its trace: neighbouring samples are 32 floats apart.
+struct Row
+{
+    device float* total;
+#if TAPS == 2 && COPIES == 1
+    float here, next;  // for sample `at` and the one after
+    int at;
+#endif
+};
+
+// Hand `value` out to the neighbours of the time f behind sample `left`.
+static void hand_out(thread Row& row, int left, float f, float value)
+{
+#if TAPS > 2
+    const float g = f - 0.5f, q = g * g;
+    device float* near = row.total + left * 32;
+    for (int i = 0; i < TAPS / 2; i++) {
+        float even = 0.0f, odd = 0.0f;
+        for (int power = TAPS / 2 - 1; power >= 0; power--) {
+            even = fma(even, q, FITTED[i][0][power]);
+            odd = fma(odd, q, FITTED[i][1][power]);
+        }
+        near[i * 32] += fma(odd, g, even) * value;
+        near[(TAPS - 1 - i) * 32] += fma(-odd, g, even) * value;
+    }
+#elif COPIES > 1
+    row.total[left * 32] += value - f * value;
+    row.total[left * 32 + 32] += f * value;
+#else
+    if (left != row.at) {
+        row.total[row.at * 32] += row.here;
+        row.here = row.next;
+        row.next = 0.0f;
+        if (left != row.at + 1) {
+            row.total[row.at * 32 + 32] += row.here;
+            row.here = 0.0f;
+        }
+        row.at = left;
+    }
+    const float right = f * value;
+    row.here += value - right;
+    row.next += right;
+#endif
+}
+
 kernel void demigrate_v1(
-    device float* totals [[buffer(0)]],           // [simdgroups, n_samples, 32]: added to
+    device float* totals [[buffer(0)]],           // [simdgroups, COPIES * (n_samples + BEYOND), 32]: added to
     device const float* image [[buffer(1)]],
     device const float4* ends [[buffer(2)]],      // source x, y, receiver x, y of each trace, metres
     device const float2* pillars [[buffer(3)]],
@@ -90,6 +174,10 @@ kernel void demigrate_v1(
     device const float2* bends [[buffer(16)]],    // in rows as legs; one unused entry for straight rays
     constant float& kappa [[buffer(17)]],
     constant float& latest [[buffer(18)]],        // time at which traces end, in samples, stretched for curved rays
+    device const float2* middles [[buffer(19)]],  // legs.xy where antialias.py looks at slopes; one unused entry without
+    constant float& wx [[buffer(20)]],            // squared distances of neighbouring midpoints
+    constant float& wy [[buffer(21)]],
+    constant int& n_padded [[buffer(22)]],        // entries of a row of legs, gain and bends
     uint2 group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -100,9 +188,13 @@ kernel void demigrate_v1(
     const bool exists = k < n_traces;
     const float4 end = ends[min(k, n_traces - 1)];
     const float last = float(n_samples - 1);
-    device float* total = totals + (bundle * n_samples * 32 + int(lane));
-    float here = 0.0f, next = 0.0f;  // for sample `at` and the one after
-    int at = 0;
+    const int apart = n_samples + BEYOND;
+    Row mine;
+    mine.total = totals + (bundle * COPIES * apart * 32 + int(lane));
+#if TAPS == 2 && COPIES == 1
+    mine.here = mine.next = 0.0f;
+    mine.at = 0;
+#endif
     for (int p = 0; p < n_pillars; p++) {
         const float2 pillar = pillars[p];
         const float4 e = end - float4(pillar.x, pillar.y, pillar.x, pillar.y);
@@ -113,7 +205,7 @@ kernel void demigrate_v1(
         const float spread = ds + dr + 2.0f * sqrt(ds * dr);
         for (int block = 0; block < n_blocks; block++) {
             const float4 shape = blocks[p * rows * n_blocks + block];
-            const int first = block * BLOCK, row = p * rows * n_blocks * BLOCK;
+            const int first = block * BLOCK, row = p * rows * n_padded;
 #if PHYSICS == 1
             const float start = 2.0f * bends[row + first].x;
 #else
@@ -139,22 +231,19 @@ kernel void demigrate_v1(
                     const float ratio = 2.0f * leg.x / max(fma(2.0f, leg.x, moved), 1e-20f);  // t0 / T
                     share *= ratio * ratio;
                 }
-                if (left != at) {
-                    total[at * 32] += here;
-                    here = next;
-                    next = 0.0f;
-                    if (left != at + 1) {
-                        total[at * 32 + 32] += here;
-                        here = 0.0f;
-                    }
-                    at = left;
-                }
-                const float right = (x - float(left)) * share;
-                here += share - right;
-                next += right;
+                const float f = x - float(left);
+#if COPIES > 1
+                const Share copy = share_of(e, middles[p * rows * ((n_out + 15) / 16) + t / 16], float2(wx, wy), apart);
+                hand_out(mine, copy.behind + left, f, share - copy.part * share);
+                hand_out(mine, copy.behind + apart + left, f, copy.part * share);
+#else
+                hand_out(mine, left, f, share);
+#endif
             }
         }
     }
-    total[at * 32] += here;
-    total[at * 32 + 32] += next;
+#if TAPS == 2 && COPIES == 1
+    mine.total[mine.at * 32] += mine.here;
+    mine.total[mine.at * 32 + 32] += mine.next;
+#endif
 }

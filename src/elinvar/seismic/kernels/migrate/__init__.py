@@ -49,7 +49,7 @@ __all__ = [
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
-FEATURES = {"baseline": {"interpolation", "bank"}, "v2": {"interpolation", "bank"}}
+FEATURES = {"baseline": {"interpolation", "bank"}, "v2": {"interpolation", "bank"}, "v3": {"interpolation", "bank"}}
 """What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation."""
 _HERE = "elinvar.seismic.kernels.migrate"
 

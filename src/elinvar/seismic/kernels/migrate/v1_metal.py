@@ -47,7 +47,7 @@ def migrate(
     kernel = library("v1.metal", device, words).migrate_v1
     (ns, nt), n_blocks, width = (traces.shape[1], image.shape[1]), tables.blocks.shape[1], 32 * SIMDGROUPS
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    for p, k in _tiles(image, traces, n_blocks * _BLOCK):
+    for p, k in _tiles(image, traces, n_blocks * _BLOCK, 1):
         kernel(
             traces[k],
             torch.cat([source[k], receiver[k]], 1),

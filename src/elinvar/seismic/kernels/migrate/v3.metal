@@ -38,6 +38,7 @@ using namespace metal;
 #endif
 
 constant int BLOCK = 32 * SAMPLES;
+constant int SPANS = BLOCK / 16;
 constant float CENTRE = 0.5f * float(BLOCK - 1);
 // The samples nearest to the four Chebyshev nodes of the block, symmetric about its centre.
 constant int OUTER = int(0.0381f * float(BLOCK - 1) + 0.5f);
@@ -138,7 +139,74 @@ static float rim_weight(float distance, float slope, float rim)
     return fma(0.5f, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), 0.5f);
 }
 
-#if PAIRS
+#ifndef TAPS
+#define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
+#endif
+
+#if TAPS > 2
+#define BEYOND (TAPS - 1)  // zeros around every trace
+constant float FITTED[TAPS / 2][2][TAPS / 2] = WEIGHTS;
+
+// Value g + 1 / 2 of the way between the middle two of TAPS samples.
+static float between(device const float* near, float g)
+{
+    const float q = g * g;
+    float sum = 0.0f;
+    for (int i = 0; i < TAPS / 2; i++) {
+        float even = 0.0f, odd = 0.0f;
+        for (int power = TAPS / 2 - 1; power >= 0; power--) {
+            even = fma(even, q, FITTED[i][0][power]);
+            odd = fma(odd, q, FITTED[i][1][power]);
+        }
+        const float one = near[i], other = near[TAPS - 1 - i];
+        sum = fma(one - other, odd * g, fma(one + other, even, sum));
+    }
+    return sum;
+}
+#else
+#define BEYOND 0
+#endif
+
+#ifndef COPIES
+#define COPIES 1  // of every trace, side by side; more than one are filtered against aliasing (antialias.py)
+#endif
+
+// Which copy is read: how far it lies behind the trace, and the part that the next copy has.
+struct Share
+{
+    int behind;
+    float part;
+};
+
+#if COPIES > 1
+static Share unpacked(float2 pair)
+{
+    Share share;
+    share.behind = as_type<int>(pair.x);
+    share.part = pair.y;
+    return share;
+}
+
+// From the ends seen from the pillar, t0 / 2 and 1 / (V dt)^2, and the squared distances of neighbouring midpoints.
+static Share share_of(float4 e, float2 middle, float2 spacing, int apart)
+{
+    const float tau2 = middle.x * middle.x, ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
+    const float one = rsqrt(max(fma(ds, middle.y, tau2), 1e-20f)), other = rsqrt(max(fma(dr, middle.y, tau2), 1e-20f));
+    const float px = fma(e.x, one, e.z * other), py = fma(e.y, one, e.w * other);
+    const float slope = middle.y * middle.y * fma(px * px, spacing.x, py * py * spacing.y);
+    const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
+    const int bits = as_type<int>(clamp(slope, 1.0f, most));
+    Share share;
+    share.behind = ((bits >> 23) - 127) * apart;
+    share.part = as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f;
+    return share;
+}
+#endif
+
+#if TAPS > 2
+typedef float Sample;
+static float twice(device const float* near, float f) { return 2.0f * between(near, 0.5f * f); }
+#elif PAIRS
 typedef float2 Sample;
 static float twice(device const float2* sample, float f)
 {
@@ -154,23 +222,36 @@ static float twice(device const float* sample, float f)
 }
 #endif
 
-// Twice the sample at (y + 1) / 2 + row, linearly interpolated; `row` has ROUND_BITS taken off.
-static float twice_sample(device const Sample* traces, int row, float y)
+// The same mixed from two copies.
+static float twice(device const Sample* sample, float f, Share share, int apart)
+{
+#if COPIES > 1
+    sample += share.behind;
+    const float here = twice(sample, f);
+    return fma(share.part, twice(sample + apart, f) - here, here);
+#else
+    return twice(sample, f);
+#endif
+}
+
+// Twice the sample at (y + 1) / 2 + row; `row` has ROUND_BITS taken off.
+static float twice_sample(device const Sample* traces, int row, float y, Share share, int apart)
 {
     const float rounded = y + ROUND;
-    return twice(traces + (as_type<int>(rounded) + row), y - (rounded - ROUND));
+    return twice(traces + (as_type<int>(rounded) + row), y - (rounded - ROUND), share, apart);
 }
 
 // One contribution without the cubic, weighted but for the rim; false when the time is not on the trace. Decided before the
 // time is rounded: which samples the ends of a trace count is the answer, not noise.
 static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float2 bend,
-                    float kappa, float shift, thread float& value)
+                    float kappa, float shift, Share share, thread float& value)
 {
     const float moved = moveout(square, leg, bend, kappa), zero = fma(2.0f, leg.x, -shift);
     if (!(moved >= -zero && moved <= float(n_samples - 1) - zero)) return false;
     const float x = zero + moved;
     const int left = clamp(int(x), 0, n_samples - 2);
-    value = spreading(2.0f * fma(2.0f, leg.x, moved)) * twice(traces + (first + left), 2.0f * (x - float(left)) - 1.0f);
+    value = spreading(2.0f * fma(2.0f, leg.x, moved))
+          * twice(traces + (first + left), 2.0f * (x - float(left)) - 1.0f, share, n_samples + BEYOND);
     return true;
 }
 
@@ -198,11 +279,13 @@ kernel void migrate_v3(
     device const float2* bends [[buffer(20)]],    // in rows as legs; one unused entry for straight rays
     constant float& kappa [[buffer(21)]],
     constant float& horizon [[buffer(22)]],       // curved rays: no R1 + R2 of a trace is larger (physics.py)
-    device const int* order [[buffer(23)]],        // pillars, tile by tile
-    device const int* items [[buffer(24)]],        // tile * n_blocks + block of each threadgroup
-    device const float* gaps [[buffer(25)]],       // [tiles, n_batches], metres
-    device const float* limits [[buffer(26)]],     // [1 or pillars, n_blocks]: no larger gap contributes
-    constant int& n_batches [[buffer(27)]],
+    constant float& wx [[buffer(23)]],            // squared distances of neighbouring midpoints, for COPIES
+    constant float& wy [[buffer(24)]],
+    device const int* order [[buffer(25)]],        // pillars, tile by tile
+    device const int* items [[buffer(26)]],        // tile * n_blocks + block of each threadgroup
+    device const float* gaps [[buffer(27)]],       // [tiles, n_batches], metres
+    device const float* limits [[buffer(28)]],     // [1 or pillars, n_blocks]: no larger gap contributes
+    constant int& n_batches [[buffer(29)]],
     uint group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -210,6 +293,12 @@ kernel void migrate_v3(
     threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of 2 x - 1; in the exact list ds^2, dr^2
     // Bits of the row's offset, 2 T - y, midpoint to pillar, y at the end; in the smooth list see scaled_spreading().
     threadgroup float4 place_slab[SIMDGROUPS * 32];
+#if COPIES > 1
+    threadgroup float2 share_slab[SIMDGROUPS * 32 * SPANS];  // of each trace and 16 output samples: Share, as floats
+#define SHARE_OF(i, m) unpacked(share_slab[(i) * SPANS + 2 * (m) + (int(lane) >> 4)])
+#else
+#define SHARE_OF(i, m) Share()
+#endif
 
     threadgroup int batch_slab[SIMDGROUPS * 32];  // first traces of batches near enough
 
@@ -223,6 +312,7 @@ kernel void migrate_v3(
     const float4 shape = blocks[p * rows * n_blocks + block];
     const float2 pillar = pillars[p], centre = centres[block];
     const float last = float(n_samples - 1);
+    const int apart = n_samples + BEYOND, stride = COPIES * apart;
 #if PHYSICS == 1
     const float latest = horizon, earliest = 4.0f * bent[0].x * bent[0].x;
 #else
@@ -291,7 +381,7 @@ kernel void migrate_v3(
                            + int((before >> list) & 255u);
             simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
             if (mine != 0u) {
-                const int offset = k * n_samples + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
+                const int offset = k * stride + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
                 time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
                                         : float4(2.0f * (ahead - whole_part) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
                 const float from = fma(2.0f, centre.x + whole_part + shift, 1.0f);
@@ -299,6 +389,12 @@ kernel void migrate_v3(
                 const float weight = steady ? max(rim_weight(distance, leg_top.w, rim), 1e-12f) : 1.0f;
                 const float scale = WEIGHTED ? fast::rsqrt(weight) : weight;
                 const bool scaled = list == 0;
+#if COPIES > 1
+                for (int span = 0; span < SPANS; span++) {
+                    const Share share = share_of(e, knots[16 * span + 8].xy, float2(wx, wy), apart);
+                    share_slab[slot * SPANS + span] = float2(as_type<float>(share.behind), share.part);
+                }
+#endif
                 place_slab[slot] = float4(as_type<float>(offset), scaled ? from * scale : from, scaled ? scale : distance, end);
             }
             simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -310,7 +406,7 @@ kernel void migrate_v3(
                 const int row = as_type<int>(place.x);
                 for (int m = 0; m < SAMPLES; m++) {
                     const float y = at(a, q[m]);
-                    sum[m] = fma(scaled_spreading(y, place.y, place.z), twice_sample(traces, row, y), sum[m]);
+                    sum[m] = fma(scaled_spreading(y, place.y, place.z), twice_sample(traces, row, y, SHARE_OF(i, m), apart), sum[m]);
                 }
             }
             whole += n_smooth;
@@ -327,7 +423,7 @@ kernel void migrate_v3(
                     const int row = as_type<int>(place.x);
                     for (int m = 0; m < SAMPLES; m++) {
                         const float y = at(a, q[m]);
-                        const float value = spreading(y + place.y) * twice_sample(traces, row, y);
+                        const float value = spreading(y + place.y) * twice_sample(traces, row, y, SHARE_OF(i, m), apart);
                         if (place.z <= outer[m]) {
                             sum[m] = fma(rim_weight(place.z, slope[m], rim), value, sum[m]);
                             count[m] += 1;
@@ -345,13 +441,13 @@ kernel void migrate_v3(
                     bool on = place.z <= leg.z && y < place.w + 0.02f;
                     float value = 0.0f;
                     if (on && y <= place.w - 0.02f) {
-                        value = spreading(y + place.y) * twice_sample(traces, row, y);
+                        value = spreading(y + place.y) * twice_sample(traces, row, y, SHARE_OF(i, m), apart);
                     } else if (on) {  // too near the end to trust the cubic
                         const int from = row + ROUND_BITS - int(last - 0.5f * (place.w + 1.0f));
-                        const float4 e = ends[from / n_samples] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+                        const float4 e = ends[from / stride] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                         const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
-                        const float2 bend = bend_at(bent, int(lane) + 32 * m);
-                        on = exactly(traces, from, n_samples, square, leg, bend, kappa, shift, value);
+                        on = exactly(traces, from, n_samples, square, leg, bend_at(bent, int(lane) + 32 * m), kappa, shift,
+                                     SHARE_OF(i, m), value);
                     }
                     if (on) {
                         sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
@@ -368,7 +464,8 @@ kernel void migrate_v3(
                     const float2 bend = bend_at(bent, int(lane) + 32 * m);
                     float value;
                     if (place.z <= leg.z
-                        && exactly(traces, as_type<int>(place.x), n_samples, square, leg, bend, kappa, shift, value)) {
+                        && exactly(traces, as_type<int>(place.x), n_samples, square, leg, bend, kappa, shift,
+                                   SHARE_OF(i, m), value)) {
                         sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
                         count[m] += 1;
                     }

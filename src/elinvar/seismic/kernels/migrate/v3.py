@@ -1,6 +1,7 @@
 """Version v3 on the CPU: v2 in an order in which most of what does not contribute is never looked at.
 
-Traces are sorted along a Morton curve of their midpoints and bounded, 64 at a time, by circles; pillars likewise, in
+Traces are sorted along a Morton curve of their midpoints and bounded, 64 at a time (32 with their filtered copies), by
+circles; pillars likewise, in
 tiles. The work is a list of tiles, each with the batches that come near it, the longest first, and threads take tiles
 from that list. A batch whose circle the aperture of a pillar does not reach is left at once. Because the four traces of
 a group are now neighbours, they enter and leave the aperture together, and fewer lanes work for nothing. Travel times,
@@ -19,8 +20,20 @@ import torch
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate import blocks, cpu_v2, simd
-from elinvar.seismic.kernels.migrate.blocks import BLOCK, DEPTH, TOTAL
-from elinvar.seismic.kernels.migrate.cpu_v2 import REACH, _cache, _deliver, _inputs, _jit, _padded, _pillar, _Row
+from elinvar.seismic.kernels.migrate import interpolation as reading
+from elinvar.seismic.kernels.migrate.blocks import BLOCK, TOTAL
+from elinvar.seismic.kernels.migrate.cpu_v2 import (
+    FEW_TRACES,
+    REACH,
+    _cache,
+    _deliver,
+    _inputs,
+    _jit,
+    _padded,
+    _pillar,
+    _Row,
+)
+from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
 from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
 
 __all__ = ["migrate"]
@@ -59,8 +72,8 @@ def _compile(stamp: str) -> Callable[..., Any]:
             tile = w.tiles[entry]
             for place in range(w.starts[tile], w.starts[tile + 1]):
                 batch = w.near[place]
-                k = batch * DEPTH
-                depth = min(DEPTH, ntr - k)
+                k = batch * job.depth
+                depth = min(job.depth, ntr - k)
                 here = traces[k:].ravel() if (ntr - k - depth) * ns >= REACH else _padded(traces[k:])
                 for q in range(tile * w.size, min((tile + 1) * w.size, len(pillars))):
                     p = w.order[q]
@@ -83,15 +96,15 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return tiles
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2, reading))
 _tiles = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
-def _plan(middle: torch.Tensor, pillars: torch.Tensor, furthest: Any) -> _Work:
-    """List the work: `middle` [ntr, 2] in order, `pillars` [n, 2], `furthest` [1 or n] the largest radius of each."""
+def _plan(middle: torch.Tensor, pillars: torch.Tensor, furthest: Any, depth: int) -> _Work:
+    """List the work for batches of ``depth`` midpoints [ntr, 2] and for pillars [n, 2] of largest radius [1 or n]."""
     order = morton(pillars)
     size = max(_PILLARS, -(-len(pillars) // _TILES))
-    tiles, near = batches(pillars[order], size), batches(middle, DEPTH)
+    tiles, near = batches(pillars[order], size), batches(middle, depth)
     reach = torch.from_numpy(furthest).expand(len(pillars))[order]
     wide = torch.cat([reach, reach[-1:].expand(-len(reach) % size)]).reshape(-1, size).amax(1)
     meet = gaps(tiles, near) <= wide[:, None]
@@ -114,11 +127,14 @@ def migrate(
     **options: Any,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
-    order = neighbourly(0.5 * (source + receiver), DEPTH)
+    order = neighbourly(0.5 * (source + receiver), FEW_TRACES)
     if order is not None:
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
-    rows, job, ends = _inputs(traces.shape[1], source, receiver, vrms, **options)
-    work = _plan(0.5 * (source + receiver), pillars, rows.furthest[:, -1])
+    bank, taps = options.get("bank"), TAPS[options.get("interpolation", "linear")]
+    copies = 1 if bank is None else bank.copies
+    rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **options)
+    work = _plan(0.5 * (source + receiver), pillars, rows.furthest[:, -1], job.depth)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()
-    arrays = (image.numpy(), count, traces.numpy(), ends, pillars.numpy(), rows, job, work)
+    data = padded(traces.view(len(traces), copies, -1), taps).flatten(1)
+    arrays = (image.numpy(), count, data.numpy(), ends, pillars.numpy(), rows, job, work)
     parallel_for(len(work.tiles), lambda first, end: _tiles(*arrays, first, end), chunk=1)

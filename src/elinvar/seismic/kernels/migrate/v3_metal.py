@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
-from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _pairs, _rows, _tiles, library, tuned_for
+from elinvar.seismic.kernels.migrate.interpolation import TAPS
+from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _pairs, _rows, _rows_of, _tiles, library, tuned_for
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
 from elinvar.seismic.kernels.migrate.v1 import kept_tables
@@ -40,6 +42,8 @@ def migrate(
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
     eta: torch.Tensor | None = None,
+    interpolation: str = "linear",
+    bank: Bank | None = None,
     device: Any,
     tuning: Tuning | None = None,
     **axes: float,
@@ -47,10 +51,12 @@ def migrate(
     """Run v3.metal; arguments as ``migrate.run``, and ``tuning`` as for v2."""
     tuning = tuning or tuned_for("v3", device)
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    (ns, nt), width, block = (traces.shape[1], image.shape[1]), 32 * tuning.simdgroups, 32 * tuning.samples
+    copies, taps = bank or Bank(1, 0.0, 0.0), TAPS[interpolation]
+    ns, nt = traces.shape[1] // copies.copies, image.shape[1]
+    width, block = 32 * tuning.simdgroups, 32 * tuning.samples
     given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
     tables = kept_tables(_itself, vrms, **options, **given)
-    kernel = library("v3.metal", device, tuning.defines(amplitude, physics)).migrate_v3
+    kernel = library("v3.metal", device, tuning.defines(amplitude, physics, interpolation, bank)).migrate_v3
     horizon = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
     limits = _limits(tables, ns, block)
@@ -60,13 +66,13 @@ def migrate(
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
     # Rows of gaps and of the tables have to fit: pillars are cut for the larger of the two.
     padded = max(n_blocks * block, -(-len(traces) // _BATCH) * (1 << 30) // (tuning.simdgroups * _GAPS))
-    for p, k in _tiles(image, traces, padded):
+    for p, k in _tiles(image, traces, padded, copies.copies):
         n, middle = p.stop - p.start, 0.5 * (source[k] + receiver[k])
         turns = morton(pillars[p])
         near = gaps(batches(pillars[p][turns], tuning.simdgroups), batches(middle, _BATCH))
         own = limits[p] if len(limits) > 1 else limits
         kernel(
-            _pairs(traces[k]) if tuning.pairs else traces[k],
+            _pairs(traces[k]) if tuning.pairs and taps == 2 and bank is None else _rows_of(traces[k], taps, copies),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p),
@@ -87,6 +93,8 @@ def migrate(
             _bends(tables, p),
             tables.kappa,
             horizon,
+            copies.dx**2,
+            copies.dy**2,
             turns.int(),
             _items(near, own, turns, tuning.simdgroups),
             near,

@@ -1,0 +1,86 @@
+"""``elinvar video``: what a shell sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from elinvar.cli import main as cli
+from elinvar.video import sources
+from elinvar.video.exporting import export
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "bars.mkv"
+    export(sources.smpte(64, 48, frame_rate="24000/1001", frame_count=6), path, codec="ffv1")
+    return path
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = runner.invoke(cli.app, ["video", *map(str, words)])
+    assert result.exit_code == code, result.output + result.stderr
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_probe(film: Path) -> None:
+    told = json.loads(run("probe", film, "--json"))
+    assert (told["frame_rate"], told["frame_count"], told["space"]) == ("24000/1001", 6, "rec709")
+    assert "24000/1001" in run("probe", film)
+
+
+def test_looks() -> None:
+    assert "classicFilm" in json.loads(run("looks", "--json"))
+
+
+def test_render_and_explain(film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    told = json.loads(run("render", film, out, "--frame", 2, "--preview", "--json"))
+    assert (told["width"], told["height"]) == (480, 360)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "moved per frame" in run("render", film, out, "--look", "subtle", "--explain")
+    assert json.loads(run("render", film, out, "--sheet", 4, "--json"))["width"] > 600
+
+
+def test_export(film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    told = json.loads(run("export", film, out, "--frames", 3, "--size", "32x24", "--speed", "ultrafast", "--json"))
+    assert (told["frames"], told["width"], told["frame_rate"]) == (3, 32, "24000/1001")
+    assert out.exists()
+
+
+def test_scopes(film: Path, tmp_path: Path) -> None:
+    told = json.loads(run("scopes", film, tmp_path / "s.png", "--json"))
+    assert told["luma"]["p99"] > 0.5
+
+
+def test_verify(film: Path, tmp_path: Path) -> None:
+    hashes = tmp_path / "h.json"
+    run("verify", film, hashes, "--record", "--frames", "0:6:2")
+    assert json.loads(run("verify", film, hashes, "--json"))["same"]
+    record = json.loads(hashes.read_text())
+    record["hashes"]["2"] = "0" * 64
+    hashes.write_text(json.dumps(record))
+    assert "frames 2 differ" in run("verify", film, hashes, code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("probe", "none.mp4"), "no such file"),
+        (("render", "FILM", "a.png", "--look", "sepia"), "classicFilm"),
+        (("render", "FILM", "a.png", "--size", "big"), "1920x1080"),
+        (("export", "FILM", "a.avi"), ".mp4"),
+        (("verify", "FILM", "none.json"), "--record"),
+    ],
+)
+def test_errors_are_one_sentence(words, sentence: str, film: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = run(*(film if w == "FILM" else w for w in words), code=1)
+    assert sentence in told
+    assert told.count("\n") <= 3
