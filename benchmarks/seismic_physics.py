@@ -1,4 +1,7 @@
-"""Curved rays and VTI beside straight rays, per contribution: at least 0.8 times as fast, on the CPU and on a GPU.
+"""Other rays, interpolations and anti-alias filters beside straight, linear and none, per contribution.
+
+Curved rays and VTI at least 0.8 times as fast as straight ones, on the CPU and on a GPU; on one CPU thread the
+anti-alias bank at least 6 times as fast as pylops' kinematic float32 operator, cubic and sinc-8 at least 3 times.
 
 Rows
 ----
@@ -6,6 +9,12 @@ straight, curved, vti
     ``seismic.migrate`` v2 on the survey of ``seismic_vs_pylops``: 1,024 traces x 1,500 samples of white noise into 256
     pillars x 1,500 samples, true-amplitude weights, 45 degree aperture with a 20 % rim, fold counted. The medium is
     1800 + 0.6 z m/s; straight rays and VTI see its RMS velocity, and eta is 0.1.
+cubic, sinc8
+    The straight row with these interpolations.
+anti-alias bank
+    The straight row over copies of the traces for midpoints 25 m apart.
+pylops kinematic
+    As in ``seismic_vs_pylops``, in float32 and in float64.
 curved, strongly
     The same in 1800 + 2 z m/s, where rays bend too much for the CPU's polynomial and a logarithm is taken instead.
 
@@ -88,10 +97,14 @@ def run(*, runs: int = 15, warmup: int = 2, device: str = "cpu") -> Result:
     tensors, options = importlib.import_module("seismic_h200" if gpu else "seismic_vs_pylops").survey()
     before = set_threads(1)
     try:
-        prepared = {
+        prepared: dict[str, Any] = {
             name: row(tensors, {**options, **more}, k, place)
             for name, (k, more) in rays(tensors[0].shape[1], tensors[0].device).items()
         }
+        if not gpu:
+            peers = {"pylops kinematic": "float32", "pylops kinematic, float64": "float64"}
+            pylops_row = importlib.import_module("seismic_vs_pylops").pylops_row
+            prepared |= {name: pylops_row(dtype) for name, dtype in peers.items()}
         samples = interleave(
             {name: one[0] for name, one in prepared.items()},
             runs=runs,
@@ -103,11 +116,15 @@ def run(*, runs: int = 15, warmup: int = 2, device: str = "cpu") -> Result:
     finally:
         set_threads(before)
     rates = {name: one[1].items / samples[name].median for name, one in prepared.items()}
-    extras = {
+    extras: dict[str, Any] = {
         "contributions per second": rates,
         "of straight": {name: rate / rates["straight"] for name, rate in rates.items()},
         "rows": {name: one[2] for name, one in prepared.items()},
     }
+    if not gpu:
+        extras["over pylops"] = {
+            peer: {name: rate / rates[peer] for name, rate in rates.items() if name not in peers} for peer in peers
+        }
     return Result(
         name="seismic_physics" if place.kind == "cpu" else f"seismic_physics_{place.kind}",
         samples=samples,
