@@ -53,6 +53,15 @@ def test_batched_and_strided_gradients(randn):
     assert torch.autograd.gradcheck(lambda a, w: tensor.matmul(a.t(), w, activation="silu"), (flat, w))
 
 
+def test_a_residuals_gradient_is_not_the_pools_memory(randn, pool):
+    x, w, b, r = _leaves(randn, torch.float32)
+    tensor.linear(x, w, b, "relu", r, pool=pool).sum().backward()
+    assert pool.live == 0
+    assert pool.stats().escaped == 0
+    tensor.linear(x, w, b, "relu", pool=pool).sum().backward()  # its workspace is the pool's
+    assert (pool.stats().requests, pool.stats().escaped) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("dtype", "activation"), [(torch.float16, None), (torch.float16, "gelu"), (torch.bfloat16, "relu")]
 )

@@ -34,10 +34,13 @@ def test_only_what_is_wanted(fused):
 
 def test_sums_of_half_gradients_are_rounded_once():
     scaled = elinvar.fuse(lambda x, w: x * w)
-    x = torch.rand(2048, 4, generator=torch.Generator().manual_seed(1)).half()
-    w = torch.ones(4, dtype=torch.float16, requires_grad=True)
-    scaled(x, w).sum().backward()
-    assert torch.equal(w.grad, x.double().sum(0).half())
+    make = torch.Generator().manual_seed(1)
+    # Equal rows: were every product rounded before the sum, all of a column's errors would point one way.
+    x = torch.rand(1, 64, generator=make).half().expand(768, 64)
+    incoming = torch.rand(1, 64, generator=make).half().expand(768, 64)
+    w = torch.ones(64, dtype=torch.float16, requires_grad=True)
+    scaled(x, w).backward(incoming)
+    assert torch.equal(w.grad, (x.double() * incoming.double()).sum(0).half())
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
