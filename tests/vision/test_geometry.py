@@ -8,10 +8,10 @@ from elinvar.vision import focal, relative_pose
 from elinvar.vision.geometry import camera_matrix, pixel_grid, rigid_inverse, similarity, unproject
 
 
-@pytest.fixture(scope="module")
-def motorcycle(reference_data_module):
+@pytest.fixture
+def motorcycle(reference_data):
     """Points of the left image (mm), its camera, and the right image's camera and pixels: Middlebury's ground truth."""
-    disparity = np.load(reference_data_module("vision/motorcycle/motorcycle_disp.npz"))["arr_0"].astype(np.float64)
+    disparity = np.load(reference_data("vision/motorcycle/motorcycle_disp.npz"))["arr_0"].astype(np.float64)
     f, cx, cy, shift, baseline = 3979.911 / 4, 1244.772 / 4, 1019.507 / 4, 124.343 / 4, 193.001
     known = np.isfinite(disparity) & (disparity > 0)
     depth = np.where(known, baseline * f / (disparity + shift), np.nan)
@@ -19,21 +19,6 @@ def motorcycle(reference_data_module):
     pixels = pixel_grid(*depth.shape)
     pixels[..., 0] -= disparity
     return points, pixels, known, f, (cx, cy), camera_matrix(f, (cx + shift, cy))
-
-
-@pytest.fixture(scope="module")
-def reference_data_module():
-    import os
-    from pathlib import Path
-
-    folder = Path(os.environ.get("ELINVAR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-
-    def find(name):
-        if not (folder / name).exists():
-            pytest.skip(f"needs reference data {name} (data)")
-        return folder / name
-
-    return find
 
 
 def test_focal_of_the_motorcycle(motorcycle):

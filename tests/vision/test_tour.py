@@ -41,6 +41,14 @@ def test_the_tour_shows_everything(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_motorcycle_is_found_where_data_is(reference_data, monkeypatch):
+    monkeypatch.setenv("ELINVAR_DATA", str(reference_data("vision").parent))
+    pair = stereo_pair()
+    assert pair.name == "Middlebury motorcycle"
+    assert pair.left.shape == (500, 741, 3)
+    assert 0.9 < np.isfinite(pair.points).all(-1).mean() < 1.0
+
+
 def test_without_the_motorcycle(monkeypatch):
     monkeypatch.setattr(module, "_motorcycle", lambda: None)
     pair = stereo_pair()

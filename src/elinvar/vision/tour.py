@@ -76,17 +76,18 @@ class StereoPair:
 
 
 def _motorcycle() -> tuple[Any, Any, Any] | None:
-    """Return left, right and disparity of Middlebury's motorcycle, if the reference data or scikit-image have it."""
+    """Return left, right and disparity of Middlebury's motorcycle, if ``ELINVAR_DATA`` or scikit-image have it."""
     from PIL import Image
 
-    folders = [Path(os.environ["ELINVAR_DATA"]) / "vision" / "motorcycle"] if "ELINVAR_DATA" in os.environ else []
-    folders.append(Path(__file__).resolve().parents[4] / "shared" / "data" / "vision" / "motorcycle")
-    for folder in folders:
-        names = [folder / f"motorcycle_{part}" for part in ("left.png", "right.png", "disp.npz")]
-        if all(name.is_file() for name in names):
-            pictures = [np.asarray(Image.open(name).convert("RGB")) for name in names[:2]]
-            with np.load(names[2]) as data:
-                return pictures[0], pictures[1], data["arr_0"]
+    folder = Path(os.environ.get("ELINVAR_DATA", "")) / "vision" / "motorcycle"
+    names = [folder / f"motorcycle_{part}" for part in ("left.png", "right.png", "disp.npz")]
+    if all(name.is_file() for name in names):
+        pictures = []
+        for name in names[:2]:
+            with Image.open(name) as opened:
+                pictures.append(np.asarray(opened.convert("RGB")))
+        with np.load(names[2]) as data:
+            return pictures[0], pictures[1], data["arr_0"]
     try:
         from skimage.data import stereo_motorcycle  # type: ignore[import-not-found]
     except ImportError:
