@@ -15,6 +15,7 @@ from elinvar.runtime.kernels import kernel as choose_kernel
 from . import demigration
 from ._check import optional_library
 from .job import describe
+from .kernels.migrate import require
 from .lane import DeviceLane
 from .options import KERNEL, check_options, resolve
 from .run import Run
@@ -106,6 +107,7 @@ class LinearOperator(_ScipyOperator):
         where = resolve_device(device)
         self._options = options
         self._migration = choose_kernel(KERNEL, where)
+        require(self._migration.version, **options.features())
         self._plan = describe(options, self._migration, budget_bytes=memory)
         self._demigration = demigration.Demigration(options, choose_kernel(demigration.KERNEL, where), memory=memory)
         self.dims = grid.shape
