@@ -11,8 +11,7 @@
     video.export(graph, "graded.mp4")
 
 Frames are planar tensors [C, H, W], rates are fractions, light is linear ACEScg between one input and one output
-transform.
-Names are loaded on first use.
+transform. Names are loaded on first use.
 """
 
 from __future__ import annotations

@@ -134,8 +134,7 @@ def export(
         None dithers 8-bit video.
     delivery
         Space of the file: "rec709", "srgb", "p3-d65", "rec2020", "rec2100-pq", "rec2100-hlg"; a linear space for EXR.
-        With
-        a graph it must be the graph's.
+        With a graph it must be the graph's.
     in_flight
         Frames between the source and the encoder at a time, from 1.
     device
@@ -154,8 +153,7 @@ def export(
         Carry the source's first audio stream along.
     segment
         Encode in pieces of so many seconds, each kept until the end: after an interruption, the same call goes on where
-        it
-        stopped.
+        it stopped.
     cancel
         Asked after every frame; True ends the export.
 

@@ -11,8 +11,7 @@
     print(graph.explain())
 
 Every source gets one input transform to linear ACEScg, the root one output transform. What a frame looks like depends
-on
-its number alone: not on what was drawn before, on threads, or on memory.
+on its number alone: not on what was drawn before, on threads, or on memory.
 """
 
 # ruff: noqa: A002  (filter is what the field calls it)

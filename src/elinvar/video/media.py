@@ -33,8 +33,7 @@ class VideoFile:
     """A video file's frames by number.
 
     Frame n is the one shown at ``n / frame_rate`` seconds after the first: variable rates are conformed by repeating
-    and
-    dropping, non-zero starts begin at the first frame, rotation is applied.
+    and dropping, non-zero starts begin at the first frame, rotation is applied.
 
     Parameters
     ----------

@@ -162,6 +162,19 @@ def vignette(r: Any, g: Any, b: Any, x: Any, y: Any, width: Any, height: Any, fo
     return r * w, g * w, b * w
 
 
+def natural_vignette(
+    r: Any, g: Any, b: Any, x: Any, y: Any, width: Any, height: Any, focal: float, half_width: float, intensity: float,
+) -> Pixel:  # fmt: skip
+    """`vignette` with p = 4 on a circle, which needs neither roots nor powers."""
+    scale = 2.0 * half_width / width
+    u = (x + 0.5 - 0.5 * width) * scale
+    v = (y + 0.5 - 0.5 * height) * scale
+    square = focal * focal
+    cosine = square / (square + u * u + v * v)
+    w = 1.0 + (cosine * cosine - 1.0) * intensity
+    return r * w, g * w, b * w
+
+
 def grain(r: Any, g: Any, b: Any, ix: Any, iy: Any, amount: float, shadows: float, seed: int) -> Pixel:
     """Film grain on display-referred colours: the same noise on all channels, weaker in the lights.
 

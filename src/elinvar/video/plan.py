@@ -1,8 +1,7 @@
 """From a graph to steps: what runs in which order, what is fused, which memory it shares.
 
 Nodes become tasks, one for each node and time shift (temporal passes look back by rendering earlier frames again). Runs
-of
-point-wise tasks whose results nobody else reads become one step. Results live in slots of the device's pool that are
+of point-wise tasks whose results nobody else reads become one step. Results live in slots of the device's pool that are
 assigned once, by when each is first written and last read; drawing a frame acquires nothing.
 """
 

@@ -105,8 +105,7 @@ def interpret(tag: Tag, height: int) -> tuple[str, str, tuple[str, ...]]:
     """Return (space, matrix, what was assumed) for a file's tag.
 
     Defaults for what is not specified: Rec.709 from 720 lines up, else Rec.601 (525 lines up to 486, 625 above), which
-    is
-    what players do.
+    is what players do.
     """
     assumed = [name for name in ("primaries", "transfer", "matrix") if getattr(tag, name) in (0, 2)]
     small = "rec709" if height >= 720 else ("rec601-525" if height <= 486 else "rec601-625")

@@ -1,10 +1,8 @@
 """From point-wise passes to one kernel: the text of a chain, for numba and for Metal.
 
 The passes are Python functions in the words of :mod:`elinvar.video.shading`. Their syntax trees are taken apart,
-renamed
-so that nothing collides, and written one behind the other: on a CPU as loops over one row, which stays in the cache, on
-a
-GPU as one function of a pixel.
+renamed so that nothing collides, and written one behind the other: on a CPU as loops over one row, which stays in the
+cache, on a GPU as one function of a pixel.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Memory that an encoder reads without a copy, and that is written again only when the encoder has let go of it.
 
 FFmpeg's frame-threaded encoders keep references to frames long after ``encode`` returned; recycling a buffer then
-corrupts
-most of the frames in flight. A slot therefore comes back when the last reference to the views handed out for one use is
-gone, which `weakref.finalize` sees, whoever held it.
+corrupts most of the frames in flight. A slot therefore comes back when the last reference to the views handed out for
+one use is gone, which `weakref.finalize` sees, whoever held it.
 """
 
 # ruff: noqa: A002  (format and range are what the field calls them)

@@ -1,9 +1,8 @@
 """Colour spaces: primaries, white points, transfer functions, and the codes files carry for them.
 
 Matrices between primaries are computed in float64 from chromaticities with Bradford adaptation (Lam, 1985), which is
-what
-OpenColorIO's built-in transforms do; tests compare the two. Nothing here renders for a display: ACES output transforms
-come from OpenColorIO (:mod:`elinvar.video.ocio`).
+what OpenColorIO's built-in transforms do; tests compare the two. Nothing here renders for a display: ACES output
+transforms come from OpenColorIO (:mod:`elinvar.video.ocio`).
 """
 
 from __future__ import annotations

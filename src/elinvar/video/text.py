@@ -1,9 +1,8 @@
 """Text: shaped by HarfBuzz, outlined by FreeType, drawn from signed distances.
 
 A glyph's tile holds the exact distance of every pixel centre to the outline, positive inside, at the size it is drawn:
-fill,
-outline and shadow are thresholds of it. Tiles are made in parallel and kept per font and size. Because a tile is never
-enlarged, corners are as sharp as the pixels; a single-channel field that is enlarged would round them.
+fill, outline and shadow are thresholds of it. Tiles are made in parallel and kept per font and size. Because a tile is
+never enlarged, corners are as sharp as the pixels; a single-channel field that is enlarged would round them.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ def distance_field(contours: Sequence[NDArray[np.float64]], width: int, height: 
     ----------
     contours
         Points [n, 2] in pixels, x to the right and y downwards, pixel (i, j) centred at (i + 0.5, j + 0.5). Inside is
-        where
-        the winding number is not zero.
+        where the winding number is not zero.
     """
     edges = [np.concatenate([c, np.roll(c, -1, 0)], 1) for c in contours if len(c) > 2]
     out = np.full((height, width), -1e6, np.float32)

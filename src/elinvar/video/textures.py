@@ -1,10 +1,8 @@
 """Textures from a pool: formats, budgets, reuse by frame number, targets that are never stored.
 
 The semantics are those of a GPU texture pool, on top of `elinvar.Pool`: a key is format, size and usage; the most
-recently
-released texture of a key is lent again first; when the budget is exceeded the texture unused for most frames goes
-first. Age
-is counted in frames (`end_frame`), never in seconds, so that two runs evict the same.
+recently released texture of a key is lent again first; when the budget is exceeded the texture unused for most frames
+goes first. Age is counted in frames (`end_frame`), never in seconds, so that two runs evict the same.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 The uppermost video track with a clip at a time is seen. A transition mixes the outgoing clip, which goes on into its
 handles, with the incoming one, in linear light. ``SMPTE_Dissolve`` is a cross-fade; ``metadata["elinvar"]`` of a
-transition
-may name another pass with its parameters: ``{"pass": "Wipe", "direction": "left"}``. Linear time warps and freeze
-frames
-are applied.
+transition may name another pass with its parameters: ``{"pass": "Wipe", "direction": "left"}``. Linear time warps and
+freeze frames are applied.
 """
 
 from __future__ import annotations

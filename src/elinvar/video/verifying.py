@@ -7,8 +7,7 @@ exact
     Y'CbCr codes of frames that went through integer hashing and the conversion alone: the same on every device.
 float
     Rendered frames: the same for one version, device kind and processor, whatever the threads, the frames in flight or
-    the
-    order; across devices they agree within a tolerance. The record names where it was made.
+    the order; across devices they agree within a tolerance. The record names where it was made.
 """
 
 from __future__ import annotations

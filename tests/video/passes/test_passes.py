@@ -59,6 +59,23 @@ def test_vignette_falls_off_as_the_cosine() -> None:
         assert float(full[0, 540, 960]) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_the_natural_vignette_is_the_general_one() -> None:
+    grey = torch.full((3, 40, 60), 0.5, dtype=torch.float64)
+    fast = passes.Vignette(0.6, 0.75, 1.0).ops(AT)
+    assert fast[0].name == "natural_vignette"
+    values = dict(fast[0].values) | {"power": 4.0, "roundness": 1.0}
+    from elinvar.video import ops
+
+    general = shade.reference(grey, [ops_of(ops.vignette, values)])
+    assert (shade.reference(grey, fast) - general).abs().max() < 1e-12
+
+
+def ops_of(function, values):
+    from elinvar.video.shadecode import Op
+
+    return Op(function, values)
+
+
 def test_cdl_is_the_asc_formula(random_frame) -> None:
     frame = random_frame().double()
     slope, offset, power = (1.2, 0.9, 1.1), (0.05, -0.02, 0.0), (0.8, 1.2, 1.0)

@@ -1,8 +1,7 @@
 """Passes: what a graph is made of.
 
 Point-wise passes fuse with their neighbours into one kernel; spatial ones look at several pixels. All work on linear
-ACEScg
-but those marked ``display``, which belong behind the output transform.
+ACEScg but those marked ``display``, which belong behind the output transform.
 """
 
 from __future__ import annotations

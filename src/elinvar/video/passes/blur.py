@@ -91,8 +91,7 @@ class Temporal(Spatial):
     ----------
     weights
         Of this frame, the one before, and so on; normalised. What is before frame 0 counts as frame 0. Frames are
-        rendered
-        again rather than remembered, so that seeking changes nothing.
+        rendered again rather than remembered, so that seeking changes nothing.
     """
 
     weights: tuple[float, ...] = (0.5, 0.3, 0.2)

@@ -50,8 +50,7 @@ class Lens(Spatial):
     """Radial distortion and lateral chromatic aberration.
 
     A pixel at p (from the centre, in half heights) shows what is at ``p (1 - k1 r² - k2 r⁴)``; red and blue are read at
-    that
-    place times ``1 ∓ aberration r²``, green stays. Black outside.
+    that place times ``1 ∓ aberration r²``, green stays. Black outside.
     """
 
     k1: Animated = 0.0
@@ -118,18 +117,11 @@ class Vignette(Point):
             number("Vignette", name, getattr(self, name), low, high)
 
     def ops(self, at: Moment) -> list[Op]:
-        return [
-            Op(
-                ops.vignette,
-                {
-                    "focal": self.focal,
-                    "half_width": 0.5 * self.sensor,
-                    "power": 10.0 - 8.0 * self.smoothness,
-                    "roundness": self.roundness,
-                    "intensity": at.value(self.intensity),
-                },
-            )
-        ]
+        values = {"focal": self.focal, "half_width": 0.5 * self.sensor, "intensity": at.value(self.intensity)}
+        power = 10.0 - 8.0 * self.smoothness
+        if self.roundness == 1.0 and power == 4.0:
+            return [Op(ops.natural_vignette, values)]
+        return [Op(ops.vignette, values | {"power": power, "roundness": self.roundness})]
 
 
 _GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
@@ -140,8 +132,8 @@ class DepthOfField(Spatial):
     """Blur by depth: the second input's first channel is depth; what is `focus` away is sharp.
 
     The circle of confusion is ``aperture |depth - focus| / depth`` pixels in radius at 1080 lines, at most `radius`.
-    Each
-    pixel gathers `taps` points of a golden-angle disc (Vogel, 1979), weighted by whether their own circle reaches it.
+    Each pixel gathers `taps` points of a golden-angle disc (Vogel, 1979), weighted by whether their own circle reaches
+    it.
 
     Parameters
     ----------

@@ -182,8 +182,7 @@ class Halation(Pass):
     """Red-orange halo of light that went through the film and back.
 
     Light whose AP1 luminance is above `threshold` is blurred with ``sigma = 20 radius`` pixels at 1080 lines, tinted,
-    and
-    added; it fades towards the corners.
+    and added; it fades towards the corners.
     """
 
     intensity: Animated = 0.3

@@ -2,8 +2,7 @@
 
 Stands behind the text of ``elinvar.metal.fuse``'s ``cpu_math``, which brings `f4`, the bit casts and half loads.
 ``exp2`` is a weighted least-squares (Lawson) fit on [-1/2, 1/2] made for this file, relative error 2e-9 before
-rounding;
-``log2`` uses the polynomial of ``log_f4``.
+rounding; ``log2`` uses the polynomial of ``log_f4``.
 """
 
 # ruff: noqa: ARG001, D103, PLW3301, F821, FURB136  (numba reads the names; f4 and the casts come from the text in
