@@ -98,6 +98,18 @@ def test_metal_text_and_run(emulator):
     torch.testing.assert_close(rows.metal(x), x.sum(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_metal_moves_16_bytes_of_half_at_a_time(emulator, dtype):
+    x, scale = torch.randn(3, 16).to(dtype), torch.randn(16)
+    fused = elinvar.fuse(lambda x, scale: torch.relu(x * scale), like=0)
+    assert "uint4" in fused.source(x, scale, backend="metal")
+    expected = torch.relu(x.double() * scale.double()).to(dtype)
+    torch.testing.assert_close(fused.metal(x, scale), expected, rtol=0, atol=0)
+    shifted = torch.randn(3 * 16 + 4).to(dtype)[4:].view(3, 16)  # 8 bytes beyond an aligned start
+    assert "uint4" not in fused.source(shifted, scale, backend="metal")
+    torch.testing.assert_close(fused.metal(shifted, scale), torch.relu(shifted.double() * scale.double()).to(dtype))
+
+
 def test_many_shapes_do_not_pile_up(fused):
     one = torch.ones(1)
     for n in range(1, 300):

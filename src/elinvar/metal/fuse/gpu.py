@@ -218,13 +218,19 @@ class _Writer:
         return [*declare, self._call(values), *stores]
 
     def _wide(self, width: int) -> list[str]:
-        """Loads and stores of four elements at a time; alignment was checked by the caller."""
+        """Loads and stores of up to 16 bytes at a time; alignment was checked by the caller."""
+        form = self.form
         lines = []
         for k, kind in enumerate(self.form.stored):
             vector = f"{_TYPE[kind]}4"
             if self.form.steps[k] == 0:
                 one = f"i{k}[p{k}]"
                 lines.append(f"bool b{k} = {one} != 0;" if kind == "bool" else f"float b{k} = float({one});")
+                continue
+            if width == 8 and kind in ("f16", "bf16"):  # one load of 16 bytes instead of two of 8
+                lines.append(f"uint4 r{k} = *(device const uint4*)(i{k} + p{k} + c);")
+                lines.append(f"{vector} l{k}_0 = as_type<{vector}>(uint2(r{k}.x, r{k}.y));")
+                lines.append(f"{vector} l{k}_1 = as_type<{vector}>(uint2(r{k}.z, r{k}.w));")
                 continue
             lines += [
                 f"{vector} l{k}_{j} = *(device const {vector}*)(i{k} + p{k} + c + {4 * j});" for j in range(width // 4)
@@ -244,11 +250,13 @@ class _Writer:
                     values.append(f"{element} != 0" if kind == "bool" else f"float({element})")
             lines.append(self._call(values))
             lines += [f"y{k}_{j}.{letter} = {_TYPE[self.form.result]}(w{k});" for k in range(self.outputs)]
-        lines += [
-            f"*(device {out}*)(o{k} + p{self.inputs + k} + c + {4 * j}) = y{k}_{j};"
-            for k in range(self.outputs)
-            for j in range(width // 4)
-        ]
+        for k in range(self.outputs):
+            place = f"o{k} + p{self.inputs + k} + c"
+            if width == 8 and form.result in ("f16", "bf16"):
+                lines += [f"uint2 z{k}_{j} = as_type<uint2>(y{k}_{j});" for j in range(2)]
+                lines.append(f"*(device uint4*)({place}) = uint4(z{k}_0.x, z{k}_0.y, z{k}_1.x, z{k}_1.y);")
+            else:
+                lines += [f"*(device {out}*)({place} + {4 * j}) = y{k}_{j};" for j in range(width // 4)]
         return lines
 
     # --- one threadgroup for a row ----------------------------------------------------------------------------------
@@ -338,14 +346,16 @@ def _kernel(arguments: str, lines: list[str]) -> str:
 def _width(inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> int:
     """Neighbouring columns per thread: 16 bytes of the narrowest array where every row starts aligned."""
     arrays = [*inputs, *outputs]
-    width = 8 if min(a.element_size() for a in arrays) < 4 else 4
-    for array, step, strides in zip(arrays, layout.steps, layout.strides, strict=True):
-        if step == 0:
-            continue
-        aligned = array.data_ptr() % (4 * array.element_size()) == 0 and all(s % 4 == 0 for s in strides)
-        if step != 1 or not aligned:
-            return 1
-    return width if layout.columns % width == 0 else 1
+    for width in (8, 4) if min(a.element_size() for a in arrays) < 4 else (4,):
+        fits = layout.columns % width == 0
+        for array, step, strides in zip(arrays, layout.steps, layout.strides, strict=True):
+            size = array.element_size()
+            load = min(16, width * size)  # bytes
+            aligned = step == 1 and array.data_ptr() % load == 0 and all(s % (load // size) == 0 for s in strides)
+            fits = fits and (step == 0 or aligned)
+        if fits:
+            return width
+    return 1
 
 
 def _form(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> _Form:
