@@ -45,7 +45,7 @@ def test_the_tour_plays_and_draws_both(tmp_path: Path, monkeypatch: pytest.Monke
         assert words in html, words
     assert html.count("<audio") == 2
     assert html.count('class="plot"') == 1
-    assert "jit the convolver" in context.stages
+    assert "jit the convolver and the filters" in context.stages
     assert list(tmp_path.iterdir()) == []
 
 

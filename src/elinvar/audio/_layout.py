@@ -140,9 +140,7 @@ def fill(state: State, bank: int, responses: NDArray[np.floating[Any]]) -> None:
         part = p.PART_AT + k * p.PART
         begin = direct if k == 1 else 2 * size
         block = np.zeros((shapes, n * size))
-        found = full[:, begin : begin + n * size]
-        if k < len(state.ladder.stages):
-            found = found[:, : 2 * state.ladder.stages[k] - begin]
+        found = full[:, begin : begin + n * size]  # a whole number of blocks, to where the next stage begins
         block[:, : found.shape[1]] = found
         rows = block.reshape(shapes * n, size)
         at = base + int(m[part + p.IR_AT])

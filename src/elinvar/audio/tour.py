@@ -121,12 +121,13 @@ def _show(page: Page, clips: dict[str, Array]) -> None:
 def _convolved(page: Page, context: Any) -> None:
     seconds = 2.0 if context.quick else 5.0
     hall = 1.0 if context.quick else 4.0
+    with context.jit("the convolver and the filters"):
+        Convolver(room(0.1, RATE)).prepare(RATE, BLOCK, 2)
+        Biquad.highpass(60.0, 0.7, RATE).prepare(RATE, BLOCK, 2)
     with context.stage("strings and a hall"):
         dry = guitar(seconds)
         ir = room(hall, RATE, damping=0.6)
         dry = np.pad(dry, ((0, 0), (0, round(0.5 * RATE))))
-    with context.jit("the convolver"):
-        Convolver(ir).prepare(RATE, BLOCK, 2)
     with context.stage("callbacks of 64 samples"):
         clip = live(dry, ir)
     wet = clip.sound * np.float32(0.5 / np.abs(clip.sound).max())

@@ -99,6 +99,8 @@ def _choose(choice: Any, ends: Any, filters: Any, row: int, copies: int) -> None
     """Fill in which copies each output time reads (`antialias.share`)."""
     sx, sy, rx, ry = ends
     middles, wx, wy = filters
+    if len(middles) == 0:
+        return
     for span in range(middles.shape[1]):
         tau, slow = middles[row, span, 0], middles[row, span, 1]
         one = np.float32(1) / np.sqrt(max(tau * tau + (sx * sx + sy * sy) * slow, np.float32(1e-20)))
@@ -162,6 +164,7 @@ def _rows(
     half = np.float32(0.5)
     tiny, last = np.float32(1e-20), np.float32(ns - 1)
     total = np.empty(nt, np.float32)
+    plain = choice.shape[1] == 0 and len(fitted) == 0  # linear interpolation of one copy
     physics, bends, kappa = rays
     for p in range(first, end):
         row = p if len(legs) > 1 else 0
@@ -173,8 +176,9 @@ def _rows(
             mx = half * (source[k, 0] + receiver[k, 0]) - pillars[p, 0]
             my = half * (source[k, 1] + receiver[k, 1]) - pillars[p, 1]
             distance = np.sqrt(mx * mx + my * my)
-            if len(filters[0]) > 0:
-                _choose(choice, (sx, sy, rx, ry), filters, row, traces.shape[1])
+            # Views are counted references: one per trace, not one per sample.
+            copies, trace = traces[k], traces[k, 0]
+            _choose(choice, (sx, sy, rx, ry), filters, row, traces.shape[1])
             for t in range(nt):
                 if distance > legs[row, t, 2]:
                     continue
@@ -194,7 +198,10 @@ def _rows(
                     continue
                 x = zero + moved
                 left = min(max(int(x), 0), ns - 2)
-                value = _mixed(traces[k], choice, t, left, x - np.float32(left), fitted)
+                if plain:
+                    value = trace[left] + (x - np.float32(left)) * (trace[left + 1] - trace[left])
+                else:
+                    value = _mixed(copies, choice, t, left, x - np.float32(left), fitted)
                 value *= _taper(distance * legs[row, t, 3] - rim)
                 if weighted:
                     ratio = (tau + tau) / max(tau + tau + moved, tiny)
