@@ -205,16 +205,17 @@ def up_row(half, y, width, line, out):
 def luma_row(r, g, b, k, luma, y, seed, shift, out):
     """Codes of one row; `k` holds kr kg kb, scale, offset, top and whether to dither."""
     kr, kg, kb, scale, offset, top = k[0], k[1], k[2], k[3], k[4], k[5]
+    unit = i4(1 << shift)  # a product can be kept to 32 bits, a variable shift cannot
     n = len(out)
     for i in range(n):
         luma[i] = w_fma(kb, b[i], w_fma(kg, g[i], kr * r[i]))
     if k[6] > f4(0.0):
         for i in range(n):
             noise = w_hash_uniform(i4(i), i4(y), seed)
-            out[i] = i4(w_clamp(w_fma(luma[i], scale, offset) + noise, f4(0.0), top)) << shift
+            out[i] = i4(i4(w_clamp(w_fma(luma[i], scale, offset) + noise, f4(0.0), top)) * unit)
     else:
         for i in range(n):
-            out[i] = i4(w_clamp(w_fma(luma[i], scale, offset) + f4(0.5), f4(0.0), top)) << shift
+            out[i] = i4(i4(w_clamp(w_fma(luma[i], scale, offset) + f4(0.5), f4(0.0), top)) * unit)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -257,26 +258,26 @@ def narrow_row(full, siting, line):
 @njit(nogil=True, error_model="numpy", cache=True)
 def chroma_row(line, k, y, seed, shift, step, out):
     """Codes of one chroma row; `step` is 2 where Cb and Cr alternate."""
-    offset, top = k[9] + f4(0.5), k[5]
+    offset, top, unit = k[9] + f4(0.5), k[5], i4(1 << shift)
     if k[6] > f4(0.0):
         for i in range(len(line)):
             noise = w_hash_uniform(i4(i), i4(y), seed)
-            out[i * step] = i4(w_clamp(line[i] + k[9] + noise, f4(0.0), top)) << shift
+            out[i * step] = i4(i4(w_clamp(line[i] + k[9] + noise, f4(0.0), top)) * unit)
     else:
         for i in range(len(line)):
-            out[i * step] = i4(w_clamp(line[i] + offset, f4(0.0), top)) << shift
+            out[i * step] = i4(i4(w_clamp(line[i] + offset, f4(0.0), top)) * unit)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def chroma_pair(cb, cr, k, y, seed, shift, out):
     """Codes of one row in which Cb and Cr alternate."""
-    offset, top = k[9] + f4(0.5), k[5]
+    offset, top, unit = k[9] + f4(0.5), k[5], i4(1 << shift)
     if k[6] > f4(0.0):
         for i in range(len(cb)):
             a, b = w_hash_uniform(i4(i), i4(y), i4(seed)), w_hash_uniform(i4(i), i4(y), i4(seed + 1))
-            out[2 * i] = i4(w_clamp(cb[i] + k[9] + a, f4(0.0), top)) << shift
-            out[2 * i + 1] = i4(w_clamp(cr[i] + k[9] + b, f4(0.0), top)) << shift
+            out[2 * i] = i4(i4(w_clamp(cb[i] + k[9] + a, f4(0.0), top)) * unit)
+            out[2 * i + 1] = i4(i4(w_clamp(cr[i] + k[9] + b, f4(0.0), top)) * unit)
     else:
         for i in range(len(cb)):
-            out[2 * i] = i4(w_clamp(cb[i] + offset, f4(0.0), top)) << shift
-            out[2 * i + 1] = i4(w_clamp(cr[i] + offset, f4(0.0), top)) << shift
+            out[2 * i] = i4(i4(w_clamp(cb[i] + offset, f4(0.0), top)) * unit)
+            out[2 * i + 1] = i4(i4(w_clamp(cr[i] + offset, f4(0.0), top)) * unit)
