@@ -181,10 +181,11 @@ def batch_of(batch: int | None, place: Device) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentCost:
-    """What one run of the network costs here: CPU or wall seconds, and bytes beyond the weights at the peak."""
+    """What one run of the network costs here: wall-clock seconds, bytes beyond the weights at the peak, CPU seconds."""
 
     seconds: float
     peak_bytes: int
+    cpu_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +198,8 @@ class SeparationPlan:
         Seconds of audio.
     runs
         How often the network runs.
-    seconds
-        Predicted time of all runs.
+    seconds, cpu_seconds
+        Predicted time of all runs: by the clock, if the machine stays as busy as it was; and of its processors.
     weights_bytes, work_bytes
         The network's weights; activations and the joining of segments at their peak.
     result_bytes
@@ -213,6 +214,7 @@ class SeparationPlan:
     result_bytes: int
     device: str
     precision: str
+    cpu_seconds: float = 0.0
 
     @property
     def memory_bytes(self) -> int:
@@ -254,11 +256,11 @@ def measure_segment(
         runner(windows)
         place.synchronize()
         with peak_bytes(place) as peak:
-            begin = time.perf_counter()
+            begin, cpu = time.perf_counter(), time.process_time()
             runner(windows)
             place.synchronize()
-            seconds = time.perf_counter() - begin
-        _measured[key] = SegmentCost(seconds, peak() or _estimate(model, compute))
+            seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        _measured[key] = SegmentCost(seconds, peak() or _estimate(model, compute), cpu)
     return _measured[key]
 
 
@@ -313,4 +315,5 @@ def plan_separation(
         result_bytes=stems * length,
         device=str(place),
         precision=str(precision),
+        cpu_seconds=one.cpu_seconds * grid.runs,
     )
