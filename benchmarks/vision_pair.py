@@ -39,7 +39,7 @@ from elinvar.vision.catalogue import variant
 from elinvar.vision.timing import image_pair, plain_call
 
 THREADS = int(os.environ.get("VISION_THREADS", "1"))
-LARGE, SMALL = ("mast3r_vit_large", 512), ("dune_vit_small_14", 448)
+LARGE, SMALL = ("mast3r_vit_large", int(os.environ.get("VISION_SIZE", "512"))), ("dune_vit_small_14", 448)
 PARTS = ("pair", "exact", "sequence", "dune", "memory")
 
 
@@ -92,23 +92,26 @@ def exact(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict
 
 def sequence(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Ten images: a loop over infer, and the pipelined batch that encodes each image once."""
-    del warmup  # the count of encodes below is one
+    del warmup  # half a minute and more each: the first run counts
     make = np.random.default_rng(1)
-    images = [make.integers(0, 256, (384, 512, 3), np.uint8) for _ in range(10)]
+    shape = image_pair(variant(LARGE[0]), LARGE[1])[0].shape
+    images = [make.integers(0, 256, shape, np.uint8) for _ in range(10)]
     engine = engine_for(*LARGE, "auto", device)
+    engine.warmup(1)
+    counted: dict[str, int] = {}
 
     def loop() -> None:
         for a, b in itertools.pairwise(images):
             engine.infer(a, b).compute()
 
-    ways = {
-        "looped infer, 10 images": loop,
-        "pipelined, 10 images": lambda: engine.infer_batch_pipelined(images, compute=True),
-    }
-    before = engine.encodes
-    ways["pipelined, 10 images"]()
-    facts = {"encodes of a pipelined run": engine.encodes - before}
-    return timed(ways, LARGE[0], images, max(1, runs // 3), 0, device, items=9.0), facts
+    def pipelined() -> None:
+        before = engine.encodes
+        engine.infer_batch_pipelined(images, compute=True)
+        counted["encodes of a pipelined run"] = engine.encodes - before
+
+    ways = {"looped infer, 10 images": loop, "pipelined, 10 images": pipelined}
+    samples = timed(ways, LARGE[0], images, max(1, runs // 3), 0, device, items=9.0)
+    return samples, dict(counted)
 
 
 def dune(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
