@@ -161,6 +161,9 @@ class GraphPlan:
                 behind.append(node.content)
                 self._behind.add(node.id)
             node = node.inputs[0]
+        if self._passes_through(node, graph.view):
+            task = self._new(None, [], 0, self.width, self.height, node)
+            return self._finished(task, behind)
         task = self._task(graph.root, 0)
         misplaced = [t for t in self._order if isinstance(t.content, Pass) and t.content.display]
         if misplaced:
@@ -181,6 +184,19 @@ class GraphPlan:
             moved = [t.to(self.device.torch) for t in tables]
             if ops:
                 task = self._new(_Ops(f"output {view}", ops, moved), [task], 0, *size)
+        return self._finished(task, behind)
+
+    def _passes_through(self, source: Node, view: str) -> bool:
+        """Whether nothing happens in linear light: then pixels stay as they are, bit by bit."""
+        root, content = self.graph.root, source.content
+        while root.id in self._behind:
+            root = root.inputs[0]
+        size = (content.width, content.height)
+        return root is source and content.space == view and size == (self.width, self.height)
+
+    def _finished(self, task: Task, behind: list[Pass]) -> Task:
+        """Put the display passes behind the output transform."""
+        size = (task.width, task.height)
         for content in reversed(behind):
             task = self._new(content, [task], 0, *size)
         if task.content is None or not isinstance(task.content, Pass):  # a source alone: copy it out
