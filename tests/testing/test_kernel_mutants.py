@@ -49,6 +49,30 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         "if (on && y <= place.w - 0.02f) { | '<= place.w - 0.02f': <= becomes <": _EITHER,
     },
 }
+_FAR = "const bool near = exists && distance <= shape.x && fma(shape.w, spread, start * start) <= latest * latest;"
+_PAST = "const bool near = k < n_traces && distance <= shape.x && shape.w * spread <= left_over;"
+EQUIVALENT |= {
+    ("seismic.migrate", "v3"): {  # whose loops are those of v2, but over a list
+        place: why for place, why in EQUIVALENT["seismic.migrate", "v2"].items() if not place.startswith("for (")
+    },
+    ("seismic.migrate", "v1"): {
+        f"{_PAST} | '<= left_over': <= becomes <": "a tenth of a sample beyond the end of the trace: nothing is there",
+        f"{_PAST} | '<= left_over': bound + 1": _LEFT_OUT,
+        "if (leg.w > 0.0f) { | '> 0.0f': > becomes >=": "without a rim the argument of the rim is 0 and its weight 1",
+    },
+    ("seismic.demigrate", "v1"): {
+        "constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0; | '> 2': bound + 1": "there are 2, 4 or 8 taps, never 3",
+        "const bool exists = k < n_traces; | '< n_traces': < becomes <=": (
+            "the lane behind the last trace fills a column that is thrown away"
+        ),
+        f"{_FAR} | '<= latest * latest': <= becomes <": "a tenth of a sample beyond the end: nothing is there",
+        f"{_FAR} | '<= latest * latest': bound + 1": _LEFT_OUT,
+        f"{_FAR} | '<= shape.x': bound + 1": _LEFT_OUT,
+        "if (bundle * 32 >= n_traces) return;  // whole simdgroups | '>= n_traces': >= becomes >": (
+            "a bundle without traces fills columns that are thrown away"
+        ),
+    },
+}
 SHIPPED = [
     pytest.param(item.name, item.version, id=f"{item.name} {item.version}")
     for name in kernels.default_registry.names()

@@ -98,9 +98,17 @@ def run(
 
 
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The tiles of ``seismic.migrate``, the other way round: a random image, and traces of zeros."""
+    """The tiles of ``seismic.migrate``, the other way round: a random image, and traces of zeros.
+
+    Some read between samples with eight neighbours, some from a bank of copies.
+    """
     (image, _, traces, *rest), options = migrate.example(seed)
     make = torch.Generator().manual_seed(seed + 1000)
+    if seed % 4 == 1:
+        options["interpolation"] = "sinc8"
+    elif seed % 4 == 3:
+        options["bank"] = Bank(4, 25.0, 40.0)
+        traces = traces.repeat(1, 4)
     return (torch.zeros_like(traces), torch.randn(image.shape, generator=make), *rest), options
 
 
