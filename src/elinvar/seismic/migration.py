@@ -24,6 +24,7 @@ from .lane import DeviceLane, Lane
 from .options import KERNEL, check_options, resolve
 from .run import Progress, Run
 from .shards import SHARDS, ShardLane, shard_traces, workers_of
+from .statics import warn_of_elevations
 
 if TYPE_CHECKING:
     from elinvar.runtime.cluster import ClusterExecutor
@@ -156,6 +157,7 @@ def migrate(
         The run was paused; what is done is in the checkpoint.
     """
     check_options(physics, eta, antialias, amplitude, interpolation, oversample)
+    warn_of_elevations(survey)
     options = resolve(
         survey,
         velocity,
