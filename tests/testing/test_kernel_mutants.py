@@ -69,6 +69,7 @@ EQUIVALENT |= {
         "for (int span = 0; span < SPANS; span++) { | '< SPANS': < becomes <=": (
             "compiled where there is an anti-alias bank, which other tests of this version read from"
         ),
+        "for (int i = 0; i < TAPS / 2; i++) { | '< TAPS / 2': bound - 1": "not compiled, as below",
         "for (int span = 0; span < SPANS; span++) { | '< SPANS': bound - 1": "compiled only for banks, as above",
         "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': >= becomes >": "not compiled, as below",
         "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': bound - 1": (
