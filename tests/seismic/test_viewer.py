@@ -58,7 +58,8 @@ def browser(chromium):
             tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error: errors.append(str(error)))
             tab.goto(address)
-            tab.wait_for_function("document.documentElement.dataset.viewer === 'ready'")
+            # A function, not an expression: the page forbids eval.
+            tab.wait_for_function("() => document.documentElement.dataset.viewer === 'ready'")
             yield tab
         finally:
             context.close()
