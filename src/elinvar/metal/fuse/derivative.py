@@ -6,7 +6,7 @@ import functools
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "enrol", "gradient_of", "single", "traceable", "traced"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -99,13 +100,19 @@ def _kinds(kinds: str) -> tuple[str, ...]:
     return tuple("tensor" if k == "t" else "scalar" for k in kinds)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant(function: F) -> F:
+    """Mark a function as `torch.compiler.assume_constant_result` does, whose import of torch._dynamo takes seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return function
+
+
+@_constant
 def traceable(handle: str, kinds: str) -> bool:
     """Say whether the function could be recorded; asked while a graph is being traced."""
     return _enrolled[handle].recorded(_kinds(kinds)).program is not None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def single(handle: str, kinds: str) -> bool:
     """Say whether the function returns one tensor rather than a tuple; asked while a graph is being traced."""
     return _program(handle, kinds)[1].single
