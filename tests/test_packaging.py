@@ -165,10 +165,9 @@ def test_continuous_integration_runs_the_readmes_command_once() -> None:
     subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
 
 
-def test_imports_go_one_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `make lint` runs, by import-linter's own function: the runtime knows no engine, engines not each other."""
-    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
-
-    monkeypatch.chdir(ROOT)
-    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=str(tmp_path), is_debug_mode=False)
-    assert status == EXIT_STATUS_SUCCESS
+def test_imports_go_one_way() -> None:
+    """What `make lint` runs: the runtime knows no engine, engines not each other."""
+    # A process of its own: import-linter silences every logger there is.
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
