@@ -139,10 +139,10 @@ def _browser() -> Finding:
 
 def _portaudio() -> Finding:
     path = ctypes.util.find_library("portaudio")
-    later = "for real-time audio; the audio engine is not in this release"
+    purpose = "for playing and recording through a sound card, with `pip install sounddevice`"
     if path is None:
-        return Finding("portaudio", MISSING, later, _package_tool("libportaudio2", "portaudio"))
-    return Finding("portaudio", OK, f"{path}, {later}")
+        return Finding("portaudio", MISSING, purpose, _package_tool("libportaudio2", "portaudio"))
+    return Finding("portaudio", OK, f"{path}: {purpose}")
 
 
 def _pages() -> Finding:
@@ -193,8 +193,6 @@ def _extras() -> list[Finding]:
 
 def _extra(name: str, packages: list[str]) -> Finding:
     title = f"elinvar[{name}]"
-    if not packages:
-        return Finding(title, ABSENT, "this engine is designed, but not in this release")
     missing = []
     for package in packages:
         try:
