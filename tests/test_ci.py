@@ -52,7 +52,7 @@ def test_everything_runs_once_and_the_tests_last(checkout: Path) -> None:
         "make lint",
         "make docs",
         "elinvar bench base-vs-head --help",
-        "elinvar bench base-vs-head",
+        "elinvar bench base-vs-head --seconds 25",
         "make test",
     ]
     assert all("[gxx,chromium]" in line for line in log)
