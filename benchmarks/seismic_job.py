@@ -32,7 +32,8 @@ import numpy as np
 
 from elinvar.bench import Result
 from elinvar.seismic import Checkpoint, migrate, synthetic
-from elinvar.seismic.survey import ArrayTraces, Survey
+from elinvar.seismic.survey import Survey
+from elinvar.seismic.traces import ArrayTraces
 
 BARS = {"kernel_share": 0.85, "hidden_share": 0.30, "memory_over_plan": 1.10, "checkpoint_share": 0.03}
 

@@ -81,6 +81,37 @@ def test_truncated_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[:, :4096], audio.read(whole)[0][:, :4096])
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_of_a_stream_can_be_kept(tmp_path: Path, channels: int) -> None:
+    audio.write(tmp_path / "x.wav", SOUND[:channels], 8000)
+    kept = list(audio.stream(tmp_path / "x.wav", 1000))
+    np.testing.assert_array_equal(np.concatenate(kept, axis=1), SOUND[:channels])
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff"])
+def test_a_file_shorter_than_its_header_says(tmp_path: Path, suffix: str) -> None:
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    audio.write(whole, SOUND, 8000)
+    cut.write_bytes(whole.read_bytes()[:40_000])
+    assert (audio.info(whole).truncated, audio.info(cut).truncated) == (False, True)
+    with pytest.raises(InputError, match=rf"read: .*cut\{suffix} ends after \d+ frames, before .*truncated=True"):
+        audio.read(cut)
+    with pytest.raises(InputError, match=r"stream: .*before the length"):
+        next(audio.stream(cut))
+    found, _ = audio.read(cut, truncated=True)
+    np.testing.assert_array_equal(found, audio.read(whole)[0][:, : found.shape[1]])
+
+
+def test_a_file_from_a_pipe_declares_no_length(tmp_path: Path) -> None:
+    path = tmp_path / "piped.wav"
+    audio.write(path, SOUND, 8000, encoding="pcm16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[4:8] = data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert audio.read(path)[0].shape == SOUND.shape
+
+
 def test_what_is_no_audio(tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     with pytest.raises(InputError, match="does not exist"):

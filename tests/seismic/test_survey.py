@@ -8,7 +8,7 @@ import pytest
 from elinvar.errors import InputError
 from elinvar.seismic import Survey, synthetic
 from elinvar.seismic.headers import Columns
-from elinvar.seismic.survey import ArrayTraces
+from elinvar.seismic.traces import ArrayTraces
 
 
 def make(n=6, ns=5, **options):

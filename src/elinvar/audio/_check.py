@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import operator
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from elinvar.errors import InputError, MissingDependency
+from elinvar.errors import InputError
+from elinvar.runtime.checks import choice, count, number
+from elinvar.runtime.checks import optional_library as _optional_library
 
 if TYPE_CHECKING:
     import torch
@@ -36,61 +36,9 @@ Signal: TypeAlias = Union[Array, "torch.Tensor"]
 """numpy array or torch tensor; what comes in decides what comes out."""
 
 
-def number(
-    operation: str,
-    name: str,
-    value: object,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> float:
-    """Return `value` as a finite float inside the interval, or raise :class:`InputError`."""
-    try:
-        result = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise InputError(f"{operation}: {name} is {value!r}; give one number.") from None
-    below = result < low or (open_low and result == low)
-    above = result > high or (open_high and result == high)
-    if not math.isfinite(result) or below or above:
-        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
-        accepted = "a finite number" if interval == "[-inf, inf]" else f"a finite number in {interval}"
-        raise InputError(f"{operation}: {name} is {value!r}; {accepted} is accepted.")
-    return result
-
-
-def count(operation: str, name: str, value: object, *, minimum: int = 1) -> int:
-    """Return `value` as an int of at least `minimum`, or raise :class:`InputError`."""
-    try:
-        result = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(f"{operation}: {name} is {value!r}; give a whole number of at least {minimum}.") from None
-    if result < minimum:
-        raise InputError(f"{operation}: {name} is {result}; give a whole number of at least {minimum}.")
-    return result
-
-
-def choice(operation: str, name: str, value: object, accepted: tuple[str, ...]) -> str:
-    """Return `value` when it is one of `accepted`, or raise :class:`InputError` listing them."""
-    if value not in accepted:
-        raise InputError(f"{operation}: {name} is {value!r}; choose one of {', '.join(accepted)}.")
-    return str(value)
-
-
 def rate(operation: str, value: object, name: str = "sample_rate") -> float:
     """Return a sampling rate in Hz, or raise: 1 to 768000, never guessed."""
     return number(operation, name, value, low=1.0, high=768_000.0)
-
-
-def optional_library(name: str, operation: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependency(
-            f"{operation} needs {name.partition('.')[0]}, which is not installed; run: pip install 'elinvar[audio]'"
-        ) from error
 
 
 _SCALE = {"i2": 1.0 / 32768.0, "i4": 1.0 / 2147483648.0}
@@ -177,3 +125,8 @@ def write_out(operation: str, result: Any, out: Any) -> Any:
 
         out.copy_(torch.from_numpy(result) if isinstance(result, np.ndarray) else result)
     return out
+
+
+def optional_library(name: str, operation: str) -> ModuleType:
+    """Import a library of the audio extra, or say how to get it."""
+    return _optional_library(name, operation, "audio")

@@ -6,8 +6,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elinvar.audio._check import finite, optional_library
+from elinvar.audio.files import BLOCK as _BLOCK
+from elinvar.audio.files import info, stream
 from elinvar.errors import InputError
 
 __all__ = ["FORMATS", "Reader", "Window", "Writer", "resampled"]
 
-_BLOCK = 65_536  # frames; longer writes of Vorbis crash libsndfile (issue 1095 there)
 _WAV_LIMIT = (1 << 32) - (1 << 20)
 
 FORMATS = {
@@ -44,17 +44,10 @@ class Reader:
     """
 
     def __init__(self, path: Path) -> None:
-        sf = optional_library("soundfile", "reading audio files")
-        if not path.is_file():
-            raise InputError(f"{path} does not exist or is no file; pass an audio file.")
-        try:
-            self._file = sf.SoundFile(path)
-        except sf.LibsndfileError as error:
-            raise InputError(f"{path} cannot be read as audio ({error.error_string}); check the file.") from None
+        found = info(path)
         self.path = path
-        self.frames, self.rate, self.channels = len(self._file), int(self._file.samplerate), int(self._file.channels)
+        self.frames, self.rate, self.channels = found.frames, int(found.sample_rate), found.channels
         if self.channels > 2:
-            self._file.close()
             raise InputError(f"{path} has {self.channels} channels; mix it down to one or two first.")
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -65,32 +58,11 @@ class Reader:
         InputError
             The file ends early, or has samples that are NaN or infinite.
         """
-        left = self.frames
-        while left > 0:
-            try:
-                block = self._file.read(min(left, _BLOCK), dtype="float32", always_2d=True)
-            except RuntimeError as error:
-                raise InputError(f"{self.path} is damaged at {self._at(left)} ({error}); get it again.") from None
-            if not len(block):
-                raise InputError(f"{self.path} ends at {self._at(left)}; it is truncated, get it again.")
-            finite("separate_file", block.T, f"{self.path.name} near {self._at(left)}")
-            left -= len(block)
-            yield np.ascontiguousarray(np.broadcast_to(block.T, (2, len(block))))
-
-    def _at(self, left: int) -> str:
-        return f"{(self.frames - left) / self.rate:.1f} s of {self.frames / self.rate:.1f} s"
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        done = 0
+        for block in stream(self.path, _BLOCK):
+            finite("separate_file", block, f"{self.path.name} near {done / self.rate:.1f} s")
+            done += block.shape[1]
+            yield block if len(block) == 2 else np.repeat(block, 2, axis=0)
 
 
 def resampled(

@@ -306,7 +306,8 @@ def denoise_file(
         raise InputError(f"denoise_file: {target.name} ends in {target.suffix!r}; use .wav, .flac, .mp3 or .ogg.")
     network = load_denoiser(model) if isinstance(model, str) else model
     own = network.sizes.sample_rate
-    with Reader(source) as reader, atomic_write(target) as temporary:
+    reader = Reader(source)
+    with atomic_write(target) as temporary:
         channels = reader.channels
         blocks = (block[:channels] for block in reader.blocks())
         length = reader.frames if reader.rate == own else -(-reader.frames * own // reader.rate)

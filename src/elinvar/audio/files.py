@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ _WHOLE = ("PCM_16", "PCM_24")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What an audio file says about itself; `duration` in seconds."""
+    """What an audio file says about itself; `duration` in seconds, `truncated` when it is shorter than it says."""
 
     path: str
     sample_rate: int
@@ -36,6 +37,7 @@ class FileInfo:
     frames: int
     format: str
     encoding: str
+    truncated: bool = False
 
     @property
     def duration(self) -> float:
@@ -43,22 +45,50 @@ class FileInfo:
         return self.frames / self.sample_rate
 
 
-def _open(path: Path, operation: str) -> Any:
+def _open(path: Path, operation: str, *, truncated: bool = False) -> Any:
     soundfile = optional_library("soundfile", operation)
     if not path.is_file():
         raise InputError(f"{operation}: {path} does not exist or is no file.")
     try:
-        return soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(str(path))
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{operation}: {path} ({path.stat().st_size} bytes) is no audio libsndfile reads: {error.error_string}"
         ) from None
+    if not truncated and _cut_off(path):
+        frames = len(file)
+        file.close()
+        raise InputError(
+            f"{operation}: {path} ends after {frames} frames, before the length its header declares; get it again, or "
+            "take these with truncated=True (--truncated)."
+        )
+    return file
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether a WAV or AIFF file is shorter than its sample chunk says, about which libsndfile keeps silent."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            order, wanted = "<", b"data"
+        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
+            order, wanted = ">", b"SSND"
+        else:
+            return False
+        while len(chunk := file.read(8)) == 8:
+            name, length = chunk[:4], int(struct.unpack(f"{order}I", chunk[4:])[0])
+            if name == wanted:  # all ones: written to a pipe, whose end nobody knew
+                return length < 0xFFFFFFF0 and file.tell() + length > size
+            file.seek(length + length % 2, 1)
+    return False
 
 
 def info(path: str | Path) -> FileInfo:
     """Return rate, channels, frames and format of a file without reading its samples."""
-    with _open(Path(path), "info") as file:
-        return FileInfo(str(path), file.samplerate, file.channels, len(file), file.format, file.subtype)
+    with _open(Path(path), "info", truncated=True) as file:
+        cut = _cut_off(Path(path))
+        return FileInfo(str(path), file.samplerate, file.channels, len(file), file.format, file.subtype, cut)
 
 
 def read(
@@ -86,7 +116,7 @@ def read(
         When the file is missing, is no audio, or ends early.
     """
     begin = number("read", "start", start, low=0.0)
-    with _open(Path(path), "read") as file:
+    with _open(Path(path), "read", truncated=truncated) as file:
         first = min(round(begin * file.samplerate), len(file))
         wanted = len(file) - first
         if duration is not None:
@@ -110,12 +140,13 @@ def _fill(file: Any, samples: Array, first: int, path: Path, truncated: bool) ->
     except soundfile.LibsndfileError as error:
         if not truncated:
             raise InputError(
-                f"read: {path} is damaged after {first + done} of {len(file)} frames ({error.error_string}); pass "
-                "truncated=True to take what is readable."
+                f"read: {path} is damaged after {first + done} of {len(file)} frames ({error.error_string}); get "
+                "it again, or take what is readable with truncated=True (--truncated)."
             ) from None
     if done < len(samples) and not truncated:
         raise InputError(
-            f"read: {path} ends after {first + done} of {len(file)} frames; pass truncated=True to take these."
+            f"read: {path} ends after {first + done} of {len(file)} frames; get it again, or take these with "
+            "truncated=True (--truncated)."
         )
     return done
 
@@ -129,7 +160,7 @@ def stream(path: str | Path, block: int = BLOCK) -> Iterator[Array]:
         while left > 0:
             got = _fill(file, buffer[: min(left, frames)], 0, Path(path), truncated=False)
             left -= got
-            yield np.ascontiguousarray(buffer[:got].T)
+            yield np.array(buffer[:got].T, order="C")  # a copy also of one channel, whose rows are the buffer
 
 
 def write(

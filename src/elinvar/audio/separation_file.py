@@ -151,22 +151,22 @@ def separate_file(
     job.check(network.sources)
     source = Path(path)
     folder = Path(out_dir) / source.stem
-    with Reader(source) as reader:
-        record = _record(source, reader, network, job)
-        stems = {name: folder / f"{name}.{_suffix(format)}" for name in job.names(network.sources)}
-        seconds = reader.frames / reader.rate
-        done = _finished(folder, record, stems.values())
-        if done is not None and not overwrite:
-            if progress is not None:
-                progress(1, 1)
-            return SeparatedFile(source, folder, stems, seconds, done, skipped=True)
-        place = find_device(device)
-        network.to(place.torch)
-        compute = compute_dtype(precision, place)
-        with atomic_directory(folder) as temporary:
-            run = _Run(reader, network, job, place, compute, batch_of(batch, place), progress)
-            clipped = run.write(temporary)
-            (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
+    reader = Reader(source)
+    record = _record(source, reader, network, job)
+    stems = {name: folder / f"{name}.{_suffix(format)}" for name in job.names(network.sources)}
+    seconds = reader.frames / reader.rate
+    done = _finished(folder, record, stems.values())
+    if done is not None and not overwrite:
+        if progress is not None:
+            progress(1, 1)
+        return SeparatedFile(source, folder, stems, seconds, done, skipped=True)
+    place = find_device(device)
+    network.to(place.torch)
+    compute = compute_dtype(precision, place)
+    with atomic_directory(folder) as temporary:
+        run = _Run(reader, network, job, place, compute, batch_of(batch, place), progress)
+        clipped = run.write(temporary)
+        (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
     return SeparatedFile(source, folder, stems, seconds, clipped, skipped=False)
 
 

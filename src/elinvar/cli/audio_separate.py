@@ -84,13 +84,12 @@ def separate(  # one option per knob of the library: a long signature is the int
 
 
 def _plans(files: list[Path], network: Any, options: dict[str, Any]) -> dict[str, Any]:
-    from elinvar.audio._stream_io import Reader
+    from elinvar.audio.files import info
     from elinvar.audio.separation import plan_separation
 
     found = {}
     for path in files:
-        with Reader(path) as reader:
-            found[str(path)] = plan_separation(reader.frames / reader.rate, network, **options)
+        found[str(path)] = plan_separation(info(path).duration, network, **options)
     return found
 
 

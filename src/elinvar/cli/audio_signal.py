@@ -53,7 +53,7 @@ def info(
     facts = audio.info(path)
     result: dict[str, Any] = {
         "path": facts.path, "sample_rate": facts.sample_rate, "channels": facts.channels, "frames": facts.frames,
-        "seconds": facts.duration, "format": facts.format, "encoding": facts.encoding,
+        "seconds": facts.duration, "format": facts.format, "encoding": facts.encoding, "truncated": facts.truncated,
     }  # fmt: skip
     kind, width = f"{facts.format} {facts.encoding}", f"{facts.channels} channels at {facts.sample_rate} Hz"
     lines = [f"{facts.path}: {kind}, {facts.duration:.3f} s, {width}"]

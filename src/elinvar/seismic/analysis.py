@@ -14,7 +14,8 @@ from elinvar.errors import InputError
 from ._check import count, optional_library
 from .gathers import PERCENTS, flatness_ms, residual_moveout, semblance
 from .migration import migrate
-from .survey import Survey, Traces
+from .survey import Survey
+from .traces import Traces
 from .volume import Source, Volume
 
 if TYPE_CHECKING:

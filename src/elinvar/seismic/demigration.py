@@ -27,7 +27,7 @@ from .image import Image
 from .job import Item, Job, Pass, blocks, describe
 from .lane import DeviceLane, Lane, State, _Block
 from .options import Options, check_options, resolve
-from .survey import ArrayTraces
+from .traces import ArrayTraces
 
 if TYPE_CHECKING:
     from .aperture import Aperture

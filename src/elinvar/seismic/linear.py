@@ -19,7 +19,7 @@ from .kernels.migrate import require
 from .lane import DeviceLane
 from .options import KERNEL, check_options, resolve
 from .run import Run
-from .survey import ArrayTraces
+from .traces import ArrayTraces
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as _ScipyOperator

@@ -27,7 +27,8 @@ from elinvar.runtime.pipeline import Pipeline, Stage
 from .job import Item, Job, Pass, blocks
 from .lane import CLOCKS, DeviceLane, Lane, State
 from .options import KERNEL
-from .survey import ArrayTraces, Survey
+from .survey import Survey
+from .traces import ArrayTraces
 
 if TYPE_CHECKING:
     from elinvar.runtime.cluster import ClusterExecutor

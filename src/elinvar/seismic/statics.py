@@ -10,7 +10,8 @@ import numpy as np
 from elinvar.errors import InputError
 
 from ._check import number
-from .survey import Floats, Indices, Samples, Survey, SurveyWarning, Traces
+from .survey import Floats, Survey, SurveyWarning
+from .traces import Indices, Samples, Traces
 
 __all__ = ["elevation_statics", "to_datum", "warn_of_elevations"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,46 +22,18 @@ from elinvar.errors import InputError
 from ._check import count, number, points
 from .headers import Columns
 from .order import morton
+from .traces import ArrayTraces, ChosenTraces, Indices, Samples, Traces
 
 if TYPE_CHECKING:
     from .tracefile import Geometry, SegyTraces
 
-__all__ = ["ArrayTraces", "Survey", "SurveyWarning", "TraceBlock", "Traces", "open_segy"]
+__all__ = ["Survey", "SurveyWarning", "TraceBlock", "open_segy"]
 
 Floats = NDArray[np.float64]
-Samples = NDArray[np.float32]
-Indices = NDArray[np.int64]
 
 
 class SurveyWarning(UserWarning):
     """A survey is usable but something in it does not add up."""
-
-
-class Traces(Protocol):
-    """Where samples come from. Implementations may be called from several threads at once."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(traces, samples)``."""
-
-    def read(self, index: Indices) -> Samples:
-        """Return the traces at ascending positions `index` as a new float32 array (len(index), samples)."""
-
-
-@dataclass(frozen=True)
-class ArrayTraces:
-    """Traces held in memory."""
-
-    data: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(traces, samples)``."""
-        return int(self.data.shape[0]), int(self.data.shape[1])
-
-    def read(self, index: Indices) -> Samples:
-        """Return the traces at `index` as a new float32 array."""
-        return np.ascontiguousarray(self.data[index], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -279,7 +251,7 @@ class Survey:
         index = index % self.n_traces
         heights = {name: self.__dict__[name][index] for name in _HEIGHTS if name in self.__dict__}
         return Survey(
-            _Chosen(self.traces, index),
+            ChosenTraces(self.traces, index),
             self.source[index],
             self.receiver[index],
             self.dt,
@@ -403,27 +375,6 @@ def _columns(headers: Mapping[str, ArrayLike], n: int) -> Columns:
         if array.shape != (n,) or array.dtype.kind not in "fiub":
             raise InputError(f"Survey: header {name!r} is {array.dtype} of shape {array.shape}; give {n} numbers.")
     return Columns(arrays.__getitem__, tuple(arrays))
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Some traces of another source, in any order."""
-
-    traces: Traces
-    index: Indices
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.index), self.traces.shape[1]
-
-    def read(self, index: Indices) -> Samples:
-        wanted = self.index[index]
-        order = np.argsort(wanted, kind="stable")
-        if (order == np.arange(len(order))).all():
-            return self.traces.read(wanted)
-        out = np.empty((len(wanted), self.shape[1]), np.float32)
-        out[order] = self.traces.read(wanted[order])
-        return out
 
 
 def open_segy(

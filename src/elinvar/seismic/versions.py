@@ -30,8 +30,8 @@ from . import synthetic
 from ._check import choice, count
 from .migration import migrate, plan
 from .options import KERNEL
-from .survey import ArrayTraces
 from .targets import lines
+from .traces import ArrayTraces
 
 if TYPE_CHECKING:
     from .grid import Grid

@@ -28,8 +28,8 @@ from .locking import Lock
 from .migration import devices_of, migrate, plan
 from .options import KERNEL, check_options
 from .outputs import check_file, check_folder
-from .survey import ArrayTraces
 from .targets import pillars
+from .traces import ArrayTraces
 from .velocity import Velocity
 from .velocity_scan import plan_scan, scan
 

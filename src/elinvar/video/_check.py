@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import math
-import operator
-from collections.abc import Iterable
 from fractions import Fraction
 from types import ModuleType
 from typing import cast
 
 import torch
 
-from elinvar.errors import InputError, MissingDependency
+from elinvar.errors import InputError
+from elinvar.runtime.checks import choice, count, number
+from elinvar.runtime.checks import optional_library as _optional_library
 
-__all__ = ["choice", "frame_rate", "number", "optional_library", "planar", "whole"]
-
-
-def number(operation: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return `value` as a finite float in [low, high], or raise :class:`InputError`."""
-    try:
-        result = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        result = math.nan
-    if not math.isfinite(result) or not low <= result <= high:
-        raise InputError(f"{operation}: {name} is {value!r}; give a finite number in [{low:g}, {high:g}].")
-    return result
-
-
-def whole(operation: str, name: str, value: object, low: int = 1, high: int = 1 << 31) -> int:
-    """Return `value` as an int in [low, high], or raise :class:`InputError`."""
-    try:
-        result = low - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        result = low - 1
-    if not low <= result <= high:
-        raise InputError(f"{operation}: {name} is {value!r}; give a whole number from {low} to {high}.")
-    return result
-
-
-def choice(operation: str, name: str, value: str, accepted: Iterable[str]) -> str:
-    """Return `value` when it is one of `accepted`, or raise :class:`InputError` listing them."""
-    known = list(accepted)
-    if value not in known:
-        raise InputError(f"{operation}: {name} is {value!r}; choose one of {', '.join(known)}.")
-    return value
+__all__ = ["choice", "count", "frame_rate", "number", "optional_library", "planar"]
 
 
 def frame_rate(operation: str, value: object) -> Fraction:
@@ -81,10 +49,5 @@ def planar(operation: str, frame: object, channels: tuple[int, ...] = (3, 4)) ->
 
 
 def optional_library(name: str, operation: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependency(
-            f"{operation} needs {name.partition('.')[0]}, which is not installed; run: pip install 'elinvar[video]'"
-        ) from error
+    """Import a library of the video extra, or say how to get it."""
+    return _optional_library(name, operation, "video")

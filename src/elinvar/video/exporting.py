@@ -20,7 +20,7 @@ from elinvar.runtime.files import atomic_write
 from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.transfers import to_host
 from elinvar.video import codecs
-from elinvar.video._check import choice, optional_library, whole
+from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
 from elinvar.video.audio import AudioTrack
 from elinvar.video.graph import Graph
@@ -256,7 +256,7 @@ def plan_job(
     depth = bit_depth or (10 if hdr or codec == "prores" else 8)
     if hdr and depth < 10:
         raise InputError("video.export: HDR in 8 bits shows bands; use bit_depth=10.")
-    width, height = (whole("video.export", n, v, 2, 16384) for n, v in zip(("width", "height"), size, strict=True))
+    width, height = (count("video.export", n, v, 2, 16384) for n, v in zip(("width", "height"), size, strict=True))
     made = codecs.settings(
         codec, width, height, graph.frame_rate, tag, bit_depth=depth, device=graph.device.kind, **encoder
     )
@@ -268,14 +268,14 @@ def plan_job(
             f"{height // 2 * 2}), or codec='prores' for odd heights."
         )
     total = graph.frame_count
-    whole("video.export", "start", start, 0)
+    count("video.export", "start", start, 0)
     if frames is None:
         if total is None:
             raise InputError("video.export: the source never ends; say how many frames=.")
         frames = total - start
     if frames < 1 or (total is not None and start + frames > total):
         raise InputError(f"video.export: frames {start} to {start + frames - 1} were asked for, there are {total}.")
-    whole("video.export", "in_flight", in_flight, 1, 64)
+    count("video.export", "in_flight", in_flight, 1, 64)
     return Job(graph, path, made, how, start, frames, in_flight, sound)
 
 

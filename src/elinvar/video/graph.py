@@ -28,7 +28,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as find_device
-from elinvar.video._check import choice, whole
+from elinvar.video._check import choice, count
 from elinvar.video.color import FITS, output_space
 from elinvar.video.ocio import VIEWS
 from elinvar.video.passes.base import Custom, Pass
@@ -240,8 +240,8 @@ class Graph:
         from elinvar.video.plan import GraphPlan
 
         width, height = self.size if size is None else size
-        whole("Graph.plan", "width", width, 1, 1 << 16)
-        whole("Graph.plan", "height", height, 1, 1 << 16)
+        count("Graph.plan", "width", width, 1, 1 << 16)
+        count("Graph.plan", "height", height, 1, 1 << 16)
         key = (width, height)
         if key not in self._plans:
             self._plans[key] = GraphPlan(self, width, height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from elinvar.video._check import choice, planar, whole
+from elinvar.video._check import choice, count, planar
 from elinvar.video.yuv import MATRICES
 
 __all__ = ["histogram", "picture", "vectorscope", "waveform"]
@@ -30,7 +30,7 @@ def histogram(frame: torch.Tensor, bins: int = 256, matrix: str = "bt709") -> to
         Red, green, blue, luma; every row adds up to the number of pixels.
     """
     frame = planar("video.scopes.histogram", frame)
-    whole("video.scopes.histogram", "bins", bins, 2, 65536)
+    count("video.scopes.histogram", "bins", bins, 2, 65536)
     rows = [*frame[:3], _luma(frame, matrix)]
     return torch.stack([torch.bincount(_codes(row.flatten(), bins), minlength=bins) for row in rows])
 
@@ -44,8 +44,8 @@ def waveform(frame: torch.Tensor, columns: int = 256, bins: int = 256, matrix: s
         White is the last row.
     """
     frame = planar("video.scopes.waveform", frame)
-    whole("video.scopes.waveform", "columns", columns, 1, 8192)
-    whole("video.scopes.waveform", "bins", bins, 2, 8192)
+    count("video.scopes.waveform", "columns", columns, 1, 8192)
+    count("video.scopes.waveform", "bins", bins, 2, 8192)
     height, width = frame.shape[1:]
     place = (torch.arange(width, device=frame.device) * columns // width).expand(height, width)
     index = _codes(_luma(frame, matrix), bins) * columns + place
@@ -61,7 +61,7 @@ def vectorscope(frame: torch.Tensor, bins: int = 256, matrix: str = "bt709") -> 
         Row 0 is the largest Cr; the centre is grey.
     """
     frame = planar("video.scopes.vectorscope", frame)
-    whole("video.scopes.vectorscope", "bins", bins, 2, 8192)
+    count("video.scopes.vectorscope", "bins", bins, 2, 8192)
     kr, kb = MATRICES[choice("video.scopes", "matrix", matrix, MATRICES)]
     luma = _luma(frame, matrix)
     cb, cr = (frame[2] - luma) / (2 * (1 - kb)) + 0.5, (frame[0] - luma) / (2 * (1 - kr)) + 0.5

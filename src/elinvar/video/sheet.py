@@ -7,7 +7,7 @@ import math
 import torch
 
 from elinvar.video import scopes
-from elinvar.video._check import whole
+from elinvar.video._check import count
 from elinvar.video.filters import resample
 from elinvar.video.graph import Graph
 
@@ -19,17 +19,17 @@ def _scaled(frame: torch.Tensor, width: int, height: int) -> torch.Tensor:
     return resample(frame, (width, height), (0.0, 0.0, float(frame.shape[2]), float(frame.shape[1])), "bilinear", out)
 
 
-def contact_sheet(graph: Graph, count: int, width: int = 320, gap: int = 8) -> torch.Tensor:
+def contact_sheet(graph: Graph, pictures: int, width: int = 320, gap: int = 8) -> torch.Tensor:
     """Return evenly spaced frames of a graph as one picture, [3, H, W]."""
-    whole("video.contact_sheet", "count", count, 1, 400)
-    total = graph.frame_count or count
+    count("video.contact_sheet", "pictures", pictures, 1, 400)
+    total = graph.frame_count or pictures
     own_width, own_height = graph.size
     height = max(2, round(width * own_height / own_width))
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
+    columns = math.ceil(math.sqrt(pictures))
+    rows = math.ceil(pictures / columns)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 0.1)
-    for k in range(count):
-        n = min(total - 1, (2 * k + 1) * total // (2 * count))
+    for k in range(pictures):
+        n = min(total - 1, (2 * k + 1) * total // (2 * pictures))
         y, x = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
         sheet[:, y : y + height, x : x + width] = graph.render(n, (width, height)).cpu()
     return sheet

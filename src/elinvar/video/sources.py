@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from elinvar.errors import InputError
-from elinvar.video._check import frame_rate, number, optional_library, planar, whole
+from elinvar.video._check import count, frame_rate, number, optional_library, planar
 from elinvar.video.shading import hash_normal, hash_uniform
 from elinvar.video.spaces import space
 
@@ -280,13 +280,13 @@ COLOR_CHECKER = (
 
 
 def _picture(operation: str, width: int, height: int, options: dict[str, Any]) -> dict[str, Any]:
-    whole(operation, "width", width)
-    whole(operation, "height", height)
+    count(operation, "width", width)
+    count(operation, "height", height)
     rate = _rate(operation, options.pop("frame_rate", 24))
-    count = options.pop("frame_count", None)
+    frames = options.pop("frame_count", None)
     if options:
         raise InputError(f"{operation}: unknown options {sorted(options)}; frame_rate and frame_count are known.")
-    return {"width": width, "height": height, "frame_rate": rate, "frame_count": count}
+    return {"width": width, "height": height, "frame_rate": rate, "frame_count": frames}
 
 
 def _cells(colours: Sequence[Sequence[float]], columns: int, width: int, height: int) -> torch.Tensor:
@@ -348,7 +348,7 @@ def solid(colour: Sequence[float], width: int = 1920, height: int = 1080, **opti
 def starfield(width: int = 1920, height: int = 1080, stars: int = 400, seed: int = 0, **options: Any) -> Generator:
     """Return stars drifting on black in linear light, up to 16 times white: something to bloom."""
     common = _picture("video.starfield", width, height, options)
-    whole("video.starfield", "stars", stars)
+    count("video.starfield", "stars", stars)
     k = torch.arange(stars)
     px, py = hash_uniform(k, 0 * k, seed) * width, hash_uniform(k, 0 * k + 1, seed) * height
     power = hash_uniform(k, 0 * k + 2, seed) ** 6 * 16

@@ -21,7 +21,7 @@ from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.memory import Lease
 from elinvar.runtime.transfers import to_host
-from elinvar.video._check import choice, whole
+from elinvar.video._check import choice, count
 
 __all__ = ["FORMATS", "Texture", "TexturePool", "TextureStats"]
 
@@ -118,7 +118,7 @@ class TexturePool:
         if isinstance(budget_bytes, str):
             budget_bytes = self.PRESETS[choice("TexturePool", "budget_bytes", budget_bytes, self.PRESETS)]
         self.budget_bytes = (
-            None if budget_bytes is None else whole("TexturePool", "budget_bytes", budget_bytes, 1, 1 << 62)
+            None if budget_bytes is None else count("TexturePool", "budget_bytes", budget_bytes, 1, 1 << 62)
         )
         self.device = find_device(device)
         self._lock = threading.RLock()
@@ -188,8 +188,8 @@ class TexturePool:
         BudgetExceeded
             It does not fit even after everything waiting was given up.
         """
-        whole("TexturePool.acquire", "width", width, 1, 1 << 16)
-        whole("TexturePool.acquire", "height", height, 1, 1 << 16)
+        count("TexturePool.acquire", "width", width, 1, 1 << 16)
+        count("TexturePool.acquire", "height", height, 1, 1 << 16)
         choice("TexturePool.acquire", "format", format, FORMATS)
         choice("TexturePool.acquire", "usage", usage, USAGES)
         key = (width, height, format, usage)

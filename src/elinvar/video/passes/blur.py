@@ -12,7 +12,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video import filters
-from elinvar.video._check import number, whole
+from elinvar.video._check import count, number
 from elinvar.video.passes.base import Animated, Moment, Spatial
 from elinvar.video.passes.grade import _checked
 
@@ -41,7 +41,7 @@ class BoxBlur(Spatial):
     radius: int = 4
 
     def check(self) -> None:
-        whole("BoxBlur", "radius", self.radius, 0, 500)
+        count("BoxBlur", "radius", self.radius, 0, 500)
 
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]

@@ -12,7 +12,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video import filters, ops, shade
-from elinvar.video._check import number, whole
+from elinvar.video._check import count, number
 from elinvar.video.kernels import bloom
 from elinvar.video.passes.base import Animated, Moment, Pass, Point, Spatial
 from elinvar.video.passes.grade import _checked
@@ -88,7 +88,7 @@ class Bloom(Pass):
         _checked("Bloom", intensity=(self.intensity, 0, 100))
         for name, low, high in (("threshold", 0, 1e4), ("knee", 0, 1e4), ("radius", 0.05, 8), ("ceiling", 1e-3, 65504)):
             number("Bloom", name, getattr(self, name), low, high)
-        whole("Bloom", "levels", self.levels, 1, 10)
+        count("Bloom", "levels", self.levels, 1, 10)
 
     def build(self, graph: Graph, inputs: Sequence[Node]) -> Node:
         part = graph.add(_Pyramid(self.threshold, self.knee, self.ceiling, self.levels, self.radius), inputs[0])

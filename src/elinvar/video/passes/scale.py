@@ -11,7 +11,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video import filters
-from elinvar.video._check import choice, whole
+from elinvar.video._check import choice, count
 from elinvar.video.passes.base import Moment, Spatial
 
 __all__ = ["Scale"]
@@ -44,8 +44,8 @@ class Scale(Spatial):
     window: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     def check(self) -> None:
-        whole("Scale", "width", self.width, 1, 1 << 16)
-        whole("Scale", "height", self.height, 1, 1 << 16)
+        count("Scale", "width", self.width, 1, 1 << 16)
+        count("Scale", "height", self.height, 1, 1 << 16)
         choice("Scale", "filter", self.filter, FILTERS)
         choice("Scale", "fit", self.fit, FITS)
         left, top, right, bottom = self.window

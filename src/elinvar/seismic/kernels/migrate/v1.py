@@ -9,9 +9,7 @@ reads and filters the next one.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numba
@@ -21,10 +19,11 @@ import torch
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.cpu_v2 import _cache
+from elinvar.seismic.kernels.migrate.kept import kept_tables
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
-from elinvar.seismic.kernels.migrate.tables import Tables, prepare
+from elinvar.seismic.kernels.migrate.tables import Tables
 
-__all__ = ["kept_tables", "migrate"]
+__all__ = ["migrate"]
 
 f4 = np.float32
 LEAST = f4(1e-18)  # stands for 0 where one divides by the product of two
@@ -46,42 +45,6 @@ class _Rows(NamedTuple):
 # Working memory of a thread: where the values for CHUNK samples of a pair begin.
 CHUNK = 256
 MOVED, PLACE, SHARE, INSIDE, WORK = 0, CHUNK, 2 * CHUNK, 3 * CHUNK, 4 * CHUNK
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Tables, and what they were made of: copies of the tensors, and everything else."""
-
-    copies: tuple[torch.Tensor, ...]
-    plain: tuple[Any, ...]
-    made: Any
-    alive: tuple[weakref.ref[torch.Tensor], ...]
-
-
-_kept: list[_Kept] = []
-
-
-def kept_tables(make: Callable[[Tables], Any], vrms: torch.Tensor, **options: Any) -> Any:
-    """Return ``make(prepare(vrms, **options))``: that of the last call when it was asked for the same.
-
-    Blocks of traces follow one another with the same velocities, and where these differ from pillar to pillar the
-    tables take longer to make than a block may take to migrate. One result is kept, and no longer than the velocities.
-    """
-    given = [vrms, *(value for value in options.values() if isinstance(value, torch.Tensor))]
-    plain = (make, *((name, value) for name, value in options.items() if not isinstance(value, torch.Tensor)))
-    for kept in _kept[:1]:  # another thread may empty it meanwhile
-        if kept.plain == plain and len(kept.copies) == len(given) and all(map(_same, kept.copies, given)):
-            return kept.made
-    made = make(prepare(vrms, **options))
-    # A view is gone before its job is: its base stays.
-    owners = (x if x._base is None else x._base for x in given)  # noqa: SLF001
-    alive = tuple(weakref.ref(x, lambda _: _kept.clear()) for x in owners)
-    _kept[:] = [_Kept(tuple(x.clone() for x in given), plain, made, alive)]
-    return made
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.device == b.device and torch.equal(a, b)
 
 
 def _arrays(t: Tables) -> tuple[_Rows, Tables]:
@@ -225,7 +188,7 @@ def migrate(
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    rows, tables = kept_tables(_arrays, vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta)
+    rows, tables = kept_tables(vrms, _arrays, **options, block=1, nodes=(0,), medium=medium, eta=eta)
     latest = stretched(max(traces.shape[1] - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     rays = PHYSICS.index(physics), f4(tables.kappa), f4(latest) * f4(latest)
     job = f4(traces.shape[1] - 1), f4(tables.shift), f4(tables.rim), amplitude == "true"

@@ -7,19 +7,14 @@ from typing import Any
 import torch
 
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.kept import kept_tables
 from elinvar.seismic.kernels.migrate.metal import _bends, _rows, _tiles, library
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
-from elinvar.seismic.kernels.migrate.tables import Tables
-from elinvar.seismic.kernels.migrate.v1 import kept_tables
 
 __all__ = ["SIMDGROUPS", "migrate"]
 
 SIMDGROUPS = 4
 _BLOCK = 32
-
-
-def _itself(tables: Tables) -> Tables:
-    return tables
 
 
 def migrate(
@@ -42,7 +37,7 @@ def migrate(
 ) -> None:
     """Run v1.metal; arguments as ``migrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = kept_tables(_itself, vrms, **options, block=_BLOCK, nodes=(0,), medium=medium, eta=eta)
+    tables = kept_tables(vrms, **options, block=_BLOCK, nodes=(0,), medium=medium, eta=eta)
     words = {"SIMDGROUPS": SIMDGROUPS, "WEIGHTED": int(amplitude == "true"), "PHYSICS": PHYSICS.index(physics)}
     kernel = library("v1.metal", device, words).migrate_v1
     (ns, nt), n_blocks, width = (traces.shape[1], image.shape[1]), tables.blocks.shape[1], 32 * SIMDGROUPS

@@ -9,10 +9,10 @@ import torch
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS
+from elinvar.seismic.kernels.migrate.kept import kept_tables
 from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _pairs, _rows, _rows_of, _tiles, library, tuned_for
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
-from elinvar.seismic.kernels.migrate.v1 import kept_tables
 from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
 
 __all__ = ["migrate"]
@@ -21,10 +21,6 @@ _BATCH = 32  # traces
 _GAPS = 1 << 24  # tiles times batches that one launch keeps
 # What float32 may make of a limit: it is widened by this, relatively and in metres, never too small.
 _SLACK, _ROOM = 1e-4, 0.1
-
-
-def _itself(tables: Tables) -> Tables:
-    return tables
 
 
 def migrate(
@@ -55,7 +51,7 @@ def migrate(
     ns, nt = traces.shape[1] // copies.copies, image.shape[1]
     width, block = 32 * tuning.simdgroups, 32 * tuning.samples
     given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
-    tables = kept_tables(_itself, vrms, **options, **given)
+    tables = kept_tables(vrms, **options, **given)
     kernel = library("v3.metal", device, tuning.defines(amplitude, physics, interpolation, bank)).migrate_v3
     horizon = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]

@@ -1,0 +1,54 @@
+"""The tables of the last call, for the next block of traces over the same velocities."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from elinvar.seismic.kernels.migrate.tables import Tables, prepare
+
+__all__ = ["kept_tables"]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Tables, and what they were made of: copies of the tensors, and everything else."""
+
+    copies: tuple[torch.Tensor, ...]
+    plain: tuple[Any, ...]
+    made: Any
+    alive: tuple[weakref.ref[torch.Tensor], ...]
+
+
+_kept: list[_Kept] = []
+
+
+def _itself(tables: Tables) -> Tables:
+    return tables
+
+
+def kept_tables(vrms: torch.Tensor, make: Callable[[Tables], Any] = _itself, **options: Any) -> Any:
+    """Return ``make(prepare(vrms, **options))``: that of the last call when it was asked for the same.
+
+    Blocks of traces follow one another with the same velocities, and where these differ from pillar to pillar the
+    tables take longer to make than a block may take to migrate. One result is kept, and no longer than the velocities.
+    """
+    given = [vrms, *(value for value in options.values() if isinstance(value, torch.Tensor))]
+    plain = (make, *((name, value) for name, value in options.items() if not isinstance(value, torch.Tensor)))
+    for kept in _kept[:1]:  # another thread may empty it meanwhile
+        if kept.plain == plain and len(kept.copies) == len(given) and all(map(_same, kept.copies, given)):
+            return kept.made
+    made = make(prepare(vrms, **options))
+    # A view is gone before its job is: its base stays.
+    owners = (x if x._base is None else x._base for x in given)  # noqa: SLF001
+    alive = tuple(weakref.ref(x, lambda _: _kept.clear()) for x in owners)
+    _kept[:] = [_Kept(tuple(x.clone() for x in given), plain, made, alive)]
+    return made
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.device == b.device and torch.equal(a, b)
