@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,122 +11,26 @@ import torch
 
 from elinvar.metal.fuse.emit import Emitter, per_row_nodes, reduction_levels
 from elinvar.metal.fuse.expression import Node, Program
-from elinvar.metal.fuse.layout import STORAGE, Layout
+from elinvar.metal.fuse.gpu_form import GROUP, Form, Places, form_of
+from elinvar.metal.fuse.gpu_words import LIBRARY, TEMPLATES, TYPE
+from elinvar.metal.fuse.layout import Layout
 
 __all__ = ["prepare", "text"]
 
-_TYPE = {"f32": "float", "f16": "half", "bf16": "bfloat", "bool": "uchar"}
-_TEMPLATES = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
-    "div": "{0} / {1}",
-    "pow": "fused_pow({0}, {1})",
-    "neg": "-{0}",
-    "abs": "fabs({0})",
-    "exp": "exp({0})",
-    "log": "log({0})",
-    "log1p": "fused_log1p({0})",
-    "sqrt": "sqrt({0})",
-    "rsqrt": "1.0f / sqrt({0})",
-    "reciprocal": "1.0f / {0}",
-    "sin": "sin({0})",
-    "cos": "cos({0})",
-    "tanh": "fused_tanh({0})",
-    "sigmoid": "1.0f / (1.0f + exp(-{0}))",
-    "erf": "fused_erf({0})",
-    "floor": "floor({0})",
-    "ceil": "ceil({0})",
-    "relu": "({0} > 0.0f || {0} != {0}) ? {0} : 0.0f",
-    "maximum": "fused_larger({0}, {1})",
-    "minimum": "fused_smaller({0}, {1})",
-    "isnan": "{0} != {0}",
-    "lt": "{0} < {1}",
-    "le": "{0} <= {1}",
-    "gt": "{0} > {1}",
-    "ge": "{0} >= {1}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "and": "{0} && {1}",
-    "or": "{0} || {1}",
-    "not": "!{0}",
-    "where": "{0} ? {1} : {2}",
-    "to_truth": "({0} != 0.0f)",
-    "to_number": "({0} ? 1.0f : 0.0f)",
-}
-# What Metal's library lacks, or treats differently at NaN. The erf coefficients are those of cpu_math.py.
-_LIBRARY = """\
-#include <metal_stdlib>
-using namespace metal;
-
-static inline float fused_larger(float a, float b) { return (a > b || a != a) ? a : b; }
-static inline float fused_smaller(float a, float b) { return (a < b || a != a) ? a : b; }
-static inline float fused_pow(float a, float b) {
-    // Metal's pow is undefined for a negative base; a whole exponent decides the sign as in C.
-    if (a >= 0.0f || a != a) return pow(a, b);
-    if (b != floor(b)) return NAN;
-    float size = pow(-a, b);
-    return fabs(fmod(b, 2.0f)) == 1.0f ? -size : size;
-}
-static inline float fused_log1p(float x) {
-    float u = 1.0f + x;
-    if (!(u > 0.0f) || u > 3.0e38f) return log(u);
-    return fabs(x) < 1.0e-7f ? x : log(u) + (x - (u - 1.0f)) / u;
-}
-static inline float fused_tanh(float x) {
-    float a = fabs(x), s = x * x;
-    float p = fma(s, fma(s, fma(s, fma(s, -0.00611318939f, 0.0210100799f), -0.0538540695f), 0.133327945f),
-                  -0.333333292f);
-    float size = 1.0f - 2.0f / (exp(a + a) + 1.0f);
-    return a < 0.625f ? fma(x * s, p, x) : (x < 0.0f ? -size : size);
-}
-static inline float fused_erf(float x) {
-    float a = fabs(x), s = x * x;
-    float p = fma(s, -9.6801369e-06f, 0.000112705447f);
-    p = fma(s, p, -0.00084847115f);
-    p = fma(s, p, 0.00522107488f);
-    p = fma(s, p, -0.0268654458f);
-    p = fma(s, p, 0.112837827f);
-    p = fma(s, p, -0.376126385f);
-    p = fma(s, p, 0.12837917f);
-    float b = a > 4.1f ? 4.1f : a;
-    float q = fma(b, 1.55722587e-06f, -4.44646641e-05f);
-    q = fma(b, q, 0.000583251469f);
-    q = fma(b, q, -0.00469546465f);
-    q = fma(b, q, 0.0262369061f);
-    q = fma(b, q, -0.109751703f);
-    q = fma(b, q, -0.632180074f);
-    q = fma(b, q, -1.13002269f);
-    q = fma(b, q, 0.000267154358f);
-    float size = 1.0f - exp(q);
-    return x != x ? x : (a < 1.0f ? fma(x, p, x) : (x < 0.0f ? -size : size));
-}
-"""
-_GROUP = 256
+_EACH = "for (uint u = 0; u < U; u++) {"
 _START = {"sum": "0.0f", "amax": "-INFINITY", "amin": "INFINITY"}
 _JOIN = {"sum": "{0} + {1}", "amax": "fused_larger({1}, {0})", "amin": "fused_smaller({1}, {0})"}
 
 
-@dataclass(frozen=True)
-class _Form:
-    """Everything the text of a kernel depends on."""
-
-    program: Program
-    stored: tuple[str, ...]
-    result: str
-    steps: tuple[int, ...]
-    dims: int
-    width: int
-
-
 class _Writer:
-    def __init__(self, form: _Form) -> None:
+    def __init__(self, form: Form, places: str) -> None:
         self.form = form
+        self.places = places
         self.program = form.program
         self.inputs = form.program.inputs
         self.outputs = len(form.program.outputs)
         self.emitter = Emitter(
-            _TEMPLATES,
+            TEMPLATES,
             lambda name, expression, truth: f"{'bool' if truth else 'float'} {name} = {expression};",
             _constant,
             self._leaf,
@@ -138,131 +41,235 @@ class _Writer:
         if node.op == "scalar":
             return f"s{node.value}"
         if node.op == "length":
-            return "float(columns)"
+            return "float(a.columns)"
         k = int(node.value or 0)
         if self.program.axis is None:  # inside compute(), which receives values
             return f"x{k}"
-        element = f"i{k}[p{k} + {self._index(k)}]"
-        return f"{element} != 0" if self.form.stored[k] == "bool" else f"float({element})"
+        return self._read(k, f"i{k}[p{k} + {self._index(k)}]")
+
+    def _read(self, array: int, element: str) -> str:
+        return f"{element} != 0" if self.form.stored[array] == "bool" else f"float({element})"
 
     def _index(self, array: int) -> str:
         step = self.form.steps[array]
-        return "0" if step == 0 else "c" if step == 1 else f"ulong(c) * t{array}"
+        return "0" if step == 0 else "c" if step == 1 else f"c * a.t{array}"
 
     def text(self) -> str:
         body = self._elementwise() if self.program.axis is None else self._rows()
-        return f"{_LIBRARY}\n{body}"
+        return f"{LIBRARY}\n{self.places}\n{body}"
 
     # --- parts both kernels share ------------------------------------------------------------------------------
-    def _arguments(self) -> list[str]:
-        kinds = [*self.form.stored, *[self.form.result] * self.outputs]
-        names = [f"i{k}" for k in range(self.inputs)] + [f"o{k}" for k in range(self.outputs)]
-        lines = [
-            f"device {'const ' if k < self.inputs else ''}{_TYPE[kind]}* {name}"
-            for k, (kind, name) in enumerate(zip(kinds, names, strict=True))
-        ]
-        lines += ["constant uint& columns", "constant ulong& total"]
-        lines += [f"constant uint& n{d}" for d in range(self.form.dims)]
-        for k, step in enumerate(self.form.steps):
-            lines += [f"constant ulong& q{k}_{d}" for d in range(self.form.dims)]
-            lines += [f"constant ulong& t{k}"] if step == 2 else []
-        lines += [f"constant float& s{k}" for k in range(self.program.scalars)]
-        return [f"{line} [[buffer({k})]]" for k, line in enumerate(lines)]
+    @property
+    def _names(self) -> list[str]:
+        return [f"i{k}" for k in range(self.inputs)] + [f"o{k}" for k in range(self.outputs)]
 
-    def _offsets(self) -> list[str]:
-        arrays = self.inputs + self.outputs
-        lines = [f"ulong p{k} = 0;" for k in range(arrays)]
-        if self.form.dims:
-            lines.append("ulong rest = row;")
+    def _parameters(self) -> list[str]:
+        kinds = zip(self.form.kinds, self._names, strict=True)
+        lines = [f"device {'const ' if n[0] == 'i' else ''}{TYPE[kind]}* {n}" for kind, n in kinds]
+        return [*lines, "constant Places& a", *(f"constant float& s{k}" for k in range(self.program.scalars))]
+
+    def _arguments(self) -> list[str]:
+        return [f"{line} [[buffer({k})]]" for k, line in enumerate(self._parameters())]
+
+    @property
+    def _place(self) -> str:
+        return "ulong" if self.form.wide else "uint"
+
+    def _quotient(self, of: str, by: str) -> str:
+        return f"quotient({of}, a.{by}_m, a.{by}_s)" if self.form.counted else f"{of} / a.{by}"
+
+    def _offsets(self, row: str, arrays: Sequence[int]) -> list[str]:
+        """Statements for where the arrays' row begins, ``p0``, ``p1``, ..."""
+        moving = [k for k in arrays if self.form.moves[k]]
+        lines = [f"{self._place} p{k} = 0;" for k in arrays]
+        if self.form.dims == 1:
+            return lines + [f"p{k} = {row} * a.q{k}_0;" for k in moving]
+        if self.form.dims and moving:
+            lines.append(f"{'uint' if self.form.counted else 'ulong'} rest = {row};")
         for d in reversed(range(self.form.dims)):
-            lines.append(f"{{ ulong at = rest % n{d}; rest /= n{d};")
-            lines += [f"  p{k} += at * q{k}_{d};" for k in range(arrays)]
-            lines.append("}")
+            if d == 0:
+                lines += [f"p{k} += rest * a.q{k}_0;" for k in moving]
+            elif moving:
+                whole = self._quotient("rest", f"n{d}")
+                lines.append(f"{{ const auto whole = {whole}; const {self._place} at = rest - whole * a.n{d};")
+                lines += [f"  p{k} += at * a.q{k}_{d};" for k in moving]
+                lines.append("  rest = whole; }")
         return lines
 
-    # --- one thread for `width` neighbouring columns --------------------------------------------------------------
+    # --- element-wise: `units` vectors of `width` neighbouring columns for one thread --------------------------
     def _elementwise(self) -> str:
-        form, width = self.form, self.form.width
         names: dict[Node, str] = {}
         lines = self.emitter.block(self.program.outputs, names)
-        values = [f"{'bool' if kind == 'bool' else 'float'} x{k}" for k, kind in enumerate(form.stored)]
+        values = [f"{'bool' if kind == 'bool' else 'float'} x{k}" for k, kind in enumerate(self.form.stored)]
         scalars = [f"float s{k}" for k in range(self.program.scalars)]
         results = [f"thread float& w{k}" for k in range(self.outputs)]
         assigned = [f"w{k} = {names[node]};" for k, node in enumerate(self.program.outputs)]
         compute = _function(f"static inline void compute({', '.join([*values, *scalars, *results])})", lines + assigned)
-        across = f"(columns / {width})" if width > 1 else "columns"
-        head = [
-            f"ulong row = id / {across};" if form.dims else "",
-            f"ulong c = {f'(id % {across})' if form.dims else 'ulong(id)'}{f' * {width}' if width > 1 else ''};",
-            *self._offsets(),
-        ]
-        body = [*filter(None, head), *(self._wide(width) if width > 1 else self._single())]
-        arguments = ",\n    ".join([*self._arguments(), "uint id [[thread_position_in_grid]]"])
-        guard = ["if (ulong(id) >= total) return;"]
-        return compute + "\n" + _kernel(arguments, guard + body)
+        divide = "static inline uint quotient(uint n, uint m, uint s) { return mulhi(n + n, m) >> s; }\n"
+        kernel = self._kernel_by_rows() if self.form.along == "rows" else self._kernel_by_columns()
+        return "\n".join([divide if self.form.counted else "", compute, self._work(), kernel])
 
-    def _call(self, values: list[str]) -> str:
+    def _compute(self, values: list[str]) -> str:
         scalars = [f"s{k}" for k in range(self.program.scalars)]
         return f"compute({', '.join([*values, *scalars, *(f'w{k}' for k in range(self.outputs))])});"
 
-    def _single(self) -> list[str]:
-        values = []
-        for k, kind in enumerate(self.form.stored):
-            element = f"i{k}[p{k} + {self._index(k)}]"
-            values.append(f"{element} != 0" if kind == "bool" else f"float({element})")
-        declare = [f"float w{k};" for k in range(self.outputs)]
-        stores = [
-            f"o{k}[p{self.inputs + k} + {self._index(self.inputs + k)}] = {_TYPE[self.form.result]}(w{k});"
-            for k in range(self.outputs)
-        ]
-        return [*declare, self._call(values), *stores]
+    @property
+    def _passed(self) -> str:
+        return ", ".join([*self._names, "a", *(f"s{k}" for k in range(self.program.scalars))])
 
-    def _wide(self, width: int) -> list[str]:
-        """Loads and stores of up to 16 bytes at a time; alignment was checked by the caller."""
+    def _kernel_by_columns(self) -> str:
         form = self.form
-        lines = []
-        for k, kind in enumerate(self.form.stored):
-            vector = f"{_TYPE[kind]}4"
-            if self.form.steps[k] == 0:
-                one = f"i{k}[p{k}]"
-                lines.append(f"bool b{k} = {one} != 0;" if kind == "bool" else f"float b{k} = float({one});")
-                continue
-            if width == 8 and kind in ("f16", "bf16"):  # one load of 16 bytes instead of two of 8
-                lines.append(f"uint4 r{k} = *(device const uint4*)(i{k} + p{k} + c);")
-                lines.append(f"{vector} l{k}_0 = as_type<{vector}>(uint2(r{k}.x, r{k}.y));")
-                lines.append(f"{vector} l{k}_1 = as_type<{vector}>(uint2(r{k}.z, r{k}.w));")
-                continue
+        lines = [f"const {'uint' if form.counted else 'ulong'} block = id / {GROUP};"]
+        if form.dims:
+            lines.append(f"const auto row = {self._quotient('block', 'tiles')};")
+            tile = "(block - row * a.tiles)"
+        else:
+            lines.append(f"const {self._place} row = 0;")
+            tile = f"{self._place}(block)"
+        reach = form.units * GROUP
+        lines.append(f"const {self._place} c = {tile} * {reach} + id % {GROUP};")
+        if form.units > 1:
             lines += [
-                f"{vector} l{k}_{j} = *(device const {vector}*)(i{k} + p{k} + c + {4 * j});" for j in range(width // 4)
+                f"if (c + {reach - GROUP} < a.columns) {{",
+                f"    work<{form.units}>({self._passed}, row, c);",
+                "} else {",
+                f"    for ({self._place} k = c; k < a.columns; k += {GROUP}) work<1>({self._passed}, row, k);",
+                "}",
             ]
-        out = f"{_TYPE[self.form.result]}4"
-        lines += [f"{out} y{k}_{j};" for k in range(self.outputs) for j in range(width // 4)]
-        lines += [f"float w{k};" for k in range(self.outputs)]
-        for lane in range(width):
+        else:
+            lines.append(f"if (c < a.columns) work<1>({self._passed}, row, c);")
+        if form.tail:
+            offsets = self._offsets("row", range(self.inputs + self.outputs))
+            column = f"const {self._place} c = a.columns * {form.width} + id;"
+            lines += ["if (id < a.tail) {", *_indented([column, *offsets, *self._single()]), "}"]
+        return _kernel([*self._arguments(), "uint id [[thread_position_in_grid]]"], lines)
+
+    def _kernel_by_rows(self) -> str:
+        form = self.form
+        lines = [
+            f"const auto row = {self._quotient('id', 'columns')};",
+            f"const {self._place} c = id - row * a.columns;",
+        ]
+        if form.units > 1:
+            lines += [
+                f"if (row + {form.units - 1} * a.step < a.rows) {{",
+                f"    work<{form.units}>({self._passed}, row, c);",
+                "} else {",
+                f"    for ({self._place} r = row; r < a.rows; r += a.step) work<1>({self._passed}, r, c);",
+                "}",
+            ]
+        else:
+            lines.append(f"work<1>({self._passed}, row, c);")
+        return _kernel([*self._arguments(), "uint id [[thread_position_in_grid]]"], lines)
+
+    def _work(self) -> str:
+        """The function that loads, computes and stores ``U`` vectors, from vector ``first`` of row ``row`` on."""
+        form = self.form
+        by_rows = form.along == "rows"
+        arrays = range(self.inputs + self.outputs)
+        fixed = [k for k in arrays if by_rows and not form.moves[k]]  # what all rows share, or one value for all
+        once = [k for k in range(self.inputs) if k in fixed or not (by_rows or form.steps[k])]
+        each = [k for k in range(self.inputs) if k not in once]
+        parameters = [*self._parameters(), f"{self._place} row", f"{self._place} first"]
+        head = f"template <uint U>\nstatic inline void work({', '.join(parameters)})"
+        width = f" * {form.width}" if form.width > 1 else ""
+        column = f"const {self._place} c = first{width};"
+        here = [f"const {self._place} c = (first + u * {GROUP}){width};"]
+        start = self._offsets("row", arrays)
+        if by_rows:
+            start = [column, *(f"const {self._place} p{k} = 0;" for k in fixed)]
+            here = self._offsets("(row + u * a.step)", [k for k in arrays if k not in fixed])
+        lines = [*start]
+        for k in once:
+            lines += [*self._declare(k, ""), *self._load(k, "")]
+        lines += [line for k in each for line in self._declare(k, "[U]")]
+        if each:
+            lines += [_EACH, *_indented([*here, *(line for k in each for line in self._load(k, "[u]"))]), "}"]
+        unpacked = [line for k in range(self.inputs) for line in self._unpack(k, "" if k in once else "[u]")]
+        lines += [_EACH, *_indented([*here, *unpacked, *self._results()]), "}"]
+        return _function(head, lines)
+
+    def _packed(self, array: int) -> bool:
+        """Whether eight halves are moved as one vector of 16 bytes instead of two of 8."""
+        return self.form.width == 8 and self.form.kinds[array] in ("f16", "bf16")
+
+    def _parts(self, array: int) -> range:
+        return range(1 if self._packed(array) or not self._wide(array) else self.form.width // 4)
+
+    def _wide(self, array: int) -> bool:
+        return self.form.width > 1 and self.form.steps[array] != 0
+
+    def _raw(self, array: int) -> str:
+        """Type in which an array's elements are moved."""
+        kind = TYPE[self.form.kinds[array]]
+        return "uint4" if self._packed(array) and self._wide(array) else f"{kind}4" if self._wide(array) else kind
+
+    def _declare(self, k: int, many: str) -> list[str]:
+        return [f"{self._raw(k)} r{k}_{j}{many};" for j in self._parts(k)]
+
+    def _load(self, k: int, at: str) -> list[str]:
+        if not self._wide(k):
+            return [f"r{k}_0{at} = i{k}[p{k} + {self._index(k)}];"]
+        raw = self._raw(k)
+        return [
+            f"r{k}_{j}{at} = *(device const {raw}*)(i{k} + (p{k} + c{f' + {4 * j}' if j else ''}));"
+            for j in self._parts(k)
+        ]
+
+    def _unpack(self, k: int, at: str) -> list[str]:
+        """Statements naming the elements ``l0_0`` (a scalar, or the first four of them), ``l0_1``."""
+        if not self._wide(k):
+            return [
+                f"const {'bool' if self.form.stored[k] == 'bool' else 'float'} l{k} = {self._read(k, f'r{k}_0{at}')};"
+            ]
+        vector = f"{TYPE[self.form.stored[k]]}4"
+        if self._packed(k):
+            halves = [f"uint2(r{k}_0{at}.{pair[0]}, r{k}_0{at}.{pair[1]})" for pair in ("xy", "zw")]
+            return [f"const {vector} l{k}_{j} = as_type<{vector}>({half});" for j, half in enumerate(halves)]
+        return [f"const {vector} l{k}_{j} = r{k}_{j}{at};" for j in self._parts(k)]
+
+    def _results(self) -> list[str]:
+        """Statements computing and storing what `_unpack` named."""
+        form, outputs = self.form, range(self.outputs)
+        if form.width == 1:
+            return [
+                *(f"float w{k};" for k in outputs),
+                self._compute([f"l{k}" for k in range(self.inputs)]),
+                *self._put(),
+            ]
+        kind = TYPE[form.result]
+        lines = [f"{kind}4 y{k}_{j};" for k in outputs for j in range(form.width // 4)]
+        lines += [f"float w{k};" for k in outputs]
+        for lane in range(form.width):
             j, part = divmod(lane, 4)
             letter = "xyzw"[part]
-            values = []
-            for k, kind in enumerate(self.form.stored):
-                if self.form.steps[k] == 0:
-                    values.append(f"b{k}")
-                else:
-                    element = f"l{k}_{j}.{letter}"
-                    values.append(f"{element} != 0" if kind == "bool" else f"float({element})")
-            lines.append(self._call(values))
-            lines += [f"y{k}_{j}.{letter} = {_TYPE[self.form.result]}(w{k});" for k in range(self.outputs)]
-        for k in range(self.outputs):
-            place = f"o{k} + p{self.inputs + k} + c"
-            if width == 8 and form.result in ("f16", "bf16"):
-                lines += [f"uint2 z{k}_{j} = as_type<uint2>(y{k}_{j});" for j in range(2)]
-                lines.append(f"*(device uint4*)({place}) = uint4(z{k}_0.x, z{k}_0.y, z{k}_1.x, z{k}_1.y);")
+            values = [self._read(k, f"l{k}_{j}.{letter}") if self._wide(k) else f"l{k}" for k in range(self.inputs)]
+            lines.append(self._compute(values))
+            lines += [f"y{k}_{j}.{letter} = {kind}(w{k});" for k in outputs]
+        for k in outputs:
+            array = self.inputs + k
+            place = f"o{k} + (p{array} + c"
+            if self._packed(array):
+                lines += [f"const uint2 z{k}_{j} = as_type<uint2>(y{k}_{j});" for j in range(2)]
+                lines.append(f"*(device uint4*)({place})) = uint4(z{k}_0.x, z{k}_0.y, z{k}_1.x, z{k}_1.y);")
             else:
-                lines += [f"*(device {out}*)({place} + {4 * j}) = y{k}_{j};" for j in range(width // 4)]
+                lines += [f"*(device {kind}4*)({place} + {4 * j})) = y{k}_{j};" for j in range(form.width // 4)]
         return lines
+
+    def _put(self) -> list[str]:
+        kind = TYPE[self.form.result]
+        arrays = [self.inputs + k for k in range(self.outputs)]
+        return [f"o{k}[p{array} + {self._index(array)}] = {kind}(w{k});" for k, array in enumerate(arrays)]
+
+    def _single(self) -> list[str]:
+        """Statements for the one element at column ``c``."""
+        values = [self._read(k, f"i{k}[p{k} + {self._index(k)}]") for k in range(self.inputs)]
+        return [*(f"float w{k};" for k in range(self.outputs)), self._compute(values), *self._put()]
 
     # --- one threadgroup for a row ----------------------------------------------------------------------------------
     def _rows(self) -> str:
         names: dict[Node, str] = {}
-        body = [*self._offsets()]
+        body = [*self._offsets("row", range(self.inputs + self.outputs))]
         levels = reduction_levels(self.program.outputs)
         for k, level in enumerate(levels):
             body += self._reduce(level, names, again=k > 0)
@@ -275,17 +282,16 @@ class _Writer:
             inside = dict(names)
             loop = self.emitter.block(self.program.outputs, inside)
             loop += self._stores(inside, None)
-            body += [f"for (uint c = lane; c < columns; c += {_GROUP}) {{", *_indented(loop), "}"]
+            body += [f"for (ulong c = lane; c < a.columns; c += {GROUP}) {{", *_indented(loop), "}"]
         attributes = [
             "uint row [[threadgroup_position_in_grid]]",
             "uint lane [[thread_index_in_threadgroup]]",
             "uint simd_lane [[thread_index_in_simdgroup]]",
             "uint simd_group [[simdgroup_index_in_threadgroup]]",
         ]
-        arguments = ",\n    ".join([*self._arguments(), *attributes])
         reductions = max(len(level) for level in levels)
-        shared = [f"threadgroup float partial[{reductions}][{_GROUP // 32}];"]
-        return _kernel(arguments, shared + body)
+        shared = [f"threadgroup float partial[{reductions}][{GROUP // 32}];"]
+        return _kernel([*self._arguments(), *attributes], shared + body)
 
     def _reduce(self, level: list[Node], names: dict[Node, str], *, again: bool) -> list[str]:
         """Each thread along the row, then each simdgroup, then all simdgroups."""
@@ -298,7 +304,7 @@ class _Writer:
         loop += [
             f"{t} = {_JOIN[node.op].format(t, inside[node.args[0]])};" for t, node in zip(totals, level, strict=True)
         ]
-        lines += [f"for (uint c = lane; c < columns; c += {_GROUP}) {{", *_indented(loop), "}"]
+        lines += [f"for (ulong c = lane; c < a.columns; c += {GROUP}) {{", *_indented(loop), "}"]
         for t, node in zip(totals, level, strict=True):
             join = _JOIN[node.op].format(t, f"simd_shuffle_xor({t}, ushort(d))")
             lines.append(f"for (ushort d = 16; d > 0; d /= 2) {t} = {join};")
@@ -309,14 +315,14 @@ class _Writer:
         for k, (t, node) in enumerate(zip(totals, level, strict=True)):
             lines.append(f"{t} = partial[{k}][0];")
             join = _JOIN[node.op].format(t, f"partial[{k}][g]")
-            lines.append(f"for (uint g = 1; g < {_GROUP // 32}; g++) {t} = {join};")
+            lines.append(f"for (uint g = 1; g < {GROUP // 32}; g++) {t} = {join};")
             names[node] = t
         return [*before, *lines]
 
     def _stores(self, names: dict[Node, str], index: str | None) -> list[str]:
         return [
             f"o{k}[p{self.inputs + k} + {index or self._index(self.inputs + k)}] = "
-            f"{_TYPE[self.form.result]}({names[node]});"
+            f"{TYPE[self.form.result]}({names[node]});"
             for k, node in enumerate(self.program.outputs)
         ]
 
@@ -339,61 +345,36 @@ def _function(head: str, lines: list[str]) -> str:
     return "\n".join([f"{head} {{", *_indented(lines), "}", ""])
 
 
-def _kernel(arguments: str, lines: list[str]) -> str:
-    return _function(f"kernel void fused(\n    {arguments})", lines)
-
-
-def _width(inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> int:
-    """Neighbouring columns per thread: 16 bytes of the narrowest array where every row starts aligned."""
-    arrays = [*inputs, *outputs]
-    for width in (8, 4) if min(a.element_size() for a in arrays) < 4 else (4,):
-        fits = layout.columns % width == 0
-        for array, step, strides in zip(arrays, layout.steps, layout.strides, strict=True):
-            size = array.element_size()
-            load = min(16, width * size)  # bytes
-            aligned = step == 1 and array.data_ptr() % load == 0 and all(s % (load // size) == 0 for s in strides)
-            fits = fits and (step == 0 or aligned)
-        if fits:
-            return width
-    return 1
-
-
-def _form(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> _Form:
-    width = 1 if program.axis is not None else _width(inputs, outputs, layout)
-    stored = tuple(STORAGE[x.dtype] for x in inputs)
-    steps = tuple(min(s, 2) for s in layout.steps)
-    return _Form(program, stored, STORAGE[outputs[0].dtype], steps, len(layout.sizes), width)
+def _kernel(arguments: Sequence[str], lines: list[str]) -> str:
+    listed = ",\n    ".join(arguments)
+    return _function(f"kernel void fused(\n    {listed})", lines)
 
 
 def text(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> str:
     """Return the Metal text of the kernel these arguments run."""
-    return _Writer(_form(program, inputs, outputs, layout)).text()
+    form = form_of(program, inputs, outputs, layout)
+    return _Writer(form, Places(form, layout).text()).text()
 
 
 @cache
-def _library(form: _Form, device: str) -> Any:
+def _library(form: Form, places: str, device: str) -> Any:
     from elinvar.metal import compile as compile_metal
 
-    return compile_metal(_Writer(form).text(), device)
+    return compile_metal(_Writer(form, places).text(), device)
 
 
 def prepare(
     program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout
 ) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[float]], None]:
     """Return the call for GPU tensors laid out like these (or, for verification, CPU tensors in the emulator)."""
-    form = _form(program, inputs, outputs, layout)
-    kernel = _library(form, str(outputs[0].device)).fused
-    geometry: list[int] = [*layout.sizes]
-    for strides, step in zip(layout.strides, layout.steps, strict=True):
-        geometry += strides
-        geometry += [step] if step > 1 else []
-    total = layout.rows * (layout.columns // form.width)
-    threads, group = (total, None) if program.axis is None else (layout.rows * _GROUP, _GROUP)
-    fixed = (layout.columns, total, *geometry)
+    form = form_of(program, inputs, outputs, layout)
+    places = Places(form, layout)
+    kernel = _library(form, places.text(), str(outputs[0].device)).fused
+    data, threads, group = places.data(), places.threads, None if program.axis is None else GROUP
 
     def launch(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], scalars: Sequence[float]) -> None:
         arrays = [_memory(x) for x in (*inputs, *outputs)]
-        kernel(*arrays, *fixed, *scalars, threads=threads, group_size=group)
+        kernel(*arrays, data, *scalars, threads=threads, group_size=group)
 
     return launch
 
