@@ -15,6 +15,9 @@ from elinvar.runtime.precision import Precision
 __all__ = ["Runner", "compute_dtype"]
 
 
+_BUSY = 4  # segments of 7.8 s that keep an H200 busy for longer than they take to launch
+
+
 def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:
     """Return the format of activations: "auto" takes bfloat16 (on GPUs float16 before it) where that is fast."""
     allowed = ("fp16", "bf16") if device.kind != "cpu" else ("bf16",)
@@ -24,18 +27,29 @@ def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:
 class Runner:
     """``runner(windows [b, channels, n]) -> stems [b, stems, channels, n]``, on `device`.
 
-    On CUDA the network is recorded once per batch size and then replayed as a graph: its hundreds of small kernels are
-    launched at once. The result of a replay is overwritten by the next one; `overlap_add` is done with it by then.
+    On CUDA small batches are recorded once per shape and then replayed as a graph: their hundreds of small kernels are
+    launched at once. Large ones keep the GPU busy without, and a recording costs three runs. The result of a replay is
+    overwritten by the next one; `overlap_add` is done with it by then.
     """
 
-    def __init__(self, model: Any, device: Device, *, mode: str = "full", compute: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: Device,
+        *,
+        mode: str = "full",
+        compute: torch.dtype = torch.float32,
+        graphs: bool | None = None,
+    ) -> None:
         self.model, self.device, self.mode, self.compute = model, device, mode, compute
+        self.graphs = graphs
         self._graphs: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Run the network without autograd."""
         with torch.no_grad():
-            if self.device.kind != "cuda":
+            record = len(windows) < _BUSY if self.graphs is None else self.graphs
+            if self.device.kind != "cuda" or not record:
                 out: Tensor = self.model(windows, self.mode, self.compute)
                 return out
             return self._replay(windows)

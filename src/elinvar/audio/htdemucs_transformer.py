@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from elinvar.audio.htdemucs_layers import LayerScale
-from elinvar.audio.htdemucs_ops import as_compute, attend, project
+from elinvar.audio.htdemucs_ops import as_compute, attend, norm_jointly, project
 
 __all__ = ["Attention", "CrossTransformer", "Layer", "positions_1d", "positions_2d"]
 
@@ -107,17 +107,11 @@ class Layer(nn.Module):
         y = functional.gelu(project(y, self.linear1.weight, self.linear1.bias))
         y = project(y, self.linear2.weight, self.linear2.bias)
         x = torch.addcmul(x, y, as_compute(self.gamma_2.scale, x))
-        return _norm_jointly(x, self.norm_out)
+        return norm_jointly(x, self.norm_out.weight, self.norm_out.bias, self.norm_out.eps)
 
 
 def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], as_compute(norm.weight, x), as_compute(norm.bias, x), norm.eps)
-
-
-def _norm_jointly(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Normalise over tokens and channels together: GroupNorm with one group."""
-    rows = functional.layer_norm(x, x.shape[-2:], eps=norm.eps)
-    return torch.addcmul(as_compute(norm.bias, x), rows, as_compute(norm.weight, x))
 
 
 class CrossTransformer(nn.Module):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from elinvar.audio._check import choice, count, finite, number, optional_library, rate
+from elinvar.audio._download import Download
 from elinvar.audio._peak import peak_bytes
 from elinvar.audio._runner import Runner, compute_dtype
 from elinvar.audio._segments import Grid, overlap_add
@@ -108,17 +109,16 @@ def separate(
     own = rate("separate", sample_rate)
     runner = Runner(network, place, mode=mode, compute=compute_dtype(precision, place))
     options: dict[str, Any] = {"segment": segment, "overlap": overlap, "shifts": shifts, "seed": seed}
-    outputs = []
-    for track in tracks:
+    joined = torch.empty(len(network.sources), len(tracks), *tracks.shape[1:], device=given.device)
+    for i, track in enumerate(tracks):
         mix = at_rate(track.expand(2, -1), own, network.sample_rate)
         grid = Grid.make(mix.shape[1], network.length, network.sample_rate, power=transition_power, **options)
-        stems = _whole(mix, grid, runner, network, batch, progress)
-        if len(track) == 1:
-            stems = stems.mean(dim=1, keepdim=True)
-        outputs.append(_back(stems, network.sample_rate, own, shape[-1]).to(given.device))
-    if not outputs:
-        return {name: torch.zeros_like(given) for name in network.sources}
-    joined = torch.stack(outputs, dim=1)
+        if own == network.sample_rate:
+            _whole(mix, grid, runner, joined[:, i], batch, progress)
+        else:
+            stems = torch.empty(len(network.sources), len(track), grid.length, device=given.device)
+            _whole(mix, grid, runner, stems, batch, progress)
+            joined[:, i] = _back(stems, network.sample_rate, own, shape[-1])
     return {name: joined[i].reshape(shape) for i, name in enumerate(network.sources)}
 
 
@@ -153,9 +153,8 @@ def _back(stems: Tensor, given: float, wanted: float, length: int) -> Tensor:
     return stems[..., :length]
 
 
-def _whole(
-    mix: Tensor, grid: Grid, runner: Runner, network: Separator, batch: int | None, progress: Progress | None
-) -> Tensor:
+def _whole(mix: Tensor, grid: Grid, runner: Runner, out: Tensor, batch: int | None, progress: Progress | None) -> None:
+    """Separate ``mix [2, time]`` into ``out [stems, channels, time]``, wherever that is."""
     where = runner.device.torch
     mix = to_device(mix, where) if mix.device.type != where.type else mix
 
@@ -163,10 +162,10 @@ def _whole(
         inside = mix[:, max(0, start) : max(0, stop)]
         return torch.nn.functional.pad(inside, (max(0, -start), stop - max(0, start) - inside.shape[1]))
 
-    out = torch.empty(len(network.sources), 2, grid.length)
-    for start, part in overlap_add(grid, read, runner, batch=batch_of(batch, runner.device), progress=progress):
-        out[..., start : start + part.shape[-1]].copy_(part)
-    return out
+    size = batch_of(batch, runner.device)
+    with Download(out, where, behind=size) as download:
+        for start, part in overlap_add(grid, read, runner, batch=size, progress=progress):
+            download.put(start, part.mean(dim=1, keepdim=True) if out.shape[1] == 1 else part)
 
 
 def batch_of(batch: int | None, place: Device) -> int:
