@@ -73,7 +73,7 @@ class OnThreads:
             self.libraries[entries] = ctypes.CDLL(str(built))
         return self.libraries[entries]
 
-    def run(self, name: str, launch: Launch, *, flat: bool = False) -> None:
+    def run(self, name: str, launch: Launch, *, laid: int = 0) -> None:
         signature = self.source.kernels[name]
         pointers = nvidia.by_address(signature, launch)
         made = cudaprogram.entry(self.source, name, aliased=nvidia.overlapping(signature, launch), pointers=pointers)
@@ -84,11 +84,11 @@ class OnThreads:
             held.append(torch.frombuffer(bytearray(data), dtype=torch.uint8))
             return held[-1].data_ptr()
 
-        grid, needs_flat = nvidia.geometry(name, launch.threads, launch.group)
-        assert not needs_flat
-        if flat:
+        grid, needs = nvidia.geometry(name, launch.threads, launch.group)
+        assert not needs & 1
+        if laid & 1:
             grid = (int(np.prod(grid)), 1, 1)
-        given = nvidia.arguments(made, launch, flat=flat, address=address)
+        given = nvidia.arguments(made, launch, laid=needs | laid, address=address)
         words = [*given, *[0] * (24 - len(given))]
         kernel = ctypes.cast(library[made.symbol], ctypes.c_void_p)
         unsigned = (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*launch.group)
@@ -112,7 +112,7 @@ def test_flat_grids(tmp_path: Path) -> None:
     program = OnThreads(case.text, case.defines, tmp_path)
     given = case.arguments()
     launch = bind(program.source.kernels[case.kernel], given, case.threads, case.group_size, torch.device("cpu"))
-    program.run(case.kernel, launch, flat=True)
+    program.run(case.kernel, launch, laid=1)
     differences(case, given, case.expect(case.arguments()))
 
 

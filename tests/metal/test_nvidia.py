@@ -115,7 +115,7 @@ def test_many_groups_are_laid_flat_and_too_many_are_refused(core: FakeCore, libr
     library.flat(y, threads=(64, 70_000, 2), group_size=(32, 1, 1))
     _, grid, _, _, arguments = core.launches[0]
     assert grid == (2 * 70_000 * 2, 1, 1)
-    assert arguments[:3] == (64 | 70_000 << 32, 2, 1)
+    assert arguments[:3] == (64 | 70_000 << 32, 2, 3)  # flat, and of whole groups
     with pytest.raises(MetalLaunchError, match=r"\[flat\] .* groups; CUDA allows 2147483647"):
         library.flat(y, threads=(2**20 * 32, 2**17, 1), group_size=(32, 1, 1))
     with pytest.raises(MetalLaunchError, match="128 threads along z; CUDA allows 64"):

@@ -7,6 +7,7 @@ passed as 64 bits.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,7 +18,7 @@ import torch
 
 from elinvar.errors import DeviceLost, DeviceOutOfMemory, MetalLaunchError, MissingDependency
 
-__all__ = ["Module", "api", "current_stream"]
+__all__ = ["Module", "api", "current_stream", "launcher", "stream_here"]
 
 _LEGACY_STREAM = 1  # CU_STREAM_LEGACY: torch's default stream is handle 0, which cuda-core takes for "no stream"
 
@@ -57,6 +58,39 @@ def current_stream(index: int) -> int:
     return int(torch.cuda.current_stream(index).cuda_stream)
 
 
+def stream_here(index: int) -> Callable[[], int | None]:
+    """Return a function giving torch's current stream on a device, or None while another device is the current one."""
+    device: Callable[[], int] = getattr(_bindings, "_cuda_getDevice", torch.cuda.current_device)
+    stream = _raw_stream or current_stream
+
+    def here() -> int | None:
+        return stream(index) if device() == index else None
+
+    return here
+
+
+@cache
+def _driver() -> ctypes.CDLL | None:
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def launcher() -> Callable[..., int] | None:
+    """Return the driver's ``cuLaunchKernelEx(config, function, arguments, extra)``, which needs a driver of 11.8.
+
+    Called directly, because cuda-core makes objects of a launch's numbers every time. The interpreter's lock is free
+    meanwhile: a full queue makes a launch wait, and what it waits for may need the lock.
+    """
+    start = getattr(_driver(), "cuLaunchKernelEx", None)
+    if start is not None:
+        start.argtypes, start.restype = [ctypes.c_void_p] * 4, ctypes.c_int
+    return start
+
+
 class Module:
     """Loaded machine code on one device.
 
@@ -78,12 +112,30 @@ class Module:
         self._object = make(code)
         self._kernels: dict[str, Any] = {}
         self._streams: dict[int, Any] = {}
+        self._functions: dict[str, int] = {}
 
     def kernel(self, symbol: str) -> Any:
         """Return cuda-core's handle of one entry point."""
         found = self._kernels.get(symbol)
         if found is None:
             found = self._kernels[symbol] = self._object.get_kernel(symbol)
+        return found
+
+    def function(self, symbol: str) -> int:
+        """Return the driver's handle of an entry point, bound to this device's primary context.
+
+        Launching it while another context is current fails instead of running elsewhere.
+        """
+        found = self._functions.get(symbol)
+        if found is None:
+            with torch.cuda.device(self._index):
+                self._device.set_current()
+                handle = ctypes.c_void_p()
+                kernel = ctypes.c_void_p(int(self.kernel(symbol).handle))
+                status = getattr(_driver(), "cuKernelGetFunction")(ctypes.byref(handle), kernel)  # noqa: B009
+            if status or not handle.value:
+                raise MetalLaunchError(f"[metal] the driver has no function for {symbol} (error {status})")
+            found = self._functions[symbol] = handle.value
         return found
 
     def attribute(self, symbol: str, name: str) -> int:

@@ -139,7 +139,7 @@ def _attribute(one: Attribute) -> str:
 
 def _wrapper(made: Entry, groups: str | None) -> str:
     signature = made.signature
-    parameters = ["ulong elinvar_xy", "ulong elinvar_z", "ulong elinvar_flat"]
+    parameters = ["ulong elinvar_xy", "ulong elinvar_z", "ulong elinvar_laid"]
     given: list[str] = []
     body: list[str] = []
     for place, one in enumerate(signature.order):
@@ -161,16 +161,16 @@ def _wrapper(made: Entry, groups: str | None) -> str:
             given.append(f"*static_cast<metal::remove_reference_t<{kind}>*>(elinvar_b{one.index})")
         else:
             given.append(f"static_cast<{kind}>(elinvar_b{one.index})")
-    bounds = "" if signature.needs_group else "  if (elinvar_outside(elinvar_p)) return;\n"
+    check = "  if ((elinvar_laid & 2ul) == 0ul && elinvar_outside(elinvar_p)) return;\n"  # whole groups need none
+    bounds = "" if signature.needs_group else check
     limit = ""
     if signature.max_threads:
         limit = f" __launch_bounds__({signature.max_threads}{f', {groups}' if groups else ''})"
     return (
         f'extern "C" __global__ void{limit} {made.symbol}({", ".join(parameters)}) {{\n'
         f"  typedef elinvar_signature<decltype(&{signature.function})> elinvar_S;\n"
-        f"  const elinvar_place elinvar_p = elinvar_where(elinvar_xy, elinvar_z, elinvar_flat != 0ul);\n{bounds}"
-        + "".join(f"{line}\n" for line in body)
-        + f"  {signature.function}({', '.join(given)});\n}}\n"
+        f"  const elinvar_place elinvar_p = elinvar_where(elinvar_xy, elinvar_z, (elinvar_laid & 1ul) != 0ul);\n"
+        f"{bounds}" + "".join(f"{line}\n" for line in body) + f"  {signature.function}({', '.join(given)});\n}}\n"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -19,7 +19,21 @@ from elinvar.errors import MetalLaunchError
 from .packing import CONSTANT_BYTES, pack
 from .signature import Attribute, Buffer, Signature
 
-__all__ = ["SIMD_WIDTH", "Backend", "Dims", "Kernel", "Launch", "Library", "Limits", "bind"]
+if TYPE_CHECKING:
+    from .quick import Quick
+
+__all__ = [
+    "SIMD_WIDTH",
+    "Backend",
+    "Dims",
+    "Kernel",
+    "Launch",
+    "Library",
+    "Limits",
+    "accepted_dtypes",
+    "bind",
+    "shaped",
+]
 
 SIMD_WIDTH = 32
 MAX_GROUP = 1024
@@ -119,6 +133,8 @@ class Kernel:
         self.signature = signature
         self.device = device
         self._backend = backend
+        short = getattr(backend, "quick", None)  # only where a launch is cheap enough for the checks to count
+        self.quick: Quick | None = None if short is None else short(signature)
 
     def __repr__(self) -> str:
         return f"<Metal kernel {self.signature.name} on {self.device}>"
@@ -157,6 +173,8 @@ class Kernel:
         MetalLaunchError
             Before anything runs, when arguments, threads or group size do not fit the kernel.
         """
+        if self.quick is not None and self.quick(args, threads, group_size):
+            return
         launch = bind(self.signature, args, threads, group_size, self.device)
         if not launch.empty:
             self._backend.run(self.signature, launch)
@@ -178,6 +196,10 @@ class Library:
     def __init__(self, kernels: dict[str, Signature], backend: Backend, device: torch.device) -> None:
         self._kernels = {name: Kernel(signature, backend, device) for name, signature in kernels.items()}
         self._device = device
+        # As attributes of the object they are found in a tenth of the time that __getattr__ takes.
+        self.__dict__.update(
+            {k: v for k, v in self._kernels.items() if not k.startswith("_") and not hasattr(Library, k)}
+        )
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -251,9 +273,22 @@ def bind(
         if first is None:
             raise MetalLaunchError(f"[{name}] threads= is needed when no argument is a tensor")
         threads = first.numel()
-    grid, rank = _dims(name, "threads", threads)
+    return Launch(*shaped(signature, threads, group_size), values)
+
+
+def shaped(
+    signature: Signature, threads: Dims, group_size: Dims | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Return the checked numbers of threads in the grid and in a group.
+
+    Raises
+    ------
+    MetalLaunchError
+        They do not fit the kernel.
+    """
+    grid, rank = _dims(signature.name, "threads", threads)
     _check_ushort(signature, grid)
-    return Launch(grid, _group(signature, grid, rank, group_size), values)
+    return grid, _group(signature, grid, rank, group_size)
 
 
 def _label(buffer: Buffer) -> str:
@@ -312,18 +347,24 @@ def _check_tensor(kernel: str, buffer: Buffer, tensor: torch.Tensor, device: tor
         )
 
 
-def _check_dtype(where: str, buffer: Buffer, tensor: torch.Tensor) -> None:
+def accepted_dtypes(buffer: Buffer) -> tuple[torch.dtype, ...]:
+    """Return the dtypes of a tensor for a buffer; none for what takes any: structs are bytes."""
     kind = buffer.type
     if kind is None or not kind.scalar:
-        return  # structs are bytes; any dtype carries them
-    accepted = list(_DTYPES[kind.scalar])
+        return ()
     if kind.kind == "atomic" and kind.scalar == "bool":
-        accepted = [torch.int32, torch.uint32]
+        return torch.int32, torch.uint32
     if kind.kind in {"vector", "packed"} and kind.scalar == "float" and kind.count == 2:
-        accepted.append(torch.complex64)
-    if tensor.dtype not in accepted:
+        return (*_DTYPES[kind.scalar], torch.complex64)
+    return _DTYPES[kind.scalar]
+
+
+def _check_dtype(where: str, buffer: Buffer, tensor: torch.Tensor) -> None:
+    accepted = accepted_dtypes(buffer)
+    if accepted and tensor.dtype not in accepted:
         names = " or ".join(str(dtype) for dtype in accepted)
-        raise MetalLaunchError(f"{where} is {tensor.dtype}; the kernel's {kind.name} takes {names}")
+        kind = "" if buffer.type is None else buffer.type.name
+        raise MetalLaunchError(f"{where} is {tensor.dtype}; the kernel's {kind} takes {names}")
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------

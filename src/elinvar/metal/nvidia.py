@@ -18,10 +18,11 @@ import torch
 from elinvar.errors import MetalLaunchError
 
 from .backends import Constants, fitting_group
-from .cudacore import Module, api, current_stream
+from .cudacore import Module, api, current_stream, launcher, stream_here
 from .cudaprogram import Entry, by_value, compile_entries, entry
 from .language import Source
 from .launch import SIMD_WIDTH, Launch, Library, Limits
+from .quick import Geometry, Quick
 from .signature import Signature
 
 __all__ = ["NvidiaBackend", "arguments", "geometry", "load", "overlapping"]
@@ -30,6 +31,7 @@ _MOST_Y = 65535
 _MOST_X = 2**31 - 1
 _MOST_Z_THREADS = 64
 _NONE: frozenset[int] = frozenset()
+_FLAT, _EXACT = 1, 2  # how a grid is laid out: all groups along x; no group reaches beyond the grid
 Address = Callable[[bytes], int]
 
 
@@ -103,7 +105,7 @@ class NvidiaBackend:
     def run(self, signature: Signature, launch: Launch) -> None:
         """Start a checked launch on torch's current stream."""
         group = fitting_group(signature, launch.group, self.limits(signature).max_threads)
-        grid, flat = geometry(signature.name, launch.threads, group)
+        grid, laid = geometry(signature.name, launch.threads, group)
         bound = self._variant(signature.name, overlapping(signature, launch), by_address(signature, launch))
         stream = current_stream(self._index)
         held: list[torch.Tensor] = []
@@ -112,14 +114,45 @@ class NvidiaBackend:
             held.append(self._constants.tensor(data, self._device))
             return held[-1].data_ptr()
 
-        given = arguments(bound.entry, launch, flat=flat, address=address)
+        given = arguments(bound.entry, launch, laid=laid, address=address)
         bound.module.launch(bound.entry.symbol, stream, grid, group, given)
 
+    def quick(self, signature: Signature) -> Quick | None:
+        """Return the short way of a kernel; None where the driver cannot be called directly."""
+        start = launcher()
+        return None if start is None else Quick(signature, self._device, _Direct(self, start))
 
-def geometry(
-    name: str, threads: tuple[int, int, int], group: tuple[int, int, int]
-) -> tuple[tuple[int, int, int], bool]:
-    """Return CUDA's grid of groups, and whether it was laid flat along x because y or z has more than 65 535.
+    def direct(self, signature: Signature, launch: Launch, aliased: bool) -> Geometry:
+        """Return what a launch whose buffers are all plain is started with."""
+        group = fitting_group(signature, launch.group, self.limits(signature).max_threads)
+        grid, laid = geometry(signature.name, launch.threads, group)
+        bound = self._variant(signature.name, aliased, _NONE)
+        return Geometry(bound.module.function(bound.entry.symbol), grid, group, head(launch.threads, laid))
+
+    def slots(self, signature: Signature) -> tuple[tuple[int, bool], ...]:
+        """Return where an entry point's arguments stand among the kernel's buffers, and which are values."""
+        return self._bound[signature.name, False, _NONE].entry.slots
+
+    @property
+    def index(self) -> int:
+        """The CUDA device's number."""
+        return self._index
+
+
+class _Direct:
+    """A backend as `Quick` sees it."""
+
+    def __init__(self, backend: NvidiaBackend, start: Callable[..., int]) -> None:
+        self.stream = stream_here(backend.index)
+        self.start = start
+        self.geometry = backend.direct
+        self.slots = backend.slots
+
+
+def geometry(name: str, threads: tuple[int, int, int], group: tuple[int, int, int]) -> tuple[tuple[int, int, int], int]:
+    """Return CUDA's grid of groups, and how it is laid out.
+
+    It lies flat along x when y or z has more than 65 535 groups; a grid of whole groups needs no check of its borders.
 
     Raises
     ------
@@ -135,7 +168,14 @@ def geometry(
     if (x * y * z if flat else x) > _MOST_X:
         raise MetalLaunchError(f"[{name}] {threads} threads in groups of {group} are {x * y * z} groups; CUDA allows "
                                f"{_MOST_X}: use larger groups or several launches")  # fmt: skip
-    return ((x * y * z, 1, 1) if flat else (x, y, z)), flat
+    exact = all(n % g == 0 for n, g in zip(threads, group, strict=True))
+    return ((x * y * z, 1, 1) if flat else (x, y, z)), _FLAT * flat | _EXACT * exact
+
+
+def head(threads: tuple[int, int, int], laid: int) -> tuple[int, int, int]:
+    """Return the three words in front of a kernel's own."""
+    x, y, z = threads
+    return x | y << 32, z, laid
 
 
 def by_address(signature: Signature, launch: Launch) -> frozenset[int]:
@@ -165,7 +205,7 @@ def words(data: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{count}q", data.ljust(count * 8, b"\0"))
 
 
-def arguments(made: Entry, launch: Launch, *, flat: bool, address: Address) -> list[int]:
+def arguments(made: Entry, launch: Launch, *, laid: int, address: Address) -> list[int]:
     """Return what an entry point is called with, in its order.
 
     Parameters
@@ -174,13 +214,13 @@ def arguments(made: Entry, launch: Launch, *, flat: bool, address: Address) -> l
         The entry point.
     launch
         A checked launch.
-    flat
-        Whether the grid lies along x alone.
+    laid
+        How the grid is laid out, from `geometry`.
     address
         Gives the device address of a copy of some bytes.
     """
-    x, y, z = launch.threads
-    given = [x | y << 32 if y < 2**31 else (x | y << 32) - 2**64, z, int(flat)]
+    first, *others = head(launch.threads, laid)
+    given = [first if first < 2**63 else first - 2**64, *others]
     for position, in_words in made.slots:
         value = launch.values[position]
         if isinstance(value, torch.Tensor):
