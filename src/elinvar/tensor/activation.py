@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from elinvar.errors import InputError
+from elinvar.metal.fuse.rounding import activate
 
 __all__ = ["ACTIVATIONS", "NAMES", "apply", "apply_", "backward", "expression", "named", "needs_input"]
 
@@ -69,12 +70,26 @@ def apply(x: torch.Tensor, activation: str | None) -> torch.Tensor:
     return x if activation is None else _PLAIN[activation](x)
 
 
-def expression(x: Any, activation: str | None) -> Any:
+def expression(x: Any, activation: str | None, low: Any = None) -> Any:
     """Write an activation into a function that is being fused.
 
-    The tanh form of GELU is ``x sigmoid(2 u)``, equal to ``x (1 + tanh u) / 2`` without its cancellation for x < 0.
+    Parameters
+    ----------
+    x
+        A symbol of the function; or a tensor, for which this is the reference.
+    activation
+        Its own name.
+    low
+        What rounding `x` lost (`elinvar.metal.fuse.rounding`), which an exponential tail multiplies.
+
+    Notes
+    -----
+    Of a tensor, the tanh form of GELU is ``x sigmoid(2 u)``, equal to ``x (1 + tanh u) / 2`` without its cancellation
+    for x < 0.
     """
-    if activation == "gelu_tanh":
+    if low is not None and activation not in (None, "relu"):
+        return activate(activation, x, low)
+    if activation == "gelu_tanh" and isinstance(x, torch.Tensor):
         return x * torch.sigmoid((x + x * x * x * 0.044715) * (2.0 * math.sqrt(2.0 / math.pi)))
     return apply(x, activation)
 

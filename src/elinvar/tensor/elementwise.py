@@ -15,6 +15,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
+from elinvar.metal.fuse.rounding import fma, rest
 from elinvar.runtime.memory import Pool, refuse_grad
 from elinvar.runtime.parallel import cpu_threads, parallel_for
 from elinvar.tensor.activation import ACTIVATIONS, expression, named
@@ -53,7 +54,11 @@ def _binary(operation: str, activation: str | None) -> Fused:
     combine = BINARY[operation]
 
     def function(a: Any, b: Any) -> Any:
-        return expression(combine(a, b), activation)
+        y = combine(a, b)
+        if activation in (None, "relu"):
+            return expression(y, activation)
+        low = rest("add", y, a, -b) if operation == "sub" else rest(operation, y, a, b)
+        return expression(y, activation, low)
 
     function.__name__ = f"{operation}_{activation or 'none'}"
     return Fused(function)
@@ -61,7 +66,10 @@ def _binary(operation: str, activation: str | None) -> Fused:
 
 def _affine(activation: str | None) -> Fused:
     def function(x: Any, scale: Any, bias: Any) -> Any:
-        return expression(x * scale + bias, activation)
+        if activation in (None, "relu"):
+            return expression(x * scale + bias, activation)
+        y = fma(x, scale, bias)
+        return expression(y, activation, rest("fma", y, x, scale, bias))
 
     function.__name__ = f"affine_{activation or 'none'}"
     return Fused(function, like=0)

@@ -8,14 +8,20 @@ from numba import njit
 
 from elinvar.metal.fuse import cpu_math
 
+_CARRY = ("sigmoid", "silu", "gelu_tanh", "gelu_erf")
+
 
 def _apply(name, x):
     function = getattr(cpu_math, f"{name}_f4")
+    carries = name in _CARRY
 
     @njit(error_model="numpy", fastmath={"contract"})
     def run(x, out):
         for k in range(len(x)):
-            out[k] = function(x[k])
+            if carries:
+                out[k] = function(x[k], np.float32(0.0))
+            else:
+                out[k] = function(x[k])
 
     out = np.empty_like(x)
     run(x, out)
@@ -30,6 +36,9 @@ def _exact(name, x):
         "tanh": np.tanh,
         "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
         "erf": np.vectorize(math.erf),
+        "silu": lambda v: v / (1 + np.exp(-v)),
+        "gelu_tanh": lambda v: v / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))),
+        "gelu_erf": lambda v: 0.5 * v * np.vectorize(math.erfc)(-v / np.sqrt(2)),
     }[name]
     with np.errstate(all="ignore"):
         return wide(x.astype(np.float64))
@@ -45,7 +54,10 @@ _RANGES = {
     "log": np.concatenate([np.logspace(-44, 38, 20001), np.linspace(0.5, 2, 20001)]),
     "log1p": np.concatenate([np.linspace(-0.999, 5, 20001), np.logspace(-30, 10, 20001)]),
     "tanh": np.concatenate([np.linspace(-10, 10, 20001), np.logspace(-30, 0, 2001)]),
-    "sigmoid": np.linspace(-80, 80, 40001),
+    "sigmoid": np.linspace(-110, 80, 40001),
+    "silu": np.concatenate([np.linspace(-110, 20, 40001), np.logspace(-44, 0, 2001)]),
+    "gelu_tanh": np.concatenate([np.linspace(-12, 9, 40001), np.logspace(-44, 0, 2001)]),
+    "gelu_erf": np.concatenate([np.linspace(-15, 9, 40001), np.logspace(-44, 0, 2001)]),
     "erf": np.linspace(-5, 5, 20001),
 }
 
@@ -94,3 +106,35 @@ def test_half_and_bfloat_round_as_torch_does():
     torch.testing.assert_close(
         torch.from_numpy(to_bfloat).view(torch.bfloat16), x.bfloat16(), rtol=0, atol=0, equal_nan=True
     )
+
+
+@pytest.mark.parametrize("operation", ["add", "mul", "div", "fma"])
+def test_what_rounding_lost_is_exact(operation):
+    source = np.random.default_rng(5)
+    x, y, z = (
+        source.standard_normal(2000).astype(np.float32) * np.float32(10.0) ** source.integers(-6, 6, 2000)
+        for _ in "xyz"
+    )
+    x, y, z = x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)
+    rest = getattr(cpu_math, f"{operation}_rest_f4")
+    result, low = np.empty_like(x), np.empty_like(x)
+
+    @njit(error_model="numpy", fastmath={"contract"})
+    def run(x, y, z, result, low):
+        for k in range(len(x)):
+            if operation == "fma":
+                result[k] = cpu_math.fma_f4(x[k], y[k], z[k])
+                low[k] = rest(x[k], y[k], z[k], result[k])
+            else:
+                result[k] = x[k] + y[k] if operation == "add" else x[k] * y[k] if operation == "mul" else x[k] / y[k]
+                low[k] = rest(x[k], y[k], result[k])
+
+    run(x, y, z, result, low)
+    X, Y, Z = (t.astype(np.longdouble) for t in (x, y, z))
+    exact = {"add": X + Y, "mul": X * Y, "div": X / Y, "fma": X * Y + Z}[operation]
+    left = np.abs(exact - (result.astype(np.longdouble) + low.astype(np.longdouble)))
+    assert np.max(left / np.abs(exact)) < 2.0**-45
+    infinite = np.array([3e38, np.inf, np.nan], np.float32)
+    run(infinite, infinite, infinite, result[:3], low[:3])
+    if operation != "div":
+        assert not low[:3].any()

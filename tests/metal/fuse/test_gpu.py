@@ -7,6 +7,7 @@ from elinvar.metal.fuse import gpu
 from elinvar.metal.fuse.calls import arranged
 from elinvar.metal.fuse.expression import record
 from elinvar.metal.fuse.gradient import gradient
+from elinvar.metal.fuse.rounding import activate, fma, rest
 
 
 def _affine_relu(x, scale, bias):
@@ -21,6 +22,32 @@ def _layer_norm(x, weight):
 def _mathematics(x, mask):
     choice = torch.where(mask & (x > -1.0), torch.tanh(x) + torch.erf(x), torch.log1p(torch.exp(x)))
     return choice * mask + torch.sigmoid(x) + torch.maximum(x, x * x) ** 3.0
+
+
+def _activations(x, y, z):
+    total = fma(x, y, z)
+    low = rest("fma", total, x, y, z)
+    return tuple(activate(name, total, low) for name in ("tanh", "sigmoid", "silu", "gelu_tanh", "gelu_erf"))
+
+
+def _exact_activations(x, y, z):
+    total = x * y + z
+    tail = 0.5 * total * torch.exp(-0.5 * total**2) * torch.special.erfcx(total.abs() / 2**0.5)
+    gelu = total * torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (total + 0.044715 * total**3))
+    both = torch.sigmoid(total), total * torch.sigmoid(total)
+    return torch.tanh(total), *both, gelu, torch.where(total < 0, tail, total - tail)
+
+
+def _check_activations(dtype, device="cpu"):
+    """Within 2 ulp of float32, to results below the normal numbers; in half storage one rounding."""
+    x = torch.cat([torch.linspace(-105, 12, 3001), torch.logspace(-37, 1, 300), -torch.logspace(-37, 1, 300)]).to(dtype)
+    y, z = (1 + torch.rand(3601) / 64).to(dtype), torch.randn(3601).to(dtype)
+    info = torch.finfo(dtype)
+    results = _run(record(_activations, ("tensor",) * 3), [t.to(device) for t in (x, y, z)])
+    for result, exact in zip(results, _exact_activations(x.double(), y.double(), z.double()), strict=True):
+        unit = torch.exp2(torch.floor(torch.log2(exact.abs().clamp(min=info.tiny)))) * info.eps
+        ulps = ((result.cpu().double() - exact).abs() / unit).max()
+        assert ulps <= (2 if dtype == torch.float32 else 0.6), float(ulps)
 
 
 def _run(program, args):
@@ -59,6 +86,10 @@ class TestInTheEmulator:
     def test_mathematics(self):
         _check(_mathematics, [torch.linspace(-4, 4, 333), torch.arange(333) % 3 > 0])
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_activations(self, dtype):
+        _check_activations(dtype)
+
     def test_gradients(self):
         x, w = torch.randn(3, 40, dtype=torch.float64), torch.randn(40, dtype=torch.float64)
         incoming = torch.randn(3, 40)
@@ -75,6 +106,12 @@ class TestInTheEmulator:
         program = record(lambda a: torch.relu(a) + torch.maximum(a * 0, a), ("tensor",))
         (result,) = _run(program, [x])
         torch.testing.assert_close(result, torch.relu(x) + torch.maximum(x * 0, x), equal_nan=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_activations_on_a_gpu(dtype):
+    _check_activations(dtype, "cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")

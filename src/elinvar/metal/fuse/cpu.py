@@ -56,8 +56,13 @@ _SINGLE = {
     "rsqrt": "f4(1.0) / np.sqrt({0})",
     "reciprocal": "f4(1.0) / {0}",
     "to_number": "f4({0})",
-    **{name: f"{name}_f4({{0}})" for name in ("exp", "log", "log1p", "tanh", "sigmoid", "erf")},
-    "pow": "pow_f4({0}, {1})",
+    **{name: f"{name}_f4({{0}})" for name in ("exp", "log", "log1p", "tanh", "erf")},
+    **{name: f"{name}_f4({{0}}, {{1}})" for name in ("tanh_of", "sigmoid", "silu", "gelu_tanh", "gelu_erf", "pow")},
+    "fma": "fma_f4({0}, {1}, {2})",
+    "fma_rest": "fma_rest_f4({0}, {1}, {2}, {3})",
+    "add_rest": "add_rest_f4({0}, {1}, {2})",
+    "mul_rest": "mul_rest_f4({0}, {1}, {2})",
+    "div_rest": "div_rest_f4({0}, {1}, {2})",
 }
 _DOUBLE = {
     **_SHARED,
@@ -66,7 +71,13 @@ _DOUBLE = {
     "reciprocal": "1.0 / {0}",
     "to_number": "float({0})",
     **{name: f"np.{name}({{0}})" for name in ("exp", "log", "log1p", "tanh")},
+    "tanh_of": "np.tanh({0})",
     "sigmoid": "1.0 / (1.0 + np.exp(-{0}))",
+    "silu": "{0} / (1.0 + np.exp(-{0}))",
+    "gelu_tanh": "{0} / (1.0 + np.exp(-1.5957691216057308 * ({0} + 0.044715 * {0} * {0} * {0})))",
+    "gelu_erf": "0.5 * {0} * math.erfc(-0.7071067811865476 * {0})",
+    "fma": "{0} * {1} + {2}",
+    **{f"{name}_rest": "0.0" for name in ("fma", "add", "mul", "div")},  # float64 has nothing to carry
     "erf": "math.erf({0})",
     "pow": "math.pow({0}, {1})",
 }

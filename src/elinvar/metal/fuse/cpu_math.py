@@ -1,8 +1,13 @@
 """Float32 math that LLVM vectorises: branch-free polynomials, each within 2 ulp of the exact value.
 
 The polynomials are weighted least-squares (Lawson) fits made for this file with numpy in float64: ``exp`` on
-|r| <= ln 2 / 2, ``log1p`` on [sqrt(1/2) - 1, sqrt 2 - 1], ``tanh`` on |x| <= 0.625, ``erf`` on |x| <= 1 and
-``log erfc`` on [1, 4.1]. Range reductions follow Cody and Waite (1980).
+|r| <= ln 2 / 2, ``log1p`` on [sqrt(1/2) - 1, sqrt 2 - 1], ``tanh`` on |x| <= 0.625, ``erf`` on |x| <= 1,
+``log erfc`` on [1, 4.1] and ``(a + 3) erfcx(a / sqrt 2) / 2`` on 0 <= a <= 14.6 in (a - 3) / (a + 3). Range reductions
+follow Cody and Waite (1980).
+
+Activations take their argument as an unevaluated sum ``x + low``: far out on an exponential tail, what rounding the
+argument to float32 loses is many ulp of the result. The error-free sums and products behind that are Moller's, Knuth's
+and Dekker's; the error of a fused multiply-add is Boldo and Muller's (2011).
 
 This file's text is put in front of every generated kernel, because a cached numba function and all it inlines have to
 live in one file. Imported as a module it gives the tests the same functions.
@@ -15,6 +20,7 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types  # noqa: F401  (kernels behind this text use carray)
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 f4 = np.float32
@@ -102,14 +108,26 @@ def smaller(a, b):
     return a if (a < b or a != a) else b
 
 
+@intrinsic
+def fma_f4(_context, a, b, c):
+    """One rounding, whether or not the compiler would contract; LLVM vectorises it."""
+
+    def generate(_target, builder, _signature, args):
+        kind = ir.FloatType()
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), "llvm.fma.f32")
+        return builder.call(fma, args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
 @njit(fastmath=_CONTRACT, forceinline=True)
-def exp_parts_f4(x):
-    """Return t, a, b with e^x = (1 + t) a b; a and b are powers of two."""
+def exp_parts_f4(x, low):
+    """Return t, a, b with e^(x + low) = (1 + t) a b; a and b are powers of two, low is tiny beside x."""
     y = f4(89.0) if x > f4(89.0) else x
-    y = f4(-104.5) if y < f4(-104.5) else y
+    y = f4(-120.0) if y < f4(-120.0) else y
     y = f4(0.0) if y != y else y
     n = np.floor(y * f4(1.44269504) + f4(0.5))
-    r = (y - n * f4(0.693359375)) + n * f4(2.12194440e-4)
+    r = (y - n * f4(0.693359375)) + (n * f4(2.12194440e-4) + low)
     p = f4(0.000199075692)
     p = p * r + f4(0.0013933643)
     p = p * r + f4(0.00833328603)
@@ -128,7 +146,7 @@ def exp_parts_f4(x):
 
 @njit(fastmath=_CONTRACT, forceinline=True)
 def exp_f4(x):
-    t, low, high = exp_parts_f4(x)
+    t, low, high = exp_parts_f4(x, f4(0.0))
     result = (f4(1.0) + t) * low * high
     return x if x != x else result
 
@@ -186,22 +204,6 @@ def tanh_f4(x):
 
 
 @njit(fastmath=_CONTRACT, forceinline=True)
-def sigmoid_f4(x):
-    # 1 / (1 + e^-x) with the roundings of e^-x's last sum and of 1 + e^-x carried to first order.
-    t, low, high = exp_parts_f4(-x)
-    scale = low * high
-    hi = f4(1.0) + t
-    lo = t - (hi - f4(1.0))
-    e = hi * scale
-    d = f4(1.0) + e
-    rest = (f4(1.0) - (d - e)) if e > f4(1.0) else (e - (d - f4(1.0)))
-    q = f4(1.0) / d
-    better = q - q * (q * (rest + lo * scale))
-    result = better if e < f4(1e30) else q
-    return x if x != x else result
-
-
-@njit(fastmath=_CONTRACT, forceinline=True)
 def erf_f4(x):
     a = abs(x)
     s = x * x
@@ -233,3 +235,143 @@ def erf_f4(x):
 @njit(fastmath=_CONTRACT, forceinline=True)
 def pow_f4(x, y):
     return f4(math.pow(x, y))
+
+
+# ---- what rounding lost ------------------------------------------------------------------------------------------
+@njit(fastmath=_CONTRACT, forceinline=True)
+def sum_rest_f4(a, b, total):
+    """A + b - total, exactly, where total is the rounded sum."""
+    back = total - a
+    return (a - (total - back)) + (b - back)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def small_rest_f4(rest, result):
+    # A rest is nothing beside what it belongs to, and makes no sense where that is infinite.
+    return rest if abs(rest) < abs(result) < f4(3.0e38) else f4(0.0)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def fma_rest_f4(x, y, z, result):
+    """X y + z - result, to first order, where result is the fused multiply-add."""
+    product = x * y
+    lost = fma_f4(x, y, -product)
+    inner = z + lost
+    outer = product + inner
+    rest = ((outer - result) + sum_rest_f4(product, inner, outer)) + sum_rest_f4(z, lost, inner)
+    return small_rest_f4(rest, result)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def add_rest_f4(x, y, result):
+    return small_rest_f4(sum_rest_f4(x, y, result), result)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def mul_rest_f4(x, y, result):
+    return small_rest_f4(fma_f4(x, y, -result), result)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def div_rest_f4(x, y, result):
+    return small_rest_f4(fma_f4(-result, y, x) / y, result)
+
+
+# ---- activations of x + low --------------------------------------------------------------------------------------
+@njit(fastmath=_CONTRACT, forceinline=True)
+def tanh_of_f4(x, low):
+    y = tanh_f4(x)
+    return y + (f4(1.0) - y * y) * low
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def times_sigmoid_f4(f, f_low, x, low):
+    """(f + f_low) / (1 + e^-(x + low)), rounded about once; below zero as f e^x / (1 + e^x), which loses nothing."""
+    below = x < f4(0.0)
+    t, a, b = exp_parts_f4(x if below else -x, low if below else -low)
+    h = f4(1.0) + t
+    h_low = t - (h - f4(1.0))
+    e = h * a * b
+    d = f4(1.0) + e
+    d_low = (e - (d - f4(1.0))) + h_low * a * b
+    q = f4(1.0) / d
+    q_low = q * (fma_f4(-d, q, f4(1.0)) - d_low * q)
+    n = h if below else f4(1.0)
+    n_low = h_low if below else f4(0.0)
+    p = n * q
+    p_low = fma_f4(n, q, -p) + (n * q_low + n_low * q)
+    y = fma_f4(f, p, f * p_low + f_low * p) if f < f4(np.inf) else f * p
+    # The powers of two come last, so that a result below the smallest normal number is rounded there, once.
+    y = y * a * b if below else y
+    return y if x > f4(-116.0) else f * (x * f4(0.0))  # NaN for NaN, and as torch for silu and gelu of -inf
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def sigmoid_f4(x, low):
+    y = times_sigmoid_f4(f4(1.0), f4(0.0), x, low)
+    return f4(0.0) if x < f4(-116.0) else y
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def silu_f4(x, low):
+    return times_sigmoid_f4(x, low, x, low)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def gelu_tanh_f4(x, low):
+    """X sigmoid(u) with u = k (x + 0.044715 x^3) and k = 2 sqrt(2 / pi), all of u in two float32."""
+    c = f4(13.0) if x > f4(13.0) else x
+    c = f4(-13.0) if c < f4(-13.0) else c
+    s = c * c
+    s_low = fma_f4(c, c, -s)
+    v = f4(0.07135481387) * s
+    v_low = fma_f4(f4(0.07135481387), s, -v) + (f4(0.07135481387) * s_low + f4(2.39883247e-09) * s)
+    w = f4(1.59576916695) + v
+    w_low = sum_rest_f4(f4(1.59576916695), v, w) + (v_low + f4(-4.53406805e-08))
+    u = c * w
+    u_low = fma_f4(c, w, -u) + (c * w_low + low * fma_f4(f4(0.21406444), s, f4(1.5957691)))
+    return times_sigmoid_f4(x, low, u, u_low)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def gelu_erf_f4(x, low):
+    """X Q(-x), where the normal distribution's tail is Q(a) = e^(-a^2 / 2) g(a) with g(a) = erfcx(a / sqrt 2) / 2."""
+    below = x < f4(0.0)
+    a = abs(x)
+    a = a if a < f4(14.6) else f4(14.6)
+    a_low = -low if below else low
+    s = a * a
+    s_low = fma_f4(a, a, -s) + f4(2.0) * a * a_low
+    t, low_power, high_power = exp_parts_f4(f4(-0.5) * s, f4(-0.5) * s_low)
+    h = f4(1.0) + t
+    h_low = t - (h - f4(1.0))
+    d = a + f4(3.0)
+    m = f4(1.0) / d
+    m_low = m * (fma_f4(-d, m, f4(1.0)) - sum_rest_f4(a, f4(3.0), d) * m)
+    v = fma_f4(f4(-6.0), m, f4(1.0))
+    p = f4(5.44636169e-05)
+    p = p * v + f4(0.00013127302)
+    p = p * v + f4(-0.000244748546)
+    p = p * v + f4(-0.00103253650)
+    p = p * v + f4(0.00102477660)
+    p = p * v + f4(0.00696930476)
+    p = p * v + f4(-0.0104625188)
+    p = p * v + f4(-0.0472626872)
+    p = p * v + f4(0.230017707)
+    p = p * v + f4(-0.509332001)
+    slope = p
+    p = fma_f4(slope, v, f4(0.729083717))
+    rest = fma_f4(f4(-6.0), m, f4(1.0) - v) - f4(6.0) * m_low  # what v lost
+    p_low = fma_f4(slope, v, f4(0.729083717) - p) + (slope * rest + f4(9.801316e-09) * v - f4(2.6497867e-08))
+    g = p * m
+    g_low = fma_f4(p, m, -g) + (p * m_low + p_low * m) + (a * g - f4(0.39894228)) * a_low
+    z = g * h
+    z_low = fma_f4(g, h, -z) + (g * h_low + g_low * h)
+    tail = fma_f4(x, z, x * z_low + low * z) * low_power * high_power
+    z = z * low_power * high_power
+    z_low = z_low * low_power * high_power
+    w = f4(1.0) - z
+    w_low = ((f4(1.0) - w) - z) - z_low
+    y = tail if below else fma_f4(x, w, x * w_low + low * w)
+    y = x if x > f4(14.6) else y
+    return y if x > f4(-14.6) else x * f4(0.0)

@@ -7,7 +7,6 @@ is the reason the caller reports before running the function as it is.
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -349,21 +348,18 @@ def _relu(x: Symbol, inplace: bool = False) -> Symbol:
 
 
 def _sigmoid(x: Symbol) -> Symbol:
-    return x._make("sigmoid")
+    return x._make("sigmoid", 0.0)
 
 
 def _silu(x: Symbol, inplace: bool = False) -> Symbol:
     if inplace:
         raise NotFusable("silu(inplace=True)")
-    return x * _sigmoid(x)
+    return x._make("silu", 0.0)
 
 
 def _gelu(x: Symbol, approximate: str = "none") -> Symbol:
     """GELU (Hendrycks and Gimpel, 2016), exact or in its tanh form."""
-    if approximate == "tanh":
-        inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
-        return x * 0.5 * (inner._make("tanh") + 1.0)
-    return x * 0.5 * ((x * math.sqrt(0.5))._make("erf") + 1.0)
+    return x._make("gelu_tanh" if approximate == "tanh" else "gelu_erf", 0.0)
 
 
 def _softplus(x: Symbol) -> Symbol:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from elinvar.metal.fuse.emit import Emitter, per_row_nodes, reduction_levels
-from elinvar.metal.fuse.expression import Node, Program
+from elinvar.metal.fuse.expression import Node, Program, topological
+from elinvar.metal.fuse.gpu_activations import CHEAP, CHEAP_TEMPLATES, EXACT, EXACT_TEMPLATES
 from elinvar.metal.fuse.gpu_form import GROUP, Form, Places, form_of
 from elinvar.metal.fuse.gpu_words import LIBRARY, TEMPLATES, TYPE
 from elinvar.metal.fuse.layout import Layout
@@ -29,8 +30,12 @@ class _Writer:
         self.program = form.program
         self.inputs = form.program.inputs
         self.outputs = len(form.program.outputs)
+        cheap = all(kind in ("f16", "bf16") for kind in form.kinds[self.inputs :])
+        templates, text = (CHEAP_TEMPLATES, CHEAP) if cheap else (EXACT_TEMPLATES, EXACT)
+        used = any(node.op in templates for node in topological(self.program.outputs))
+        self.library = f"{LIBRARY}\n{text}" if used else LIBRARY
         self.emitter = Emitter(
-            TEMPLATES,
+            {**TEMPLATES, **templates},
             lambda name, expression, truth: f"{'bool' if truth else 'float'} {name} = {expression};",
             _constant,
             self._leaf,
@@ -56,7 +61,7 @@ class _Writer:
 
     def text(self) -> str:
         body = self._elementwise() if self.program.axis is None else self._rows()
-        return f"{LIBRARY}\n{self.places}\n{body}"
+        return f"{self.library}\n{self.places}\n{body}"
 
     # --- parts both kernels share ------------------------------------------------------------------------------
     @property
@@ -66,7 +71,7 @@ class _Writer:
     def _parameters(self) -> list[str]:
         kinds = zip(self.form.kinds, self._names, strict=True)
         lines = [f"device {'const ' if n[0] == 'i' else ''}{TYPE[kind]}* {n}" for kind, n in kinds]
-        return [*lines, "constant Places& a", *(f"constant float& s{k}" for k in range(self.program.scalars))]
+        return [*lines, *(f"constant float& s{k}" for k in range(self.program.scalars)), "constant Places& a"]
 
     def _arguments(self) -> list[str]:
         return [f"{line} [[buffer({k})]]" for k, line in enumerate(self._parameters())]
@@ -115,7 +120,7 @@ class _Writer:
 
     @property
     def _passed(self) -> str:
-        return ", ".join([*self._names, "a", *(f"s{k}" for k in range(self.program.scalars))])
+        return ", ".join([*self._names, *(f"s{k}" for k in range(self.program.scalars)), "a"])
 
     def _kernel_by_columns(self) -> str:
         form = self.form
@@ -372,9 +377,19 @@ def prepare(
     kernel = _library(form, places.text(), str(outputs[0].device)).fused
     data, threads, group = places.data(), places.threads, None if program.axis is None else GROUP
 
+    repeat = None
+    if kernel.quick is not None and threads:
+        repeat = kernel.quick.repeat(len(kernel.signature.buffers) - 1, data, threads, group)
+
     def launch(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], scalars: Sequence[float]) -> None:
+        if repeat is not None:
+            addresses = [x.data_ptr() for x in inputs]
+            written = [x.data_ptr() for x in outputs]
+            # Outputs are fresh memory, or exactly an input: whoever calls has made sure.
+            if repeat([*addresses, *written, *scalars], written[0] in addresses):
+                return
         arrays = [_memory(x) for x in (*inputs, *outputs)]
-        kernel(*arrays, data, *scalars, threads=threads, group_size=group)
+        kernel(*arrays, *scalars, data, threads=threads, group_size=group)
 
     return launch
 

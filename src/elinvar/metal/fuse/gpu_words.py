@@ -22,7 +22,6 @@ TEMPLATES = {
     "sin": "sin({0})",
     "cos": "cos({0})",
     "tanh": "fused_tanh({0})",
-    "sigmoid": "1.0f / (1.0f + exp(-{0}))",
     "erf": "fused_erf({0})",
     "floor": "floor({0})",
     "ceil": "ceil({0})",

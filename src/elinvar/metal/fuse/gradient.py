@@ -44,6 +44,34 @@ def _pow(node: Node, g: Node) -> tuple[Node | None, ...]:
     return to_x, to_y
 
 
+def _inside(x: Node) -> Node:
+    """The argument where an activation bends; beyond 20 its slope is 0 or 1, and squares may not overflow."""
+    return op("minimum", op("maximum", x, const(-20.0)), const(20.0))
+
+
+def _silu(node: Node, g: Node) -> tuple[Node | None, ...]:
+    s = op("sigmoid", node.args[0], const(0.0))
+    bend = op("mul", op("maximum", node.args[0], const(-120.0)), op("sub", const(1.0), s))
+    return op("mul", g, op("mul", s, op("add", const(1.0), bend))), None
+
+
+def _gelu_tanh(node: Node, g: Node) -> tuple[Node | None, ...]:
+    x, k = _inside(node.args[0]), 2.0 * math.sqrt(2.0 / math.pi)
+    square = op("mul", x, x)
+    inner = op("mul", x, op("add", const(k), op("mul", square, const(0.044715 * k))))
+    slope = op("mul", x, op("add", const(k), op("mul", square, const(3 * 0.044715 * k))))
+    s = op("sigmoid", inner, const(0.0))
+    bend = op("mul", slope, op("sub", const(1.0), s))
+    return op("mul", g, op("mul", s, op("add", const(1.0), bend))), None
+
+
+def _gelu_erf(node: Node, g: Node) -> tuple[Node | None, ...]:
+    x = _inside(node.args[0])
+    share = op("mul", const(0.5), op("add", const(1.0), op("erf", op("mul", x, const(math.sqrt(0.5))))))
+    density = op("mul", const(1 / math.sqrt(2 * math.pi)), op("exp", op("mul", const(-0.5), op("mul", x, x))))
+    return op("mul", g, op("add", share, op("mul", x, density))), None
+
+
 _RULES: dict[str, _Rule] = {
     "add": lambda _n, g: (g, g),
     "sub": lambda _n, g: (g, op("neg", g)),
@@ -64,7 +92,17 @@ _RULES: dict[str, _Rule] = {
     "sin": lambda n, g: (op("mul", g, op("cos", n.args[0])),),
     "cos": lambda n, g: (op("neg", op("mul", g, op("sin", n.args[0]))),),
     "tanh": lambda n, g: (op("mul", g, op("sub", const(1.0), op("mul", n, n))),),
-    "sigmoid": lambda n, g: (op("mul", g, op("mul", n, op("sub", const(1.0), n))),),
+    "tanh_of": lambda n, g: (op("mul", g, op("sub", const(1.0), op("mul", n, n))), None),
+    "sigmoid": lambda n, g: (op("mul", g, op("mul", n, op("sub", const(1.0), n))), None),
+    "silu": _silu,
+    "gelu_tanh": _gelu_tanh,
+    "gelu_erf": _gelu_erf,
+    "fma": lambda n, g: (op("mul", g, n.args[1]), op("mul", g, n.args[0]), g),
+    # What rounding lost does not depend on the operands, as far as slopes go.
+    "fma_rest": lambda n, _g: (None,) * len(n.args),
+    "add_rest": lambda n, _g: (None,) * len(n.args),
+    "mul_rest": lambda n, _g: (None,) * len(n.args),
+    "div_rest": lambda n, _g: (None,) * len(n.args),
     "erf": lambda n, g: (
         op("mul", g, op("mul", const(2 / math.sqrt(math.pi)), op("exp", op("neg", op("mul", n.args[0], n.args[0]))))),
     ),
