@@ -5,7 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from elinvar import Pool
+from elinvar import Pool, devices
+
+
+@pytest.fixture(params=[str(found) for found in devices()])
+def present(request: pytest.FixtureRequest) -> str:
+    """Every device of this machine, by name."""
+    return str(request.param)
 
 
 def _ulps(got: torch.Tensor, exact: torch.Tensor) -> float:

@@ -57,6 +57,24 @@ def test_every_activation(activation, dtype, randn, within):
     assert within(tensor.linear(x, w, b, activation), exact, bound, 40)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_error_bound_on_every_device(present, activation, dtype, randn, within):
+    """At sizes that are no multiple of eight, libraries round before what follows the product, or compute it short."""
+    if present == "cpu" and dtype.itemsize == 2 and activation != "gelu_tanh":
+        pytest.skip("each is a kernel to compile: gelu_tanh stands for all")
+    for m, k, n in ((1, 8, 8), (65, 130, 70), (256, 256, 256)) if present != "cpu" else ((33, 77, 9),):
+        x, w, b, r = (randn(*s, dtype=dtype) for s in ((m, k), (n, k), (n,), (m, n)))
+        for bias, residual in ((b, None), (None, None), (b, r)):
+            exact, bound = exactly(x, w, bias, activation, residual)
+            x_, w_, *rest = (t if t is None else t.to(present) for t in (x, w, bias, residual))
+            y = tensor.linear(x_, w_, rest[0], activation, rest[1]).cpu()
+            assert within(y, exact, bound, k), (m, k, n, bias is not None, residual is not None)
+            if residual is None and bias is not None:
+                many = tensor.matmul(x_[None], w_.t()[None], rest[0], activation)[0].cpu()
+                assert within(many, exact, bound, k), (m, k, n)
+
+
 def test_the_defect_of_half_accumulation_is_gone():
     ones = torch.ones(1, 4096, dtype=torch.float16)
     assert float(tensor.linear(ones, ones)) == 4096.0

@@ -44,7 +44,7 @@ def test_onednn_serves_large_float32_products_on_amd(monkeypatch):
 
 
 def test_cuda_fuses_what_its_library_can_and_splits_the_rest():
-    assert not choose(torch.float16, CUDA, activation="gelu_tanh").epilogue
+    assert choose(torch.float16, CUDA, activation="gelu_tanh").epilogue  # cuBLASLt's own is not exact at every size
     assert not choose(torch.float16, CUDA, activation="relu").epilogue
     assert choose(torch.float16, CUDA, activation="silu").epilogue
     assert choose(torch.float16, CUDA, activation="relu", residual=True).epilogue

@@ -15,6 +15,7 @@ import torch
 from elinvar.runtime.memory import Pool
 from elinvar.tensor import activation as act
 from elinvar.tensor.gemm import choose, product
+from elinvar.tensor.modes import autocasting
 from elinvar.tensor.workspace import Scratch
 
 __all__ = ["apply", "traced"]
@@ -42,13 +43,20 @@ class _Contraction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        if autocasting():  # the operands are in the dtype they shall have
+            with torch.autocast(grads[0].device.type, enabled=False):
+                return _Contraction._differentiate(ctx, grads[0])
+        return _Contraction._differentiate(ctx, grads[0])
+
+    @staticmethod
+    def _differentiate(ctx: Any, grad: torch.Tensor) -> Any:
         x, w, bias, residual, saved = ctx.saved_tensors
         wanted = tuple(ctx.needs_input_grad[:4])
         if torch.is_grad_enabled():  # a gradient of the gradient was asked for
-            found = _again(x, w, bias, residual, ctx.activation, grads[0], wanted)
+            found = _again(x, w, bias, residual, ctx.activation, grad, wanted)
         else:
             with Scratch(ctx.pool) as scratch:
-                found = _backward(grads[0], x, w, saved, ctx.activation, wanted, scratch, native=ctx.native)
+                found = _backward(grad, x, w, saved, ctx.activation, wanted, scratch, native=ctx.native)
         return (*found, None, None, None)
 
 

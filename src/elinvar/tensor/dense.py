@@ -22,8 +22,11 @@ from elinvar.tensor.gemm import LEAST_WORK as _LEAST_WORK
 from elinvar.tensor.gemm import MINIMUM_SMALL as _MINIMUM_SMALL
 from elinvar.tensor.gemm import MOST_SMALL as _MOST_SMALL
 from elinvar.tensor.gemm import choose, keeps_nan, onednn_float32, product, small_products, zeros
+from elinvar.tensor.modes import autocasting as _autocasting
+from elinvar.tensor.modes import cast, plain_product
+from elinvar.tensor.modes import transforming as _transforming
 from elinvar.tensor.storage import stored
-from elinvar.tensor.workspace import Scratch, check_out, check_pool, check_same, new
+from elinvar.tensor.workspace import FLOATS, Scratch, check_out, check_pool, check_same, new
 
 __all__ = ["EPILOGUES", "linear", "matmul"]
 
@@ -89,12 +92,15 @@ def linear(
         and not _grad_enabled()
         and x.ndim == 2
         and ((x.is_cpu and x.dtype is _float32) or x.is_cuda)
-        and not _is_compiling()
+        and not (_is_compiling() or _transforming() or _autocasting())
     ):
         done = _short(x, w, bias, activation) if x.is_cpu else _short_cuda(x, w, bias, activation)
         if done is not None:
             return done
     activation = named(activation, "linear")
+    if _autocasting() and (found := cast(precision, x, w, bias, residual)) is not None:
+        with torch.autocast(x.device.type, enabled=False):
+            return linear(found[0], found[1], found[2], activation, found[3], out, pool=pool, precision=precision)
     if precision is not None:
         (x, w, bias, residual), native = stored(precision, "linear", x, w, bias, residual)
     else:
@@ -104,6 +110,8 @@ def linear(
         raise InputError(
             f"linear: x of shape {tuple(x.shape)} does not fit w of shape {tuple(w.shape)}; give (..., k) and (n, k)"
         )
+    if _transforming():
+        return plain_product("linear", x, w.mT, bias, activation, residual, out)
     shape = (*x.shape[:-1], w.shape[0])
     flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1]) if x.numel() or x.shape[-1] else x.new_empty(_rows(x), 0)
     return _finish("linear", flat, w, bias, activation, residual, out, pool, shape, native=native)
@@ -154,8 +162,6 @@ def _short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation
             return None
         if activation == "relu" and keeps_nan(x.dtype, x.device):
             return _addmm_relu(bias, x, w.t())
-        if activation in ("gelu", "gelu_tanh"):
-            return _addmm_relu(bias, x, w.t(), use_gelu=True)
         return torch.addmm(bias, x, w.t()) if activation is None else None
     except (RuntimeError, TypeError, AttributeError):
         return None
@@ -192,7 +198,23 @@ def matmul(
     InputError
         Shapes, dtypes or devices do not fit, or `out` does not.
     """
+    # A short cut: of a small product on a GPU, the checks would be most.
+    if (
+        a.ndim == b.ndim == 3
+        and a.is_cuda
+        and bias is activation is residual is out is pool is precision is None
+        and a.dtype is b.dtype
+        and a.dtype in FLOATS
+        and len(a) == len(b)
+        and a.shape[2] == b.shape[1]
+        and a.device == b.device
+        and not (_is_compiling() or _transforming() or _autocasting())
+    ):
+        return torch.bmm(a, b)
     activation = named(activation, "matmul")
+    if _autocasting() and (found := cast(precision, a, b, bias, residual)) is not None:
+        with torch.autocast(a.device.type, enabled=False):
+            return matmul(found[0], found[1], found[2], activation, found[3], out, pool=pool, precision=precision)
     native = False
     if precision is not None:
         (a, b, bias, residual), native = stored(precision, "matmul", a, b, bias, residual)
@@ -202,6 +224,8 @@ def matmul(
             f"matmul: a of shape {tuple(a.shape)} does not fit b of shape {tuple(b.shape)}; give (..., m, k) and "
             "(..., k, n)"
         )
+    if _transforming():
+        return plain_product("matmul", a, b, bias, activation, residual, out)
     if b.dim() == 2:
         shape = (*a.shape[:-1], b.shape[1])
         flat = a if a.dim() == 2 else a.reshape(_rows(a), a.shape[-1])
@@ -316,14 +340,16 @@ def forward(
 def _cuda_epilogue(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, activation: str | None, out: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """The product with bias and activation in one cuBLASLt call, where it has that and answers NaN with NaN."""
-    gelu = activation == "gelu_tanh"
-    if not x.shape[1] or not (gelu or (activation == "relu" and keeps_nan(x.dtype, x.device))):
+    """The product with bias and relu in one cuBLASLt call, where it answers NaN with NaN.
+
+    Its GELU is not used: at sizes that are no multiple of eight its error is 125 times what this engine promises.
+    """
+    if activation != "relu" or not x.shape[1] or not keeps_nan(x.dtype, x.device):
         return None
     shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
     if out is None:
-        return torch._addmm_activation(shift, x, w.t(), use_gelu=gelu)  # noqa: SLF001
-    return torch.ops.aten._addmm_activation.out(shift, x, w.t(), use_gelu=gelu, out=out)  # type: ignore[no-any-return]  # noqa: SLF001
+        return _addmm_relu(shift, x, w.t())
+    return torch.ops.aten._addmm_activation.out(shift, x, w.t(), out=out)  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def _epilogue(activation: str | None) -> Fused:

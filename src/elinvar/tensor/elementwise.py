@@ -19,6 +19,7 @@ from elinvar.metal.fuse.rounding import fma, rest
 from elinvar.runtime.memory import Pool, refuse_grad
 from elinvar.runtime.parallel import cpu_threads, parallel_for
 from elinvar.tensor.activation import ACTIVATIONS, expression, named
+from elinvar.tensor.modes import autocasting, promote, transforming
 from elinvar.tensor.workspace import FLOATS, check_pool, check_same, new
 
 __all__ = [
@@ -119,7 +120,7 @@ def _fits(out: torch.Tensor, a: torch.Tensor, *others: torch.Tensor) -> bool:
 def _same_plain_cpu(a: object, b: object) -> bool:
     """Whether a flat kernel could serve two arguments, once it is compiled."""
     return (
-        not _is_compiling()
+        not (_is_compiling() or transforming())
         and type(a) is type(b) is torch.Tensor
         and a.is_cpu
         and b.is_cpu
@@ -160,7 +161,10 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
             and not (_grad_enabled() and (a.requires_grad or b.requires_grad))
         ):
             n = a.numel()
-            first, second = a.data_ptr(), b.data_ptr()
+            try:
+                first, second = a.data_ptr(), b.data_ptr()
+            except RuntimeError:  # no memory of their own: torch.func transforms them
+                return binary(operation, a, b, "relu", out=out, pool=pool)
             if out is None:
                 out = _empty_like(a) if pool is None else new(shape, dtype, a.device, pool, name)
                 target = out.data_ptr()
@@ -242,6 +246,8 @@ def binary(
     activation = named(activation, operation)
     name = f"{operation}_{activation}" if activation else operation
     if isinstance(b, torch.Tensor):
+        if autocasting() and isinstance(a, torch.Tensor):
+            a, b = promote(a, b)
         check_same(name, a=a, b=b)
     else:
         check_same(name, a=a)
@@ -286,7 +292,7 @@ def affine(
     """
     activation = named(activation, "affine")
     if (
-        not _is_compiling()
+        not (_is_compiling() or transforming())
         and type(x) is type(scale) is type(bias) is torch.Tensor
         and x.shape == scale.shape == bias.shape
         and x.is_cpu
@@ -327,6 +333,12 @@ def check_parameter(operation: str, x: torch.Tensor, name: str, t: torch.Tensor)
 def call(program: Fused, args: tuple[Any, ...], out: torch.Tensor | None, pool: Pool | None, name: str) -> torch.Tensor:
     """Run a fused function into `out`, pool memory or fresh memory."""
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if transforming():
+        if out is not None:
+            raise InputError(f"{name}: out= was given inside a transform of torch.func; drop it there")
+        wide = [a.float() if isinstance(a, torch.Tensor) and a.dtype in FLOATS[:2] else a for a in args]
+        transformed: torch.Tensor = program.function(*wide).to(tensors[0].dtype)
+        return transformed
     if out is not None:
         refuse_grad(*tensors, operation=f"{name}: out=")
         if out.dtype != tensors[0].dtype:

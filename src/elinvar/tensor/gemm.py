@@ -129,9 +129,8 @@ def choose(
     # One rounding: a 16-bit product may be followed by relu alone, which changes no digits.
     late = half and (residual or activation not in (None, "relu"))
     if device.type != "cpu":
-        fused = activation == "gelu_tanh" and not residual and device.type == "cuda"
-        split = late and not fused and device.type == "cuda"
-        why = "the device's library with its epilogue" if fused or not late else "a float32 product, one more pass"
+        split = late and device.type == "cuda"
+        why = "a float32 product, one more pass" if split else "the device's library with its epilogue"
         return Route("device", dtype, split, why)
     fits = k > 0 and m >= LEAST_ROWS and m * k * n >= LEAST_WORK
     if native and half:

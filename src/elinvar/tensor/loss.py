@@ -10,6 +10,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
 from elinvar.runtime.memory import Pool
+from elinvar.tensor.modes import transforming
 from elinvar.tensor.workspace import Scratch, check_pool, check_same
 
 __all__ = ["softmax_cross_entropy"]
@@ -81,7 +82,7 @@ def softmax_cross_entropy(
     classes = logits.shape[-1]
     if pool is not None:
         check_pool(pool, logits.device, "softmax_cross_entropy")
-    if target.is_cpu and target.numel() and not torch.compiler.is_compiling():
+    if target.is_cpu and target.numel() and not (torch.compiler.is_compiling() or transforming()):
         low, high = (int(v) for v in torch.aminmax(torch.where(target == ignore_index, 0, target)))
         if low < 0 or high >= classes:
             raise InputError(
@@ -99,7 +100,7 @@ def softmax_cross_entropy(
 def _losses(rows: torch.Tensor, target: torch.Tensor, ignore: int, pool: Pool | None) -> torch.Tensor:
     counted = target != ignore
     index = torch.where(counted, target, 0).unsqueeze(1)
-    if torch.compiler.is_compiling() or not rows.numel():
+    if torch.compiler.is_compiling() or transforming() or not rows.numel():
         wide = rows if rows.dtype == torch.float64 else rows.float()
         chosen = wide.gather(1, index)
         return torch.where(counted, (torch.logsumexp(wide, 1, keepdim=True) - chosen).squeeze(1), 0.0)

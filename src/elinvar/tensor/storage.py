@@ -78,7 +78,12 @@ def check_finite(x: torch.Tensor, name: str = "the tensor") -> torch.Tensor:
     if not isinstance(x, torch.Tensor):
         raise InputError(f"check_finite: {name} is a {type(x).__name__}; give a tensor")
     bad = ~torch.isfinite(x)
-    count = int(bad.sum())
+    try:
+        count = int(bad.sum())
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        raise InputError(f"check_finite: {name} has no values to look at inside vmap; check the whole result") from None
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])
         nans = int(torch.isnan(x).sum())

@@ -28,6 +28,7 @@ _log = logging.getLogger("elinvar.fuse")
 _MOST_CASES = 256
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
+_transforming = torch._C._are_functorch_transforms_active  # noqa: SLF001  (there is no public question)
 
 
 @overload
@@ -110,6 +111,10 @@ class Fused:
         """
         if _is_compiling():
             return self._traced(args, out)
+        if _transforming():  # their tensors have no memory for a kernel to read
+            if out is not None:
+                raise InputError(f"{self.name}: out= was given inside a transform of torch.func; drop it there")
+            return self.function(*args)
         key = [form_of(a) if isinstance(a, torch.Tensor) else type(a) for a in args]
         if out is not None:
             key.append(form_of(out))
