@@ -240,49 +240,43 @@ def numba_text(chain: Chain) -> str:
     flags = "set()" if chain.strict else "_CONTRACT"
     lines = [
         f'@njit(nogil=True, error_model="numpy", fastmath={flags}, cache=True)',
-        f"def shade_row(y, width, height, x0, {''.join(e + ', ' for e in extras)}F, I, s, dr, dg, db):",
-        "    ar, ag, ab = x0[0, y], x0[1, y], x0[2, y]",
+        f"def shade_row(y, width, height, x0, {''.join(e + ', ' for e in extras)}F, I, s, d, at):",
         "    fw, fh, fy, iy = f4(width), f4(height), f4(y), i4(y)",
     ]
     loads: list[list[str]] = [[] for _ in chain.functions]
     row = 0
     for i, (k, scale) in enumerate(places):
-        if scale == "half":
-            for c in range(3):
-                lines.append(f"    up_row(x{i + 1}[{c}], y, width, s[0], s[{row + c + 1}, :width])")
-                lines.append(f"    q{i + 1}{'rgb'[c]} = s[{row + c + 1}, :width]")
-            row += 3
-        elif scale == "table":
+        if scale == "table":
             lines.append(f"    t{i + 1} = x{i + 1}.reshape(-1)")
             continue
-        else:
-            lines += [f"    q{i + 1}{c} = x{i + 1}[{n}, y]" for n, c in enumerate("rgb")]
-        kept = "f32" if scale == "half" else chain.stored[i + 1]
-        loads[k] += [f"e{i + 1}{c} = {_load(f'q{i + 1}{c}', kept)}" for c in "rgb"]
+        if scale == "half":
+            lines += [f"    up_row(x{i + 1}, {c}, y, s, {row + c})" for c in range(3)]
+            loads[k] += [f"e{i + 1}{n} = s[{row + c}, i]" for c, n in enumerate("rgb")]
+            row += 3
+            continue
+        loads[k] += [f"e{i + 1}{n} = {_load(f'x{i + 1}[{c}, y, i]', chain.stored[i + 1])}" for c, n in enumerate("rgb")]
     lines += [f"    {line}" for line in _values(chain, "")]
     # One loop per pass over a row that stays in the first-level cache: a single loop over all of them runs out of
     # registers and is slower.
     statements = _statements(chain, constant, "w_")
     for k in range(max(1, len(statements))):
-        rows, stored = ("a", chain.stored[0]) if k == 0 else ("d", "f32")
+        rows, stored = ("x0[{}, y, i]", chain.stored[0]) if k == 0 else ("d[{}, at, i]", "f32")
         lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
-        lines += [f"        {c} = {_load(rows + c, stored)}" for c in "rgb"]
+        lines += [f"        {n} = {_load(rows.format(c), stored)}" for c, n in enumerate("rgb")]
         lines += [f"        {line}" for line in (loads[k] if loads else [])]
         for targets, value in statements[k] if statements else []:
             lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
-        lines += [f"        d{c}[i] = {c}" for c in "rgb"]
+        lines += [f"        d[{c}, at, i] = {n}" for c, n in enumerate("rgb")]
     arguments = f"x0, {''.join(e + ', ' for e in extras)}"
     # Without passes there is nothing to copy: the rows are read where they are.
     direct = not chain.functions and chain.stored[0] == "f32"
-    shade = (
-        "r, g, b = x0[0, y], x0[1, y], x0[2, y]" if direct else "shade_row(y, width, height, EXTRAS, F, I, s, r, g, b)"
-    )
-    loops = _LOOPS.replace("SHADE", shade).replace("EXTRAS, ", arguments)
+    loops = _LOOPS.replace("PIXELS, AT", "x0, y" if direct else "pixels, 0")
+    loops = loops.replace("SHADE", "pass" if direct else _SHADE).replace("EXTRAS, ", arguments)
     return "\n".join(lines) + "\n\n\n" + loops
 
 
-def _load(row: str, stored: str) -> str:
-    return f"half_to_float({row}[i])" if stored == "f16" else f"{row}[i]"
+def _load(element: str, stored: str) -> str:
+    return f"half_to_float({element})" if stored == "f16" else element
 
 
 def _values(chain: Chain, semicolon: str) -> list[str]:
@@ -298,14 +292,15 @@ def _values(chain: Chain, semicolon: str) -> list[str]:
     return lines
 
 
+_SHADE = "shade_row(y, width, height, EXTRAS, F, I, s, pixels, 0)"
 _LOOPS = '''
 @njit(nogil=True, error_model="numpy", cache=True)
 def shade_planes(first, last, EXTRAS, F, I, out):
     """Rows first to last of a frame, as planes."""
     height, width = out.shape[1], out.shape[2]
-    s = np.empty((10, width + 2), np.float32)
+    s = row_memory(9, width, 0)
     for y in range(first, last):
-        shade_row(y, width, height, EXTRAS, F, I, s, out[0, y], out[1, y], out[2, y])
+        shade_row(y, width, height, EXTRAS, F, I, s, out, y)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -313,11 +308,14 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     """Chroma rows first to last of a frame with their luma rows, as codes."""
     height, width = luma_out.shape
     columns = (width + across - 1) // across
-    s = np.empty((10, width + 2), np.float32)
-    rows = np.empty((6, width), np.float32)
-    cb, cr = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
-    r, g, b, luma, line = rows[0], rows[1], rows[2], rows[3], rows[4]
-    narrow = np.empty((2, columns), np.float32)
+    s = row_memory(9, width, 0)
+    pixels = row_memory(3, width, 0)
+    pixels = pixels.reshape(3, 1, pixels.shape[1])
+    cb, cr = row_memory(3, width, 1), row_memory(3, width, 2)
+    noise = row_memory(2, width + 1, 0)
+    noise[0], noise[1] = f4(0.5), f4(0.0)  # luma is rounded here, chroma where its middle is added
+    dithered = k[6] > f4(0.0)
+    pairs = np.empty((1, 2 * columns), luma_out.dtype)
     above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
     for unit in range(first, last):
         begin = 0
@@ -327,24 +325,29 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
         for d in range(begin, down):
             y = max(0, min(unit * down + d, height - 1))
             SHADE
-            luma_row(r, g, b, k, luma, y, seed, shift, luma_out[y])
-            difference_row(r, b, luma, k, cb[d + 1], cr[d + 1])
-        for c in range(2):
-            part = cb if c == 0 else cr
-            full = part[1]
-            if down == 2:
-                join_rows(part[0], part[1], part[2], siting, line)
-                full = line
-            if across == 2:
-                narrow_row(full, siting, narrow[c])
+            if dithered:
+                noise_row(noise, 0, y, seed, 1)
+            join = d == 1 and not above
+            codes_row(PIXELS, AT, k, noise, shift, join, cb, cr, d + 1 if above else 0, luma_out, y)
+        if above:
+            join_rows(cb)
+            join_rows(cr)
+        if across == 2:
+            if dithered:
+                noise_row(noise, 1, unit, i4(seed + 1), 2)
+            if paired:
+                pair_row(cb, cr, width, k, noise, shift, siting, cb_out, unit)
             else:
-                narrow[c] = full
-        if paired:
-            chroma_pair(narrow[0], narrow[1], k, unit, i4(seed + 1), shift, cb_out[unit])
+                pair_row(cb, cr, width, k, noise, shift, siting, pairs, 0)
+                split_row(pairs, cb_out, cr_out, unit)
         else:
             for c in range(2):
-                out = cb_out if c == 0 else cr_out
-                chroma_row(narrow[c], k, unit, i4(seed + 1 + c), shift, 1, out[unit])
+                if dithered:
+                    noise_row(noise, 1, unit, i4(seed + 1 + c), 1)
+                if c == 0:
+                    whole_row(cb, 1, k, noise, shift, cb_out, unit)
+                else:
+                    whole_row(cr, 2, k, noise, shift, cr_out, unit)
 '''
 
 

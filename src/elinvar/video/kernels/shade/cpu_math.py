@@ -1,8 +1,12 @@
 """numba's side of the words of point-wise passes, and of the rows around them; put in front of generated kernels.
 
 Stands behind the text of ``elinvar.metal.fuse``'s ``cpu_math``, which brings `f4`, the bit casts and half loads.
-``exp2`` is a weighted least-squares (Lawson) fit on [-1/2, 1/2] made for this file, relative error 2e-9 before
-rounding; ``log2`` uses the polynomial of ``log_f4``.
+``exp2`` and ``log2`` are weighted least-squares (Lawson) fits made for this file, on [-1/2, 1/2] with relative error
+2e-9 and on [sqrt(1/2) - 1, sqrt 2 - 1] with 3e-8 before rounding.
+
+numba computes with 64 bits what is written with integers of 32, and vectors of half as many lanes follow: shifts are
+spelled in LLVM's own words. Rows of working memory start at cache lines, see `row_memory`, and are passed as (array,
+row): a slice costs two atomic reference counts.
 """
 
 # ruff: noqa: ARG001, D103, PLW3301, F821, FURB136  (numba reads the names; f4 and the casts come from the text in
@@ -67,32 +71,68 @@ def w_smoothstep(low, high, x):
     return t * t * (f4(3.0) - f4(2.0) * t)
 
 
-@njit(fastmath=_CONTRACT, forceinline=True)
-def w_log2(x):
+@intrinsic
+def shift_left(_context, a, n):
+    def generate(_target, builder, _signature, args):
+        return builder.shl(args[0], args[1])
+
+    return types.int32(types.int32, types.int32), generate
+
+
+@intrinsic
+def shift_right(_context, a, n):
+    def generate(_target, builder, _signature, args):
+        return builder.ashr(args[0], args[1])
+
+    return types.int32(types.int32, types.int32), generate
+
+
+@njit(forceinline=True)
+def apart(x):
+    """Exponent e and f of x = 2^e (1 + f), 1 + f between sqrt(1/2) and sqrt(2)."""
     y = x if x > f4(1.17549435e-38) else f4(1.17549435e-38)
     i = float_bits(y)
-    e = i4((i - i4(0x3F3504F3)) >> i4(23))
-    f = bits_float(i4(i - i4(e << i4(23)))) - f4(1.0)
-    p = f4(0.0733243733)
-    p = p * f + f4(-0.116598872)
-    p = p * f + f4(0.116346772)
-    p = p * f + f4(-0.123967073)
-    p = p * f + f4(0.142511549)
-    p = p * f + f4(-0.166691507)
-    p = p * f + f4(0.200006881)
-    p = p * f + f4(-0.249999812)
-    p = p * f + f4(0.333333313)
-    s = f * f
-    natural = f + (p * f * s - f4(0.5) * s)
-    return f4(e) + natural * f4(1.44269504)
+    e = shift_right(i4(i - i4(0x3F3504F3)), i4(23))
+    return f4(e), bits_float(i4(i - shift_left(e, i4(23)))) - f4(1.0)
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def w_log2(x):
+    e, f = apart(x)
+    p = f4(0.12583706)
+    p = p * f + f4(-0.20726982)
+    p = p * f + f4(0.21571562)
+    p = p * f + f4(-0.23894481)
+    p = p * f + f4(0.28791624)
+    p = p * f + f4(-0.36070368)
+    p = p * f + f4(0.48091063)
+    p = p * f + f4(-0.72134733)
+    p = p * f + f4(1.442695)
+    return p * f + e
+
+
+@njit(fastmath=_CONTRACT, forceinline=True)
+def log2_of_power(x):
+    """As `w_log2`, fitted to an absolute error of 5e-8, which is what a power makes of it."""
+    e, f = apart(x)
+    p = f4(-0.14574452)
+    p = p * f + f4(0.23689047)
+    p = p * f + f4(-0.25006905)
+    p = p * f + f4(0.28670743)
+    p = p * f + f4(-0.36008721)
+    p = p * f + f4(0.48093945)
+    p = p * f + f4(-0.72135717)
+    p = p * f + f4(1.4426948)
+    return p * f + e
 
 
 @njit(fastmath=_CONTRACT, forceinline=True)
 def w_exp2(x):
     y = x if x > f4(-126.0) else f4(-126.0)
     y = y if y < f4(127.0) else f4(127.0)
-    n = np.floor(y + f4(0.5))
-    r = y - n
+    # Adding 1.5 * 2^23 rounds to an integer, which then stands in the lowest bits.
+    t = y + f4(12582912.0)
+    r = y - (t - f4(12582912.0))
     p = f4(1.53533618e-04)
     p = p * r + f4(1.33988744e-03)
     p = p * r + f4(9.61843736e-03)
@@ -100,12 +140,12 @@ def w_exp2(x):
     p = p * r + f4(2.40226479e-01)
     p = p * r + f4(6.93147203e-01)
     p = p * r + f4(1.0)
-    return p * bits_float(i4((i4(n) + i4(127)) << i4(23)))
+    return bits_float(i4(float_bits(p) + shift_left(float_bits(t), i4(23))))
 
 
 @njit(fastmath=_CONTRACT, forceinline=True)
 def w_powr(x, y):
-    result = w_exp2(y * w_log2(x))
+    result = w_exp2(y * log2_of_power(x))
     return f4(0.0) if x < f4(1.17549435e-38) else result
 
 
@@ -182,102 +222,114 @@ def w_tetrahedral(table, size, r, g, b):
     return x, y, z
 
 
+@njit(nogil=True, error_model="numpy", cache=True)
+def row_memory(rows, width, first):
+    """Uninitialised rows whose element `first` starts a cache line, with at least 15 elements to spare."""
+    pitch = (width + 31) // 16 * 16
+    memory = np.empty(rows * pitch + 16, f4)
+    at = (-(memory.ctypes.data >> 2) - first) & 15
+    return memory[at : at + rows * pitch].reshape(rows, pitch)
+
+
 @njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, cache=True)
-def up_row(half, y, width, line, out):
-    """One row of a half-resolution plane, doubled bilinearly; centres at (i + 1/2) / 2."""
-    rows, columns = half.shape
+def up_row(half, c, y, s, to):
+    """One row of a half-resolution plane into row `to`, doubled bilinearly; centres at (i + 1/2) / 2."""
+    rows, columns = half.shape[1], half.shape[2]
     near = y >> 1
     far = min(near + 1, rows - 1) if y & 1 else max(near - 1, 0)
     near = min(near, rows - 1)
-    a, c = half[near], half[far]
-    for i in range(columns):
-        line[i + 1] = f4(0.75) * a[i] + f4(0.25) * c[i]
-    line[0], line[columns + 1] = line[1], line[columns]
-    for i in range(width >> 1):
-        out[2 * i] = f4(0.25) * line[i] + f4(0.75) * line[i + 1]
-        out[2 * i + 1] = f4(0.75) * line[i + 1] + f4(0.25) * line[i + 2]
-    if width & 1:
-        i = width >> 1
-        out[2 * i] = f4(0.25) * line[i] + f4(0.75) * line[i + 1]
+    u, v = f4(0.75), f4(0.25)
+    p, q, out = half[c, near], half[c, far], s[to]
+    for i in range(1, columns - 1):
+        left, right = u * p[i - 1] + v * q[i - 1], u * p[i + 1] + v * q[i + 1]
+        middle = u * p[i] + v * q[i]
+        out[2 * i] = v * left + u * middle
+        out[2 * i + 1] = u * middle + v * right
+    for i in (0, columns - 1):
+        j, k = max(i - 1, 0), min(i + 1, columns - 1)
+        left, right = u * p[j] + v * q[j], u * p[k] + v * q[k]
+        middle = u * p[i] + v * q[i]
+        out[2 * i] = v * left + u * middle
+        out[2 * i + 1] = u * middle + v * right
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def luma_row(r, g, b, k, luma, y, seed, shift, out):
-    """Codes of one row; `k` holds kr kg kb, scale, offset, top and whether to dither."""
-    kr, kg, kb, scale, offset, top = k[0], k[1], k[2], k[3], k[4], k[5]
-    unit = i4(1 << shift)  # a product can be kept to 32 bits, a variable shift cannot
-    n = len(out)
-    for i in range(n):
-        luma[i] = w_fma(kb, b[i], w_fma(kg, g[i], kr * r[i]))
-    if k[6] > f4(0.0):
-        for i in range(n):
-            noise = w_hash_uniform(i4(i), i4(y), seed)
-            out[i] = i4(i4(w_clamp(w_fma(luma[i], scale, offset) + noise, f4(0.0), top)) * unit)
+def noise_row(noise, row, y, seed, step):
+    """Uniform noise for one row of codes; with `step` 2, Cb and Cr alternate and have seeds of their own."""
+    for i in range(noise.shape[1]):
+        if step == 2:
+            noise[row, i] = w_hash_uniform(i4(i >> 1), i4(y), i4(seed + (i & 1)))
+        else:
+            noise[row, i] = w_hash_uniform(i4(i), i4(y), i4(seed))
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def codes_row(x, at, k, noise, shift, join, cb, cr, to, out, y):
+    """Luma codes of one row, and (B - Y) and (R - Y) in codes around 0, from elements 1 and 2 of row `to`.
+
+    `k` holds kr kg kb, scale, offset, top, whether to dither, and both chroma scales. `join` takes the mean with what
+    stands in the row.
+    """
+    kr, kg, kb, scale, offset, top, kcb, kcr = k[0], k[1], k[2], k[3], k[4], k[5], k[7], k[8]
+    if join:
+        for i in range(out.shape[1]):
+            luma = w_fma(kb, x[2, at, i], w_fma(kg, x[1, at, i], kr * x[0, at, i]))
+            value = w_clamp(w_fma(luma, scale, offset) + noise[0, i], f4(0.0), top)
+            out[y, i] = shift_left(i4(value), shift)
+            cb[to, i + 1] = f4(0.5) * (cb[to, i + 1] + (x[2, at, i] - luma) * kcb)
+            cr[to, i + 2] = f4(0.5) * (cr[to, i + 2] + (x[0, at, i] - luma) * kcr)
     else:
-        for i in range(n):
-            out[i] = i4(i4(w_clamp(w_fma(luma[i], scale, offset) + f4(0.5), f4(0.0), top)) * unit)
+        for i in range(out.shape[1]):
+            luma = w_fma(kb, x[2, at, i], w_fma(kg, x[1, at, i], kr * x[0, at, i]))
+            value = w_clamp(w_fma(luma, scale, offset) + noise[0, i], f4(0.0), top)
+            out[y, i] = shift_left(i4(value), shift)
+            cb[to, i + 1] = (x[2, at, i] - luma) * kcb
+            cr[to, i + 2] = (x[0, at, i] - luma) * kcr
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def difference_row(r, b, luma, k, cb, cr):
-    """(B - Y) and (R - Y) of one row, in codes around 0."""
-    for i in range(len(cb)):
-        cb[i] = (b[i] - luma[i]) * k[7]
-        cr[i] = (r[i] - luma[i]) * k[8]
+def join_rows(part):
+    """Vertical chroma filter of three rows, (1 2 1) / 4, for chroma that sits on the middle one; into the first."""
+    for i in range(part.shape[1]):
+        part[0, i] = f4(0.25) * (part[0, i] + part[2, i]) + f4(0.5) * part[1, i]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def join_rows(a, b, c, siting, out):
-    """Vertical chroma filter: two rows halved, or three rows (1 2 1) / 4 when chroma sits on the upper one."""
-    if siting == 2:
-        for i in range(len(b)):
-            out[i] = f4(0.25) * (a[i] + c[i]) + f4(0.5) * b[i]
-    else:
-        for i in range(len(b)):
-            out[i] = f4(0.5) * (b[i] + c[i])
+def pair_row(cb, cr, width, k, noise, shift, siting, out, y):
+    """Codes of one row at half width, Cb and Cr alternating.
 
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def narrow_row(full, siting, line):
-    """Halve one row of differences: (1 2 1) / 4 on even pixels, or pairs when chroma sits in the middle."""
-    n = len(full)
-    pairs = n >> 1
+    Filtered at every pixel, (1 2 1) / 4, or pairs when chroma sits in the middle: the Cb of even pixels are where they
+    belong, and the Cr beside them, because `cr` stands one element behind `cb`. So nothing has to be moved.
+    """
+    cb[0, 0], cb[0, width + 1], cb[0, width + 2] = cb[0, 1], cb[0, width], cb[0, width]
+    cr[0, 0], cr[0, 1], cr[0, width + 2], cr[0, width + 3] = cr[0, 2], cr[0, 2], cr[0, width + 1], cr[0, width + 1]
+    middle, top = k[9] + (f4(0.0) if k[6] > f4(0.0) else f4(0.5)), k[5]
     if siting == 1:
-        for i in range(pairs):
-            line[i] = f4(0.5) * (full[2 * i] + full[2 * i + 1])
+        for j in range(out.shape[1]):
+            p, q, u, v = cb[0, j + 1], cb[0, j + 2], cr[0, j + 1], cr[0, j + 2]
+            odd = (j & 1) != 0
+            value = f4(0.5) * ((u if odd else p) + (v if odd else q))
+            out[y, j] = shift_left(i4(w_clamp(value + middle + noise[1, j], f4(0.0), top)), shift)
     else:
-        line[0] = f4(0.75) * full[0] + f4(0.25) * full[min(1, n - 1)]
-        for i in range(1, pairs):
-            line[i] = f4(0.25) * (full[2 * i - 1] + full[2 * i + 1]) + f4(0.5) * full[2 * i]
-    if n & 1 and n > 1:
-        line[pairs] = full[n - 1] if siting == 1 else f4(0.25) * full[n - 2] + f4(0.75) * full[n - 1]
-    elif n == 1:
-        line[0] = full[0]
+        for j in range(out.shape[1]):
+            p, q, s, u, v, w = cb[0, j], cb[0, j + 1], cb[0, j + 2], cr[0, j], cr[0, j + 1], cr[0, j + 2]
+            odd = (j & 1) != 0
+            value = f4(0.25) * ((u if odd else p) + (w if odd else s)) + f4(0.5) * (v if odd else q)
+            out[y, j] = shift_left(i4(w_clamp(value + middle + noise[1, j], f4(0.0), top)), shift)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def chroma_row(line, k, y, seed, shift, step, out):
-    """Codes of one chroma row; `step` is 2 where Cb and Cr alternate."""
-    offset, top, unit = k[9] + f4(0.5), k[5], i4(1 << shift)
-    if k[6] > f4(0.0):
-        for i in range(len(line)):
-            noise = w_hash_uniform(i4(i), i4(y), seed)
-            out[i * step] = i4(i4(w_clamp(line[i] + k[9] + noise, f4(0.0), top)) * unit)
-    else:
-        for i in range(len(line)):
-            out[i * step] = i4(i4(w_clamp(line[i] + offset, f4(0.0), top)) * unit)
+def split_row(pairs, cb, cr, y):
+    """Cb and Cr of one row into planes of their own."""
+    for i in range(cb.shape[1]):
+        cb[y, i] = pairs[0, 2 * i]
+        cr[y, i] = pairs[0, 2 * i + 1]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def chroma_pair(cb, cr, k, y, seed, shift, out):
-    """Codes of one row in which Cb and Cr alternate."""
-    offset, top, unit = k[9] + f4(0.5), k[5], i4(1 << shift)
-    if k[6] > f4(0.0):
-        for i in range(len(cb)):
-            a, b = w_hash_uniform(i4(i), i4(y), i4(seed)), w_hash_uniform(i4(i), i4(y), i4(seed + 1))
-            out[2 * i] = i4(i4(w_clamp(cb[i] + k[9] + a, f4(0.0), top)) * unit)
-            out[2 * i + 1] = i4(i4(w_clamp(cr[i] + k[9] + b, f4(0.0), top)) * unit)
-    else:
-        for i in range(len(cb)):
-            out[2 * i] = i4(i4(w_clamp(cb[i] + offset, f4(0.0), top)) * unit)
-            out[2 * i + 1] = i4(i4(w_clamp(cr[i] + offset, f4(0.0), top)) * unit)
+def whole_row(part, first, k, noise, shift, out, y):
+    """Codes of one row of differences at full width, from element `first`."""
+    middle, top = k[9] + (f4(0.0) if k[6] > f4(0.0) else f4(0.5)), k[5]
+    for i in range(out.shape[1]):
+        value = w_clamp(part[0, i + first] + middle + noise[1, i], f4(0.0), top)
+        out[y, i] = shift_left(i4(value), shift)
