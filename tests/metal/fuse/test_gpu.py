@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from elinvar.metal.fuse import gpu
+import elinvar
+from elinvar.metal.fuse import gpu, gpu_form
 from elinvar.metal.fuse.calls import arranged
 from elinvar.metal.fuse.expression import record
 from elinvar.metal.fuse.gradient import gradient
@@ -12,6 +13,10 @@ from elinvar.metal.fuse.rounding import activate, fma, rest
 
 def _affine_relu(x, scale, bias):
     return torch.relu(x * scale + bias)
+
+
+def _affine(x, scale, bias):
+    return x * scale + bias
 
 
 def _layer_norm(x, weight):
@@ -66,6 +71,16 @@ def _check(function, args, tolerance=2e-6):
         assert error <= tolerance, float(error)
 
 
+def test_reciprocals_divide_exactly():
+    top = 2**31 - 1
+    for divisor in [*range(1, 130), 641, 1000, 1024, 2**16 + 1, 2**20 - 1, 2**30, 2**30 + 1, top - 1, top]:
+        many, shift = gpu_form._reciprocal(divisor)
+        assert many < 2**32
+        near = [k * divisor + d for k in (1, 2, 3, top // divisor - 1, top // divisor) for d in (-1, 0, 1)]
+        for n in [n for n in (0, 1, 2, 12345678, top - 1, top, *near) if 0 <= n <= top]:
+            assert (2 * n * many >> 32) >> shift == n // divisor
+
+
 @pytest.mark.gxx
 class TestInTheEmulator:
     @pytest.mark.parametrize(
@@ -78,6 +93,34 @@ class TestInTheEmulator:
     def test_odd_sizes_and_strides(self):
         x = torch.randn(7, 3, 5).permute(2, 0, 1)
         _check(_affine_relu, [x, torch.randn(7, 1), torch.randn(5, 1, 3)])
+
+    @pytest.mark.parametrize("small", [2**31, 1], ids=["32 bits", "64 bits"])
+    def test_rows_and_columns(self, monkeypatch, small):
+        monkeypatch.setattr(gpu_form, "_SMALL", small)
+        x = torch.randn(3 * 5 * 24)
+        for shape, scale, shift in [
+            ((90, 4), (4,), (90, 1)),  # one vector per row
+            ((120, 3), (3,), (120, 1)),  # no vectors: several rows per thread, and too few of the last
+            ((3, 5, 24), (5, 1), (3, 1, 24)),  # two outer dimensions
+        ]:
+            _check(_affine, [x.view(shape), torch.randn(scale), torch.randn(shift)], 1e-6)
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3)])
+    def test_what_is_left_behind_the_last_vector(self, dtype, tolerance):
+        for n in (1, 3, 257, 1029, 2048):
+            x = torch.randn(n + 1).to(dtype)
+            _check(_affine, [x[:n], x[:n], x[:n]], tolerance)
+            if n > 1000:
+                _check(_affine, [x[1:], x[:n], x[:n]], tolerance)  # no vectors: several columns per thread
+
+    def test_in_place(self):
+        double = elinvar.fuse(lambda x, y: x + x * y)
+        x, y = torch.randn(33, 7), torch.randn(7)
+        expected = x + x * y
+        program = double.recorded(("tensor", "tensor")).program
+        views, outputs, layout, _ = arranged(program, [x, y], "test", x)
+        gpu.prepare(program, views, outputs, layout)([x, y], outputs, [])
+        torch.testing.assert_close(x, expected)
 
     def test_rows(self):
         _check(_layer_norm, [torch.randn(3, 300), torch.randn(300)])
@@ -116,8 +159,6 @@ def test_activations_on_a_gpu(dtype):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 def test_on_a_gpu():
-    import elinvar
-
     x, weight = torch.randn(64, 300, device="cuda", requires_grad=True), torch.randn(300, device="cuda")
     result = elinvar.fuse(_layer_norm)(x, weight)
     torch.testing.assert_close(result, _layer_norm(x, weight), rtol=1e-5, atol=1e-5)

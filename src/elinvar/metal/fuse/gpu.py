@@ -111,7 +111,7 @@ class _Writer:
         assigned = [f"w{k} = {names[node]};" for k, node in enumerate(self.program.outputs)]
         compute = _function(f"static inline void compute({', '.join([*values, *scalars, *results])})", lines + assigned)
         divide = "static inline uint quotient(uint n, uint m, uint s) { return mulhi(n + n, m) >> s; }\n"
-        kernel = self._kernel_by_rows() if self.form.along == "rows" else self._kernel_by_columns()
+        kernel = self._kernel_by_rows() if self.form.dims else self._kernel_by_columns()
         return "\n".join([divide if self.form.counted else "", compute, self._work(), kernel])
 
     def _compute(self, values: list[str]) -> str:
@@ -124,15 +124,9 @@ class _Writer:
 
     def _kernel_by_columns(self) -> str:
         form = self.form
-        lines = [f"const {'uint' if form.counted else 'ulong'} block = id / {GROUP};"]
-        if form.dims:
-            lines.append(f"const auto row = {self._quotient('block', 'tiles')};")
-            tile = "(block - row * a.tiles)"
-        else:
-            lines.append(f"const {self._place} row = 0;")
-            tile = f"{self._place}(block)"
         reach = form.units * GROUP
-        lines.append(f"const {self._place} c = {tile} * {reach} + id % {GROUP};")
+        column = f"{self._place}(id / {GROUP}) * {reach} + id % {GROUP}" if form.units > 1 else "id"
+        lines = [f"const {self._place} row = 0;", f"const {self._place} c = {column};"]
         if form.units > 1:
             lines += [
                 f"if (c + {reach - GROUP} < a.columns) {{",
@@ -170,7 +164,7 @@ class _Writer:
     def _work(self) -> str:
         """The function that loads, computes and stores ``U`` vectors, from vector ``first`` of row ``row`` on."""
         form = self.form
-        by_rows = form.along == "rows"
+        by_rows = form.dims > 0
         arrays = range(self.inputs + self.outputs)
         fixed = [k for k in arrays if by_rows and not form.moves[k]]  # what all rows share, or one value for all
         once = [k for k in range(self.inputs) if k in fixed or not (by_rows or form.steps[k])]

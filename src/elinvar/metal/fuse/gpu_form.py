@@ -1,9 +1,10 @@
 """How a fused GPU kernel walks over memory: everything its text depends on, and the numbers it is given.
 
-An element-wise kernel moves vectors of up to 16 bytes of its narrowest array, several per thread, all loaded before the
-first is used. They lie either along the columns, one group of threads apart, or on several rows at one and the same
-columns; then what does not change from row to row (a bias per channel) is loaded once. Rows and columns are found
-without a division: by a multiplication with a reciprocal that is exact for every position a launch can have.
+An element-wise kernel moves 16 bytes of its narrowest array per thread where memory is aligned: so much keeps an H200's
+memory busy, and more per thread was not faster. Where it is not, a thread takes several elements, all loaded before the
+first is used: from one row, a group of threads apart, or from several rows in one and the same column; then what does
+not change from row to row is loaded once. Rows and columns are found without a division: by a multiplication with a
+reciprocal that is exact for every position a launch can have.
 """
 
 from __future__ import annotations
@@ -14,18 +15,15 @@ from dataclasses import dataclass
 
 import torch
 
-from elinvar.metal.fuse.expression import Program, topological
+from elinvar.metal.fuse.expression import Program
 from elinvar.metal.fuse.layout import STORAGE, Layout, reach
 
 __all__ = ["GROUP", "Form", "Places", "form_of"]
 
 GROUP = 256
 _SMALL = 2**31
-_IN_FLIGHT = 128  # bytes a thread reads before it uses the first
-_MOST_UNITS = 4
-_DEAR = frozenset({"pow", "exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "div", "sqrt", "rsqrt"})
-_MANY_DEAR = 3  # of them the arithmetic hides the memory's latency by itself
-_MANY_ROWS = 16
+_UNITS = 4
+_MANY_ROWS = 4 * _UNITS  # of fewer, too many threads would find a row too few
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,7 @@ class Form:
     width
         Neighbouring columns in one vector.
     units
-        Vectors per thread.
-    along
-        "columns" or "rows": where a thread's vectors lie.
+        Vectors per thread: of one row when there is but one, otherwise of as many rows.
     tail
         Whether columns are left behind the last vector; only where there is one row.
     wide
@@ -66,7 +62,6 @@ class Form:
     dims: int
     width: int = 1
     units: int = 1
-    along: str = "columns"
     tail: bool = False
     wide: bool = False
     counted: bool = True
@@ -102,11 +97,9 @@ class Places:
         if form.program.axis is not None:
             self.threads = layout.rows * GROUP
             self._add("Q", columns=layout.columns)
-        elif form.along == "columns":
-            tiles = max(1, -(-vectors // (form.units * GROUP)))
-            self.threads = layout.rows * tiles * GROUP
+        elif not form.dims:
+            self.threads = -(-vectors // (form.units * GROUP)) * GROUP
             self._add(place, columns=vectors)
-            self._divide(form, "tiles", tiles)
             if form.tail:
                 self._add("I", tail=layout.columns % form.width)
         else:
@@ -114,7 +107,7 @@ class Places:
             self.threads = steps * vectors
             self._add(place, rows=layout.rows, step=steps)
             self._divide(form, "columns", vectors)
-        for d, size in enumerate(layout.sizes):
+        for d, size in enumerate(layout.sizes[1:], 1):
             self._divide(form, f"n{d}", size)
         for k, (strides, step) in enumerate(zip(layout.strides, layout.steps, strict=True)):
             if form.moves[k]:
@@ -163,22 +156,6 @@ def _width(arrays: Sequence[torch.Tensor], layout: Layout) -> int:
     return 1
 
 
-def _by_rows(layout: Layout, steps: Sequence[int], moves: Sequence[bool], vectors: int) -> bool:
-    """Whether a thread's vectors lie on several rows: where rows share something, or are short."""
-    shared = any(step and not moved for step, moved in zip(steps, moves, strict=True))
-    return layout.rows >= _MANY_ROWS and (shared or vectors < 2 * _MOST_UNITS * GROUP)
-
-
-def _units(program: Program, read: int) -> int:
-    """Vectors per thread, of which each reads ``read`` bytes: fewer where arithmetic fills the time anyway."""
-    if sum(node.op in _DEAR for node in topological(program.outputs)) >= _MANY_DEAR:
-        return 1
-    units = _MOST_UNITS
-    while units > 1 and units * read > _IN_FLIGHT:
-        units //= 2
-    return units
-
-
 def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> Form:
     """Choose how a call's kernel walks."""
     arrays = [*inputs, *outputs]
@@ -190,8 +167,7 @@ def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Te
         return Form(program, stored, result, steps, moves, dims, wide=True, counted=False)
     width = _width(arrays, layout)
     vectors = layout.columns // width
-    by_rows = _by_rows(layout, steps, moves, vectors)
-    each = [x for x, step, moved in zip(inputs, steps, moves, strict=False) if step and (moved or not by_rows)]
+    many = width == 1 and (dims == 0 or layout.rows >= _MANY_ROWS)
     return Form(
         program,
         stored,
@@ -200,8 +176,7 @@ def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Te
         moves,
         dims,
         width,
-        _units(program, sum(width * x.element_size() for x in each)),
-        "rows" if by_rows else "columns",
+        _UNITS if many else 1,
         layout.columns % width != 0,
         wide=max(*(reach(a) for a in arrays), layout.rows * layout.columns) >= _SMALL,
         counted=layout.rows * vectors < _SMALL,
