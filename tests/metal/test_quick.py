@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -30,11 +31,12 @@ kernel void every(constant uint& n [[buffer(2)]], device float4* y [[buffer(0)]]
 { if (b && i < n) y[i] = p.scale + float(c) + float(u) + float(h) + q[0].scale; }
 kernel void table(device float* y [[buffer(0)]], constant float* t [[buffer(1)]], uint i [[thread_position_in_grid]])
 { y[i] = t[i & 3]; }
+kernel void total(device float& y [[buffer(0)]], uint i [[thread_position_in_grid]]) { y = 1; }
 kernel void short_grid(device float* y [[buffer(0)]], ushort i [[thread_position_in_grid]]) { y[i] = 0; }
 kernel void grouped(device float* y [[buffer(0)]], uint i [[thread_position_in_grid]],
     uint lane [[thread_index_in_threadgroup]]) { threadgroup float s[32]; s[lane] = y[i]; y[i] = s[lane]; }
 """
-WORDS = {"axpy": 7, "every": 11, "table": 5, "short_grid": 4, "grouped": 4}
+WORDS = {"axpy": 7, "every": 11, "table": 5, "total": 4, "short_grid": 4, "grouped": 4}
 
 
 class Driver:
@@ -44,6 +46,7 @@ class Driver:
         self.checked: list[Any] = []
         self.short: list[Any] = []
         self.status = 0
+        self.pause = 0.0
         self.symbols: list[tuple[int, str]] = []
         self.loaded = 0
         self.Stream = SimpleNamespace(from_handle=lambda handle: 0 if handle == 1 else handle)
@@ -70,6 +73,7 @@ class Driver:
         self.checked.append((kernel.name, stream, *config, arguments))
 
     def start(self, config: int, function: int, arguments: int, _: None) -> int:
+        time.sleep(self.pause)
         given, name = Config.from_address(config), self.symbols[function]
         pointers = (ctypes.c_void_p * WORDS[name[1].split("_", 2)[2]]).from_address(arguments)
         words = tuple(ctypes.c_int64.from_address(pointer or 0).value for pointer in pointers)
@@ -137,6 +141,7 @@ SHORT = {
     "order of arguments, structs": (
         "every", (Y[:1000], {"scale": 0.5, "count": 7}, 5, -3, 2**64 - 1, Q, 0.1, True), {"threads": 4}
     ),
+    "one value": ("total", (Q[1:2],), {}),
     "a parameter": ("grouped", (torch.nn.Parameter(torch.zeros(64)),), {"group_size": 32}),
 }  # fmt: skip
 CHECKED = {
@@ -171,6 +176,7 @@ CHECKED = {
     "too many threads": ("axpy", (X, Y, 1.0, V), {"threads": 2**33}),
     "too large a group": ("axpy", (X, Y, 1.0, V), {"threads": 4096, "group_size": 2048}),
     "ranks": ("axpy", (X, Y, 1.0, V), {"threads": 1, "group_size": (1, 1)}),
+    "nothing for one value": ("total", (torch.zeros(0),), {"threads": 1}),
     "ushort": ("short_grid", (torch.zeros(70_000),), {}),
     "no group": ("grouped", (X,), {}),
     "a ragged group": ("grouped", (X,), {"group_size": 32}),
@@ -196,6 +202,16 @@ def test_both_ways_agree(driver: Driver, library: Library, name: str) -> None:
         assert not (driver.short and driver.checked)
 
 
+@pytest.mark.parametrize("threads", [True, 1.0, (True,), (1.0,)])
+def test_equal_keys_are_not_equal_threads(library: Library, threads: Any) -> None:
+    library.axpy(X, Y, 1.5, V, threads=1)
+    library.axpy(X, Y, 1.5, V, threads=(1,))
+    short, library.axpy.quick = library.axpy.quick, None
+    expected = _outcome(lambda: library.axpy(X, Y, 1.5, V, threads=threads), [])
+    library.axpy.quick = short
+    assert _outcome(lambda: library.axpy(X, Y, 1.5, V, threads=threads), []) == expected
+
+
 def test_what_the_driver_refuses_goes_the_checked_way(driver: Driver, library: Library) -> None:
     driver.status = 201  # no current context
     library.axpy(X, Y[:1000], 1.5, V)
@@ -211,13 +227,15 @@ def test_the_checked_way_runs_while_another_device_is_current(driver: Driver, li
 
 def test_threads_do_not_share_argument_memory(driver: Driver, library: Library) -> None:
     def work(k: int) -> None:
-        for i in range(200):
+        for i in range(50):
             library.axpy(X, Y[:1000], float(k * 1000 + i), V)
+
+    driver.pause = 1e-5  # other threads run while a launch has not read its arguments
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     sent = {_float(words[5]) for *_, words in driver.short}
-    assert sent == {float(k * 1000 + i) for k in range(4) for i in range(200)}
+    assert sent == {float(k * 1000 + i) for k in range(4) for i in range(50)}
     assert driver.checked == []
 
 

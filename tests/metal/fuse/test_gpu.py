@@ -113,6 +113,16 @@ class TestInTheEmulator:
             if n > 1000:
                 _check(_affine, [x[1:], x[:n], x[:n]], tolerance)  # no vectors: several columns per thread
 
+    @pytest.mark.parametrize("begin", [0, 1], ids=["vectors", "elements"])
+    def test_nothing_is_written_behind_the_end(self, begin):
+        memory = torch.full((2500,), 7.0)
+        x, out = torch.randn(1200)[begin:1100], memory[begin:1100]
+        program = record(lambda x: x + 1.0, ("tensor",))
+        views, outputs, layout, _ = arranged(program, [x], "test", out)
+        gpu.prepare(program, views, outputs, layout)([x], outputs, [])
+        assert torch.equal(out, x + 1.0)
+        assert bool((memory[1100:] == 7.0).all())
+
     def test_in_place(self):
         double = elinvar.fuse(lambda x, y: x + x * y)
         x, y = torch.randn(33, 7), torch.randn(7)
