@@ -202,7 +202,7 @@ def matmul(
     if (
         a.ndim == b.ndim == 3
         and a.is_cuda
-        and bias is activation is residual is out is pool is precision is None
+        and all(given is None for given in (bias, activation, residual, out, pool, precision))
         and a.dtype is b.dtype
         and a.dtype in FLOATS
         and len(a) == len(b)

@@ -55,9 +55,10 @@ def _binary(operation: str, activation: str | None) -> Fused:
     combine = BINARY[operation]
 
     def function(a: Any, b: Any) -> Any:
-        y = combine(a, b)
         if activation in (None, "relu"):
-            return expression(y, activation)
+            return expression(combine(a, b), activation)
+        # Where the product's rounding is carried it has to be rounded: a fused multiply-add cannot be contracted.
+        y = fma(a, b, 0.0) if operation == "mul" else combine(a, b)
         low = rest("add", y, a, -b) if operation == "sub" else rest(operation, y, a, b)
         return expression(y, activation, low)
 

@@ -127,7 +127,7 @@ def exp_parts_f4(x, low):
     y = f4(-120.0) if y < f4(-120.0) else y
     y = f4(0.0) if y != y else y
     n = np.floor(y * f4(1.44269504) + f4(0.5))
-    r = (y - n * f4(0.693359375)) + (n * f4(2.12194440e-4) + low)
+    r = fma_f4(n, f4(-0.693359375), y) + (n * f4(2.12194440e-4) + low)
     p = f4(0.000199075692)
     p = p * r + f4(0.0013933643)
     p = p * r + f4(0.00833328603)
@@ -254,7 +254,7 @@ def small_rest_f4(rest, result):
 @njit(fastmath=_CONTRACT, forceinline=True)
 def fma_rest_f4(x, y, z, result):
     """X y + z - result, to first order, where result is the fused multiply-add."""
-    product = x * y
+    product = fma_f4(x, y, f4(0.0))  # which no compiler contracts into the sums below, as it may x * y
     lost = fma_f4(x, y, -product)
     inner = z + lost
     outer = product + inner
@@ -324,7 +324,7 @@ def gelu_tanh_f4(x, low):
     c = f4(-13.0) if c < f4(-13.0) else c
     s = c * c
     s_low = fma_f4(c, c, -s)
-    v = f4(0.07135481387) * s
+    v = fma_f4(f4(0.07135481387), s, f4(0.0))
     v_low = fma_f4(f4(0.07135481387), s, -v) + (f4(0.07135481387) * s_low + f4(2.39883247e-09) * s)
     w = f4(1.59576916695) + v
     w_low = sum_rest_f4(f4(1.59576916695), v, w) + (v_low + f4(-4.53406805e-08))

@@ -68,7 +68,7 @@ static inline float fused_small_rest(float rest, float result) {
     return fabs(rest) < fabs(result) && fabs(result) < 3.0e38f ? rest : 0.0f;
 }
 static inline float fused_fma_rest(float x, float y, float z, float result) {
-    float product = x * y;
+    float product = fma(x, y, 0.0f);  // which no compiler contracts into the sums below, as it may x * y
     float lost = fma(x, y, -product);
     float inner = z + lost;
     float outer = product + inner;
@@ -102,7 +102,7 @@ static inline float fused_silu(float x, float low) { return fused_times_sigmoid(
 static inline float fused_gelu_tanh(float x, float low) {
     float c = x > 13.0f ? 13.0f : (x < -13.0f ? -13.0f : x);
     float s = c * c, s_low = fma(c, c, -s);
-    float v = 0.07135481387f * s;
+    float v = fma(0.07135481387f, s, 0.0f);
     float v_low = fma(0.07135481387f, s, -v) + fma(0.07135481387f, s_low, 2.39883247e-09f * s);
     float w = 1.59576916695f + v;
     float w_low = fused_sum_rest(1.59576916695f, v, w) + (v_low - 4.53406805e-08f);
