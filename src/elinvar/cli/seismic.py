@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,22 @@ from elinvar.cli import seismic_data, seismic_job, seismic_scan, seismic_view
 from elinvar.cli.common import emit, progress, si
 from elinvar.cli.seismic_data import (
     AntiAlias,
+    Datum,
+    Dimension,
     Endian,
     Eta,
     Header,
+    HeaderMute,
     Interpolation,
     Interval,
     Json,
+    MuteTable,
+    MuteTaper,
+    Normalize,
     Physics,
+    Replacement,
     header_bytes,
+    mute_of,
     numbers,
     open_any,
 )
@@ -102,10 +110,28 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     dip: Annotated[float, typer.Option(help="Largest dip to image, degrees.")] = 45.0,
     radius: Annotated[float | None, typer.Option(help="Largest midpoint distance, m.")] = None,
     taper: Annotated[float, typer.Option(help="Part of the aperture that is tapered.")] = 0.2,
+    inline_limit: Annotated[
+        float | None, typer.Option("--inline-limit", help="Largest midpoint distance along the inline axis, m.")
+    ] = None,
+    crossline_limit: Annotated[
+        float | None, typer.Option("--crossline-limit", help="Largest midpoint distance along the crossline axis, m.")
+    ] = None,
+    leg_dip: Annotated[
+        float | None, typer.Option("--leg-dip", help="Largest angle of either leg from the vertical, degrees.")
+    ] = None,
+    stretch: Annotated[float | None, typer.Option(help="Largest stretch of the wavelet, above 1: 1.5.")] = None,
     physics: Physics = "straight",
     eta: Eta = None,
     antialias: AntiAlias = None,
     interpolation: Interpolation = "linear",
+    oversample: Annotated[int, typer.Option(help="2 puts a sample between any two of the traces first.")] = 1,
+    dimension: Dimension = "3d",
+    normalize: Normalize = None,
+    datum: Datum = None,
+    replacement: Replacement = None,
+    mute_header: HeaderMute = False,
+    mute: MuteTable = None,
+    mute_taper: MuteTaper = 20.0,
     amplitude: Annotated[str, typer.Option(help="true or none.")] = "true",
     phase_filter: Annotated[bool, typer.Option(help="Apply the -d/dt filter.")] = True,
     gathers: Annotated[str | None, typer.Option(help="Offset bin edges in m: 0,400,800 or 0:800:200.")] = None,
@@ -125,9 +151,17 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     survey = open_any(path, header, endian, dt)
     grid = seismic_view.survey_grid(survey, bin_size, azimuth, t_max, dt_out)
     field = _velocity(velocity, gradient, kind)
-    aperture = seismic.Aperture(dip=dip, radius=radius, taper=taper)
-    edges = None if gathers is None else numbers(gathers, "--gathers")
-    job = seismic.plan(survey, field, grid, aperture=aperture, gathers=edges, kernel=kernel, device=device)
+    given: dict[str, Any] = {
+        "aperture": seismic.Aperture(
+            dip=dip, radius=radius, taper=taper, inline=inline_limit, crossline=crossline_limit, leg_dip=leg_dip,
+            stretch=stretch,
+        ),
+        "gathers": None if gathers is None else numbers(gathers, "--gathers"), "kernel": kernel, "device": device,
+        "physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation,
+        "oversample": oversample, "dimension": dimension, "normalize": normalize, "datum": datum,
+        "replacement": replacement, "mute": mute_of(mute_header, mute, mute_taper),
+    }  # fmt: skip
+    job = seismic.plan(survey, field, grid, **given)
     if plan_only:
         emit(job, json_, lambda: str(job))
         return
@@ -136,12 +170,9 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     if short is not None:
         typer.echo(f"elinvar: warning: {short}", err=True)
     begin = time.perf_counter()
+    given |= {"amplitude": amplitude, "phase_filter": phase_filter}
     with progress("migrating", total=job.traces, unit="traces") as report:
-        image = seismic.migrate(
-            survey, field, grid, aperture=aperture, amplitude=amplitude, phase_filter=phase_filter, gathers=edges,
-            kernel=kernel, device=device, progress=report, physics=physics, eta=eta, antialias=antialias,  # type: ignore[arg-type]
-            interpolation=interpolation,
-        )  # fmt: skip
+        image = seismic.migrate(survey, field, grid, progress=report, **given)
     image.to_zarr(out)
     spent = time.perf_counter() - begin
     result = {

@@ -14,9 +14,9 @@ from elinvar.cli.common import emit, progress, table
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
-    from elinvar.seismic import Grid, Survey
+    from elinvar.seismic import Grid, Mute, Survey
 
-__all__ = ["numbers", "open_any", "plain", "register", "sentences"]
+__all__ = ["mute_of", "numbers", "open_any", "plain", "register", "sentences"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Header = Annotated[
@@ -30,6 +30,15 @@ Physics = Annotated[str, typer.Option(help="Rays: straight, curved (V0 + k z), o
 Eta = Annotated[float | None, typer.Option(help="Anellipticity, for --physics vti.")]
 AntiAlias = Annotated[str | None, typer.Option(help="Operator anti-alias filter: bank or triangle; none by default.")]
 Interpolation = Annotated[str, typer.Option(help="Between input samples: linear, cubic or sinc8.")]
+Normalize = Annotated[str | None, typer.Option(help="Divide image and gathers by their fold or illumination.")]
+Dimension = Annotated[str, typer.Option(help="3d; of lines 2.5d (point sources) or 2d (line sources).")]
+Datum = Annotated[float | None, typer.Option(help="Elevation of the image in m: legs start at the ends' elevations.")]
+Replacement = Annotated[float | None, typer.Option(help="Velocity between --datum and the surface, m/s.")]
+HeaderMute = Annotated[bool, typer.Option("--mute-header", help="Leave out samples from muts to mute, header words.")]
+MuteTable = Annotated[
+    str | None, typer.Option("--mute", help="Leave out samples before a time by offset, m:ms: 0:0,1000:600.")
+]
+MuteTaper = Annotated[float, typer.Option("--mute-taper", help="Time over which mutes rise, ms.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +81,23 @@ def sides(text: str | None) -> tuple[float, float] | None:
     if len(found) > 2:
         raise InputError(f"--bin {text!r} has {len(found)} numbers; give one, or two with a comma.")
     return found[0], found[-1]
+
+
+def mute_of(header: bool, table: str | None, taper: float) -> Mute | None:
+    """Read the options of a mute."""
+    from elinvar.seismic import Mute
+
+    if not header and table is None:
+        return None
+    pairs: list[tuple[float, ...]] = []
+    try:
+        pairs = [tuple(float(part) for part in pick.split(":")) for pick in (table or "").split(",") if pick]
+    except ValueError:
+        pairs = [()]
+    if any(len(pair) != 2 for pair in pairs) or (table is not None and not pairs):
+        raise InputError(f"--mute {table!r} is not m:ms,m:ms with rising offsets, such as 0:0,1000:600.")
+    times = tuple((offset, 1e-3 * time) for offset, time in pairs)
+    return Mute(header, times if table is not None else None, 1e-3 * taper)
 
 
 def header_bytes(entries: list[str] | None) -> dict[str, int]:

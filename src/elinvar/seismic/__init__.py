@@ -24,6 +24,7 @@ _HOME = {
     "Grid": "grid",
     "Image": "image",
     "LinearOperator": "linear",
+    "Mute": "mute",
     "OffsetBins": "binning",
     "OffsetVectorTiles": "binning",
     "Scan": "scanned",
@@ -59,6 +60,7 @@ __all__ = [
     "Grid",
     "Image",
     "LinearOperator",
+    "Mute",
     "OffsetBins",
     "OffsetVectorTiles",
     "Scan",
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from .image import Image
     from .linear import LinearOperator
     from .migration import migrate, plan
+    from .mute import Mute
     from .qc import qc_report
     from .scanned import Scan
     from .statics import to_datum

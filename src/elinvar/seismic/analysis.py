@@ -134,8 +134,9 @@ def illumination(survey: Survey, velocity: Velocity, grid: Grid, **options: Any)
     survey, velocity, grid, **options
         As for the migration.
     """
-    if "phase_filter" in options:
-        raise InputError("illumination: phase_filter does not apply to a sum of weights; leave it out.")
+    for name in ("phase_filter", "normalize"):
+        if name in options:
+            raise InputError(f"illumination: {name} does not apply to a sum of weights; leave it out.")
     ones = survey.with_traces(_Ones(survey.traces))
     result = migrate(ones, velocity, grid, phase_filter=False, **options)
     result.attributes["quantity"] = "sum of weights"

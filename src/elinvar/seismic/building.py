@@ -14,6 +14,7 @@ from elinvar.errors import ConfigError
 from . import config as cfg
 from .binning import AzimuthSectors, Binning, OffsetBins, OffsetVectorTiles
 from .grid import Grid
+from .mute import Mute
 from .selection import azimuths, offsets, where
 from .targets import lines
 from .velocity import Velocity
@@ -21,7 +22,7 @@ from .velocity import Velocity
 if TYPE_CHECKING:
     from .survey import Survey
 
-__all__ = ["build_gathers", "build_grid", "build_velocity", "open_survey"]
+__all__ = ["build_gathers", "build_grid", "build_mute", "build_velocity", "open_survey"]
 
 _READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
 _SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
@@ -99,6 +100,14 @@ def build_grid(options: Any, survey: Survey) -> Grid:
     if options.inlines is not None or options.crosslines is not None:
         grid = lines(grid, options.inlines, options.crosslines)
     return grid
+
+
+def build_mute(options: cfg.MuteOptions | None) -> Mute | None:
+    """Return the mute that ``algorithm.mute`` describes."""
+    if options is None:
+        return None
+    table = None if options.table is None else tuple((offset, 1e-3 * time) for offset, time in options.table)
+    return Mute(options.header, table, 1e-3 * options.taper_ms)
 
 
 def build_gathers(options: Any) -> Binning | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Input",
     "JobConfig",
     "Limits",
+    "MuteOptions",
     "Output",
     "PreviewOptions",
     "Products",
@@ -231,6 +232,24 @@ class ApertureOptions(Section):
     radius: Positive | None = Field(default=_DEFAULT.radius, description="largest midpoint distance, m")
     taper: float = Field(default=_DEFAULT.taper, description="part of the radius that is tapered, 0 to 1")
     minimum: float = Field(default=_DEFAULT.minimum, description="radius that the dip limit leaves at early times, m")
+    inline: Positive | None = Field(default=_DEFAULT.inline, description="largest distance along the inline axis, m")
+    crossline: Positive | None = Field(default=_DEFAULT.crossline, description="and along the crossline axis, m")
+    leg_dip: float | None = Field(default=_DEFAULT.leg_dip, description="largest angle of either leg, degrees")
+    stretch: float | None = Field(default=_DEFAULT.stretch, description="largest stretch, T / t0 of flat events: 1.5")
+
+
+class MuteOptions(Section):
+    """What of the traces is left out."""
+
+    header: bool = Field(default=False, description="from muts to mute, the header words")
+    table: list[tuple[float, float]] | None = Field(default=None, description="[offset in m, time in ms] each, rising")
+    taper_ms: Annotated[float, Field(ge=0)] = Field(default=20.0, description="over which the weight rises, ms")
+
+    @model_validator(mode="after")
+    def _something(self) -> MuteOptions:
+        if not self.header and self.table is None:
+            raise ValueError("neither header nor table is given: give one, or leave the mute null")
+        return self
 
 
 class OffsetGathers(Section):
@@ -275,6 +294,13 @@ class Algorithm(Section):
     spacing: tuple[float, float] | None = Field(default=None, description="of midpoints in m, for antialias")
     area: Positive | None = Field(default=None, description="midpoint cell in m2; null takes bin_size, or dx times dy")
     aperture: ApertureOptions = ApertureOptions()
+    normalize: Literal["fold", "illumination"] | None = Field(
+        default=None, description="divide image and gathers by it"
+    )
+    mute: MuteOptions | None = Field(default=None, description="{header: true}, {table: [[0, 0], [2000, 1400]]}")
+    dimension: Literal["3d", "2.5d", "2d"] = Field(default="3d", description="lines: 2d, or 2.5d for point sources")
+    datum: float | None = Field(default=None, description="elevation of the image, m; legs start at theirs; null: flat")
+    replacement: Positive | None = Field(default=None, description="velocity between datum and surface, m/s")
     gathers: GatherOptions | None = Field(default=None, description="{type: offset, edges: [0, 400]}; azimuth; tiles")
 
     @field_validator("amplitude", mode="before")

@@ -19,13 +19,15 @@ from elinvar.errors import InputError
 from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as resolve_device
 from elinvar.runtime.kernels import Kernel
-from elinvar.runtime.kernels import kernel as choose_kernel
 from elinvar.runtime.transfers import to_host
 
 from . import kernels as _registered  # importing registers the kernels
+from .choosing import choose
+from .finishing import divide, divisor, scale_line
 from .image import Image
 from .job import Item, Job, Pass, blocks, describe
 from .lane import DeviceLane, Lane, State, _Block
+from .options import KERNEL as MIGRATE
 from .options import Options, check_options, resolve
 from .traces import ArrayTraces
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .aperture import Aperture
     from .binning import Binning
     from .grid import Grid
+    from .mute import Mute
     from .run import Progress
     from .survey import Survey
     from .velocity import Velocity
@@ -64,6 +67,11 @@ def demigrate(
     spacing: tuple[float, float] | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
+    normalize: Literal["fold", "illumination"] | None = None,
+    mute: Mute | None = None,
+    dimension: Literal["3d", "2.5d", "2d"] = "3d",
+    datum: ArrayLike | None = None,
+    replacement: float | None = None,
 ) -> Survey:
     """Spread an image over the traces of a survey: the exact adjoint of :func:`~elinvar.seismic.migrate`.
 
@@ -95,6 +103,11 @@ def demigrate(
         Called with (traces done, traces in all) after every block.
     in_flight, memory
         As for the migration.
+    normalize
+        The adjoint of a normalised migration divides first, by the fold or illumination of the survey's live traces:
+        that costs a migration. Traces that are silent, but live, count here.
+    mute, dimension, datum, replacement
+        As for the migration.
 
     Returns
     -------
@@ -109,15 +122,16 @@ def demigrate(
     NotImplementedError
         An option that is not built yet, by name.
     """
-    check_options(physics, eta, antialias, amplitude, interpolation, oversample)
+    check_options(physics, eta, antialias, amplitude, interpolation, oversample, normalize, mute, dimension)
     if grid is None:
         if not isinstance(image, Image):
             raise InputError("demigrate: an array does not say where its samples are; give the grid.")
         grid = image.grid
     ways: dict[str, Any] = {"interpolation": interpolation, "oversample": oversample}
-    ways |= {"antialias": antialias, "spacing": spacing}
+    ways |= {"antialias": antialias, "spacing": spacing, "normalize": normalize, "mute": mute}
+    ways |= {"dimension": dimension, "datum": datum, "replacement": replacement}
     options = resolve(survey, velocity, grid, aperture, amplitude, phase_filter, gathers, area, physics, eta, **ways)
-    chosen = choose_kernel(KERNEL, resolve_device(device), kernel)
+    chosen = choose(KERNEL, resolve_device(device), kernel, options.needs())
     work = Demigration(options, chosen, in_flight=in_flight, memory=memory)
     traces = work.run(_values(image, options), progress)
     made = survey.with_traces(ArrayTraces(traces))
@@ -148,16 +162,25 @@ class Demigration:
     def __init__(
         self, options: Options, kernel: Kernel, *, in_flight: int | None = None, memory: int | None = None
     ) -> None:
+        limits: dict[str, Any] = {"in_flight": in_flight, "budget_bytes": memory}
+        self.divisor = None
+        if options.normalize is not None:
+            self.divisor = divisor(options, choose(MIGRATE, kernel.device, None, options.needs()), **limits)
         blank = options.survey.with_traces(_Blank(options.survey.traces.shape))
         self.options = replace(options, survey=blank)
         self.kernel = kernel
-        self.job, steps = describe(self.options, kernel, in_flight=in_flight, budget_bytes=memory)
+        self.job, steps = describe(self.options, kernel, **limits)
         # With gathers it is their panels that are transposed, and a trace of no bin is in none of them.
         self.steps = [step for step in steps if options.bins is None or step.bin is not None]
 
     def run(self, image: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:
         """Return traces (n, ns) for an image (pillars, nt) or gathers (pillars, bins, nt)."""
         traces = np.zeros(self.options.survey.traces.shape, np.float32)
+        if self.divisor is not None or self.options.line:
+            image = image.copy()
+            if self.divisor is not None:
+                divide(image, *self.divisor)
+            scale_line(self.options, image)
         if self.steps:
             lane = _Adjoint(self.options, self.kernel, self.job, self.steps, image, traces)
             lane.run(_Board(self.options.survey, self.steps, progress), State())
@@ -194,7 +217,7 @@ class _Board:
         """Nothing to collect: the traces are where they belong."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Outgoing(_Block):
     """Traces on their way out of the kernel: ``traces`` is what the migration would have made of `samples`."""
 

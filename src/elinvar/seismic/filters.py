@@ -19,7 +19,7 @@ from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS, loss
 
 from ._check import choice, number
 
-__all__ = ["bank", "fast_length", "phase_filter", "resample"]
+__all__ = ["bank", "fast_length", "line_factor", "line_gain", "phase_filter", "resample"]
 
 _ROLL_OFF = 24  # samples over which a record that ends on a non-zero value is continued to zero
 
@@ -98,6 +98,26 @@ def phase_filter(
 def resample(traces: torch.Tensor, factor: int) -> torch.Tensor:
     """Return traces (ntr, ns) with ``factor`` samples per sample: (ntr, factor * (ns - 1) + 1), band-limited."""
     return _filtered(traces, 1.0, torch.ones_like, factor)
+
+
+def line_gain(traces: torch.Tensor, start: float, dt: float) -> torch.Tensor:
+    """Return traces times the square root of their time in seconds; see :func:`line_factor`."""
+    t = start + dt * torch.arange(traces.shape[1], dtype=torch.float64)
+    return traces * t.clamp(min=0.0).sqrt().to(traces.device, traces.dtype)
+
+
+def line_factor(v: torch.Tensor) -> torch.Tensor:
+    """Return what turns the weight of an area into that of a line, but for the root of the travel time.
+
+    Stationary phase over the midpoints of a line leaves one factor ``sqrt(T_xx / (2 pi))`` of the two that make up
+    ``W = 2 t0 / (pi V^2 T^2)``, with ``T_xx = 4 t0^2 / (V^2 T^3)`` and ``T_yy = 4 / (V^2 T)`` over a flat reflector:
+
+    ``W_line = t0 / V sqrt(2 / (pi T^3)) = W * V sqrt(pi T / 2)``.
+
+    ``sqrt(T)`` belongs to the trace (:func:`line_gain`), ``V sqrt(pi / 2)``, returned here, to the image: no kernel has
+    to know that it migrates a line.
+    """
+    return v * math.sqrt(0.5 * math.pi)
 
 
 def bank(traces: torch.Tensor, copies: int, kind: str) -> torch.Tensor:

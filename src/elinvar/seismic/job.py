@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from elinvar.errors import InputError
+from elinvar.errors import BudgetExceeded, InputError
 from elinvar.runtime.device import device
 from elinvar.runtime.plan import Job as RuntimeJob
 from elinvar.runtime.plan import Plan, preset
 from elinvar.runtime.plan import plan as runtime_plan
 
 from .aperture import Aperture
+from .kernels.migrate.limits import limited
 from .order import morton
 from .traveltime import straight_leg
 
@@ -41,6 +43,8 @@ __all__ = [
     "describe",
     "passes",
     "pillars_at_once",
+    "row_bytes",
+    "rows_for",
 ]
 
 Indices = NDArray[np.int64]
@@ -251,6 +255,32 @@ def pillars_at_once(options: Options) -> int:
     return max(1, _TABLES // (TABLE_BYTES * options.grid.nt)) if options.own_rays else options.grid.size
 
 
+def row_bytes(options: Options) -> int:
+    """Return the bytes of image, fold, velocity and eta of one pillar."""
+    return (8 + 4 * options.own_rays) * options.grid.nt
+
+
+def rows_for(operation: str, one: Job, options: Options, many: int) -> int:
+    """Return how many pillars fit with `many` images resident, for a plan of one.
+
+    Raises
+    ------
+    BudgetExceeded
+        None does.
+    """
+    per_row, plan = row_bytes(options), one.plan
+    rest = max(0, plan.memory_bytes - 2 * per_row * plan.tile_rows)
+    left = (plan.budget_bytes - rest) // (2 * many)  # the pool rounds up to powers of two: at most twice as much
+    if left < per_row:
+        raise BudgetExceeded(
+            f"{operation}: {many} images of one pillar need {many * per_row / 2**20:.1f} MiB beside "
+            f"{rest / 2**20:.1f} MiB of traces, and {plan.budget_bytes / 2**20:.1f} MiB may be used; raise memory, or "
+            "make fewer images at a time."
+        )
+    tiles = -(-one.pillars // min(one.pillars, left // per_row))
+    return min(plan.tile_rows, -(-one.pillars // tiles))
+
+
 def describe(
     options: Options,
     kernel: Kernel,
@@ -295,7 +325,7 @@ def describe(
         work / lanes,
         "contributions",
         rows=grid.size,
-        row_bytes=(8 + 4 * options.own_rays) * grid.nt,  # image, fold, velocity and eta
+        row_bytes=row_bytes(options),
         block_bytes=(4 + width) * block * trace_bytes,  # samples, padded, spectrum (two), filtered
         blocks=-(-count // lanes),
         fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
@@ -368,8 +398,29 @@ def estimate_contributions(
         away = np.hypot(*np.moveaxis(survey.midpoint[index][:, None] - place[None], -1, 0))[..., None]
         arrival = legs[0] + legs[1] - survey.delay[index][:, None, None]
         inside = (away <= aperture.radius_at(t, v)) & (arrival >= 0) & (arrival <= (survey.n_samples - 1) * survey.dt)
+        inside &= _limited(survey, grid, aperture, index, chosen, v[0], t)
         total += float(inside.mean()) * len(step.index) * len(pillars) * grid.nt
     return total
+
+
+def _limited(
+    survey: Survey,
+    grid: Grid,
+    aperture: Aperture,
+    index: Indices,
+    chosen: Indices,
+    v: NDArray[np.float64],
+    t: NDArray[np.float64],
+) -> NDArray[np.bool_] | bool:
+    """Return what the aperture's further limits leave of (traces, pillars, times)."""
+    limits = aperture.limits()
+    if limits is None:
+        return True
+    ends = [torch.from_numpy(grid.local(end[index])) for end in (survey.source, survey.receiver)]
+    places, times = torch.from_numpy(grid.local_pillars[chosen]), torch.from_numpy(t)
+    rows = torch.from_numpy(np.broadcast_to(v, (len(chosen), len(t))).copy())
+    inside = [limited(limits, ends[0], ends[1], place, row, times)[0] for place, row in zip(places, rows, strict=True)]
+    return np.stack([one.numpy() for one in inside], axis=1)
 
 
 def _even(values: Indices) -> Indices:

@@ -22,9 +22,11 @@ from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device, to_host
 
-from .filters import bank, resample
+from .elevations import heights
+from .filters import bank, line_gain, resample
 from .filters import phase_filter as apply_phase_filter
 from .job import Item, Job, Pass, pillars_at_once
+from .kernels.migrate import Relief
 
 if TYPE_CHECKING:
     from elinvar.runtime.kernels import Kernel
@@ -153,6 +155,8 @@ class _Block:
     traces: torch.Tensor
     source: torch.Tensor
     receiver: torch.Tensor
+    muted: torch.Tensor | None = None  # from when to when, seconds, (n, 2)
+    heights: torch.Tensor | None = None  # of source and receiver, metres, (n, 2)
 
 
 class DeviceLane(Lane):
@@ -163,6 +167,7 @@ class DeviceLane(Lane):
     _places: torch.Tensor
     _vrms: torch.Tensor
     _eta: torch.Tensor | None = None
+    _level: torch.Tensor | None = None
 
     def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
         super().__init__(options, job, steps, number)
@@ -211,32 +216,53 @@ class DeviceLane(Lane):
         local = [self.options.grid.local(end[sounding]).astype(np.float32) for end in (block.source, block.receiver)]
         samples = block.traces if sounding.all() else block.traces[sounding]
         source, receiver = (torch.from_numpy(end) for end in local)
+        start, options, index = float(block.delay[0]), self.options, item.index[sounding]
+        of_trace = {
+            "muted": None if options.mute is None else options.mute.zones(options.survey, index),
+            "heights": None if options.datum is None else heights(options.survey, index),
+        }
+        more = {name: torch.from_numpy(x.astype(np.float32)) for name, x in of_trace.items() if x is not None}
         self.seconds["load"] += time.perf_counter() - begin
-        start = float(block.delay[0])
-        return _Block(item.step, len(item.index), start, torch.from_numpy(samples), source, receiver)
+        return _Block(item.step, len(item.index), start, torch.from_numpy(samples), source, receiver, **more)
 
     def _prepare(self, block: _Block) -> _Block:
         """Copy to the device and filter there."""
         begin = time.perf_counter()
-        traces, source, receiver = (to_device(x, self.device) for x in (block.traces, block.source, block.receiver))
+        names = ("traces", "source", "receiver", "muted", "heights")
+        given = {name: getattr(block, name) for name in names if getattr(block, name) is not None}
+        there: dict[str, Any] = {name: to_device(x, self.device) for name, x in given.items()}
         self._wait()
         copied = time.perf_counter()
-        if len(traces):
-            traces = self._filtered(traces)
+        if len(block.traces):
+            there["traces"] = self._filtered(there["traces"], block)
             self._wait()
         self.seconds["transfer"] += copied - begin
         self.seconds["filter"] += time.perf_counter() - copied
-        return replace(block, traces=traces, source=source, receiver=receiver)
+        return replace(block, **there)
 
-    def _filtered(self, traces: torch.Tensor) -> torch.Tensor:
-        """What the kernel reads: traces after the phase filter, at its sampling."""
+    def _filtered(self, traces: torch.Tensor, block: _Block) -> torch.Tensor:
+        """What the kernel reads: traces after mute and phase filter, at its sampling."""
         options = self.options
+        dt = options.survey.dt
+        if options.mute is not None:
+            traces = traces * self._mute(block, dt, traces.shape[1])
         if options.phase_filter:
             how: dict[str, Any] = {"interpolation": options.interpolation, "oversample": options.oversample}
-            traces = apply_phase_filter(traces, options.survey.dt, **how)
+            dimensions = 3 if options.dimension == "3d" else 2
+            traces = apply_phase_filter(traces, dt, dimensions=dimensions, **how)
         elif options.oversample > 1:
             traces = resample(traces, options.oversample)
+        if options.line:
+            traces = line_gain(traces, block.start, dt / options.oversample)
         return traces if options.antialias is None else bank(traces, options.copies, options.antialias)
+
+    def _mute(self, block: _Block, dt: float, ns: int) -> torch.Tensor:
+        """What the mute multiplies samples by, (traces, ns)."""
+        mute = self.options.mute
+        assert mute is not None
+        assert block.muted is not None
+        zones = to_host(block.muted).numpy().astype(np.float64)  # of a few numbers, where they are not here already
+        return to_device(torch.from_numpy(mute.weights(zones, block.start, dt, ns)), self.device)
 
     def _enter(self, step: Pass, start: State) -> None:
         """Make a pass's part of the image resident; pillars and velocities go up once per tile."""
@@ -251,6 +277,9 @@ class DeviceLane(Lane):
             if eta is not None:
                 part = (eta[step.pillars] if len(eta) > 1 else eta).astype(np.float32)
                 self._eta = to_device(torch.from_numpy(part), self.device)
+            if self.options.datum is not None:
+                level = self.options.datum[step.pillars] if len(self.options.datum) > 1 else self.options.datum
+                self._level = to_device(torch.from_numpy(level.astype(np.float32)), self.device)
             self._resident = step.pillars
         for resident, kept in ((self.image, start.image), (self.fold, start.fold)):
             if kept is None:
@@ -288,9 +317,19 @@ class DeviceLane(Lane):
                     medium=self.options.medium,
                     eta=None if self._eta is None else self._eta[part] if len(self._eta) > 1 else self._eta,
                     **self.options.features(),
+                    **self._of_traces(result, part),
                 )
             self._wait()
         self.seconds["kernel"] += time.perf_counter() - begin
+
+    def _of_traces(self, block: _Block, part: slice) -> dict[str, Any]:
+        """What the kernel is told of single traces beside where their ends are."""
+        told: dict[str, Any] = {} if block.muted is None else {"mute": block.muted}
+        if block.heights is not None:
+            assert self._level is not None
+            level = self._level[part] if len(self._level) > 1 else self._level
+            told["relief"] = Relief(block.heights, level, self.options.replacement)
+        return told
 
     def _wait(self) -> None:
         """Wait for this thread's work on the device, so that the clocks mean something."""

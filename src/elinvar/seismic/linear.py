@@ -10,15 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
 from elinvar.runtime.device import device as resolve_device
-from elinvar.runtime.kernels import kernel as choose_kernel
 
 from . import demigration
 from ._check import optional_library
-from .job import describe
-from .kernels.migrate import require
-from .lane import DeviceLane
+from .choosing import choose
+from .finishing import describe_weighed, lanes_of, run_of
 from .options import KERNEL, check_options, resolve
-from .run import Run
 from .traces import ArrayTraces
 
 if TYPE_CHECKING:
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
 
     from .aperture import Aperture
     from .grid import Grid
+    from .mute import Mute
     from .survey import Survey
     from .velocity import Velocity
 else:
@@ -50,6 +48,8 @@ class LinearOperator(_ScipyOperator):
     velocity, grid
         As for :func:`~elinvar.seismic.migrate`.
     physics, eta, aperture, antialias, amplitude, phase_filter, interpolation, area, oversample, spacing
+        As for :func:`~elinvar.seismic.migrate`; for both directions.
+    normalize, mute, dimension, datum, replacement
         As for :func:`~elinvar.seismic.migrate`; for both directions.
     device, memory
         As for :func:`~elinvar.seismic.migrate`.
@@ -95,21 +95,26 @@ class LinearOperator(_ScipyOperator):
         spacing: tuple[float, float] | None = None,
         memory: int | None = None,
         skip_silent: bool = True,
+        normalize: str | None = None,
+        mute: Mute | None = None,
+        dimension: str = "3d",
+        datum: ArrayLike | None = None,
+        replacement: float | None = None,
     ) -> None:
-        check_options(physics, eta, antialias, amplitude, interpolation, oversample)
+        check_options(physics, eta, antialias, amplitude, interpolation, oversample, normalize, mute, dimension)
         self.live = _sounding(survey) if skip_silent else survey.live.copy()
         if not self.live.any():
             raise InputError(f"LinearOperator: every trace of {survey.name} is zero throughout or not live.")
         self.survey = survey.with_traces(survey.traces)
         self.survey.live = self.live
         asked = (aperture, amplitude, phase_filter, None, area, physics, eta)
-        options = resolve(self.survey, velocity, grid, *asked, interpolation, oversample, antialias, spacing)
+        more = (normalize, mute, dimension, datum, replacement)
+        options = resolve(self.survey, velocity, grid, *asked, interpolation, oversample, antialias, spacing, *more)
         where = resolve_device(device)
         self._options = options
-        self._migration = choose_kernel(KERNEL, where)
-        require(self._migration.version, **options.features())
-        self._plan = describe(options, self._migration, budget_bytes=memory)
-        self._demigration = demigration.Demigration(options, choose_kernel(demigration.KERNEL, where), memory=memory)
+        self._migration, back = (choose(name, where, None, options.needs()) for name in (KERNEL, demigration.KERNEL))
+        self._plan = describe_weighed(options, self._migration, budget_bytes=memory)
+        self._demigration = demigration.Demigration(options, back, memory=memory)
         self.dims = grid.shape
         self.dimsd = (survey.n_traces, survey.n_samples)
         shape = int(np.prod(self.dimsd)), int(np.prod(self.dims))
@@ -127,8 +132,8 @@ class LinearOperator(_ScipyOperator):
             return np.zeros(self.dims, np.float32)  # a migration of nothing is refused as a mistake
         options = replace(self._options, survey=self.survey.with_traces(ArrayTraces(given)))
         job, steps = self._plan
-        lane = DeviceLane(options, self._migration, job, steps)
-        return Run(options, job, steps, [lane], None, None).execute(0.0).values
+        lanes = lanes_of(options, [self._migration], job, steps)
+        return run_of(options, job, steps, lanes).execute(0.0).values
 
     def _matvec(self, x: ArrayLike) -> Samples:
         return self.demigrate(x).ravel()

@@ -15,14 +15,14 @@ from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as resolve_device
 from elinvar.runtime.device import devices as present_devices
 from elinvar.runtime.kernels import Kernel
-from elinvar.runtime.kernels import kernel as choose_kernel
 
 from .checkpoint import Checkpoint, identity
-from .job import Job, describe
-from .kernels.migrate import require
-from .lane import DeviceLane, Lane
-from .options import KERNEL, check_options, resolve
-from .run import Progress, Run
+from .choosing import choose
+from .finishing import describe_weighed, lanes_of, run_of
+from .job import Job
+from .lane import Lane
+from .options import KERNEL, Options, check_options, resolve
+from .run import Progress
 from .shards import SHARDS, ShardLane, shard_traces, workers_of
 from .statics import warn_of_elevations
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .binning import Binning
     from .grid import Grid
     from .image import Image
+    from .mute import Mute
     from .survey import Survey
     from .velocity import Velocity
 
@@ -64,6 +65,11 @@ def migrate(
     in_flight: int | None = None,
     memory: int | None = None,
     shards: int = SHARDS,
+    normalize: Literal["fold", "illumination"] | None = None,
+    mute: Mute | None = None,
+    dimension: Literal["3d", "2.5d", "2d"] = "3d",
+    datum: ArrayLike | None = None,
+    replacement: float | None = None,
 ) -> Image:
     """Migrate a survey: every sample of the image is the sum of the traces along its diffraction surface.
 
@@ -84,7 +90,8 @@ def migrate(
         Anellipticity for ``"vti"``, and only for it, in [-0.5, 0.5]: a number, one value per output time (nt,), or one
         per point of the grid (nx, ny, nt).
     aperture
-        Which midpoints contribute; by default ``Aperture()``, dips up to 45 degrees.
+        Which midpoints contribute; by default ``Aperture()``, dips up to 45 degrees. It may also limit inline and
+        crossline distances, the angles of the legs and the stretch.
     antialias
         What keeps steep operators from aliasing: ``"bank"`` reads traces from copies low-passed in half octaves, chosen
         by the operator's slope between neighbouring midpoints (Gray 1992; Abma, Sun and Bernitsas 1999), ``"triangle"``
@@ -123,7 +130,8 @@ def migrate(
         Called with (traces done, traces in all) after every block.
     area
         Midpoint cell in m^2 that a trace of one common-offset volume stands for. By default the survey's ``bin_size``
-        when it is known, else the grid's ``dx * dy``.
+        when it is known, else the grid's ``dx * dy``. Of lines, the interval in m: the side of that cell along the
+        longer side of the grid.
     oversample
         2 puts a sample between any two of the traces first, from their spectrum: the interpolation then errs far less
         at high frequencies, at a third of the speed or better and with traces twice as long in memory.
@@ -141,6 +149,24 @@ def migrate(
         device's recommended budget.
     shards
         With `cluster`: into how many parts the traces are cut. More keep more workers busy; each sends a whole image.
+    normalize
+        Divide the stack, and each gather, by its ``"fold"`` or by its ``"illumination"``, the sum of the weights of
+        what was added: irregular coverage no longer shows as amplitude. The result is a mean of filtered traces, not a
+        reflectivity. Samples of fold 0, or of less than 1 % of the largest illumination at their time, are 0. The
+        illumination costs a second migration, in the same pass.
+    mute
+        What to leave out of the traces, neither summed nor counted: :class:`~elinvar.seismic.Mute`.
+    dimension
+        ``"3d"``; or ``"2d"`` and ``"2.5d"`` for midpoints along a line: the phase filter is then the half derivative,
+        and the weight ``t0 / V sqrt(2 / (pi T^3)) * interval``. Both take traces that are corrected for spreading, 2-D
+        ones (line sources, as 2-D modelling has them) for that of a cylinder, 2.5-D ones (points in the field) for that
+        of a sphere; after that they are the same, and a flat reflector of reflectivity R comes out as R.
+    datum
+        Elevation in metres that the image's times and velocities are counted from, one for all bins or (nx, ny), a
+        floating datum. Legs then begin at each source's and receiver's elevation; the traces must not have been
+        shifted by statics. Without it all is on one level, and heights that differ are warned of.
+    replacement
+        With `datum`: velocity in m/s between it and the surface. Curved rays take none; their medium goes on.
 
     Returns
     -------
@@ -156,8 +182,9 @@ def migrate(
     Cancelled
         The run was paused; what is done is in the checkpoint.
     """
-    check_options(physics, eta, antialias, amplitude, interpolation, oversample)
-    warn_of_elevations(survey)
+    check_options(physics, eta, antialias, amplitude, interpolation, oversample, normalize, mute, dimension)
+    if datum is None:
+        warn_of_elevations(survey)
     options = resolve(
         survey,
         velocity,
@@ -173,6 +200,11 @@ def migrate(
         oversample,
         antialias,
         spacing,
+        normalize,
+        mute,
+        dimension,
+        datum,
+        replacement,
     )
     begin = time.perf_counter()
     with contextlib.ExitStack() as held:
@@ -180,18 +212,21 @@ def migrate(
         if cluster is not None:
             if devices is not None:
                 raise InputError("migrate: devices are of this process and cluster's are not; leave one out.")
+            if normalize == "illumination":
+                raise NotImplementedError(
+                    "migrate: normalize='illumination' on a cluster is not built; 'fold' is, and devices= works."
+                )
             executor = _executor(cluster, held)
-            workers = workers_of(executor, str(device), kernel)
+            workers = workers_of(executor, str(device), kernel, tuple(options.needs()))
             kernel = workers.version
-        kernels = _kernels(devices_of(device, devices), kernel)
-        require(kernels[0].version, **options.features())
+        kernels = _kernels(devices_of(device, devices), kernel, options)
         compiled = time.perf_counter() - begin
         session = None
         if checkpoint is not None:
             kept = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
             cut = {"memory": memory, "shards": None if workers is None else shards}
             session = held.enter_context(kept.open(identity(options, kernels, cut, workers)))
-        job, steps = describe(
+        job, steps = describe_weighed(
             options,
             kernels[0],
             lanes=len(kernels),
@@ -201,11 +236,11 @@ def migrate(
         )
         if session is not None:
             session.begin(job.layout)
-        lanes: list[Lane] = [DeviceLane(options, chosen, job, steps, i) for i, chosen in enumerate(kernels)]
+        lanes: list[Lane] = lanes_of(options, kernels, job, steps)
         if workers is not None:
             size = shard_traces(job, shards)
             lanes = [ShardLane(options, job, steps, executor, workers, str(device), size)]
-        return Run(options, job, steps, lanes, session, progress).execute(compiled)
+        return run_of(options, job, steps, lanes, session, progress).execute(compiled)
 
 
 def plan(
@@ -227,18 +262,24 @@ def plan(
     in_flight: int | None = None,
     memory: int | None = None,
     rate: float | None = None,
+    normalize: Literal["fold", "illumination"] | None = None,
+    mute: Mute | None = None,
+    dimension: Literal["3d", "2.5d", "2d"] = "3d",
+    datum: ArrayLike | None = None,
+    replacement: float | None = None,
 ) -> Job:
     """Return what :func:`migrate` would do with these arguments, in numbers, without reading a sample.
 
     `rate` is contributions per second of one device, when they are known better than ``elinvar tune`` knows them.
     """
-    check_options(physics, eta, antialias, "true", interpolation, oversample)
+    check_options(physics, eta, antialias, "true", interpolation, oversample, normalize, mute, dimension)
     ways: dict[str, Any] = {"interpolation": interpolation, "oversample": oversample}
-    ways |= {"antialias": antialias, "spacing": spacing}
+    ways |= {"antialias": antialias, "spacing": spacing, "normalize": normalize, "mute": mute}
+    ways |= {"dimension": dimension, "datum": datum, "replacement": replacement}
     options = resolve(survey, velocity, grid, aperture, "true", True, gathers, None, physics, eta, **ways)
-    kernels = _kernels(devices_of(device, devices), kernel)
-    require(kernels[0].version, **options.features())
-    job, _ = describe(options, kernels[0], lanes=len(kernels), in_flight=in_flight, budget_bytes=memory, rate=rate)
+    kernels = _kernels(devices_of(device, devices), kernel, options)
+    limits: dict[str, Any] = {"in_flight": in_flight, "budget_bytes": memory, "rate": rate}
+    job, _ = describe_weighed(options, kernels[0], lanes=len(kernels), **limits)
     return job
 
 
@@ -263,7 +304,8 @@ def devices_of(device: Any, devices: Sequence[Any] | str | None) -> list[Device]
     return found
 
 
-def _kernels(found: Sequence[Device], version: str | None) -> list[Kernel]:
-    """Return the kernel for each device: the same version on all of them."""
-    first = choose_kernel(KERNEL, found[0], version)
-    return [first, *(choose_kernel(KERNEL, one, first.version) for one in found[1:])]
+def _kernels(found: Sequence[Device], version: str | None, options: Options) -> list[Kernel]:
+    """Return the kernel for each device: the same version on all of them, one that does what is asked."""
+    needs = options.needs()
+    first = choose(KERNEL, found[0], version, needs)
+    return [first, *(choose(KERNEL, one, first.version, needs) for one in found[1:])]

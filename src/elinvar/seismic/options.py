@@ -16,8 +16,10 @@ from . import kernels as _registered  # importing registers the kernels
 from ._check import choice, number
 from .aperture import Aperture
 from .binning import Assignment, Binning, binning
+from .elevations import datum_of
 from .kernels.migrate.antialias import KINDS as ANTIALIAS
 from .kernels.migrate.antialias import Bank, copies_for
+from .mute import Mute
 from .traveltime import PHYSICS, check_eta
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
     from .survey import Survey
     from .velocity import Velocity
 
-__all__ = ["KERNEL", "Options", "check_options", "digest", "resolve"]
+__all__ = ["DIMENSIONS", "KERNEL", "NORMALIZE", "Options", "check_options", "digest", "resolve"]
 
 KERNEL = _registered.migrate.NAME
+DIMENSIONS = ("3d", "2.5d", "2d")
+NORMALIZE = ("fold", "illumination")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class Options:
     antialias: str | None = None
     spacing: tuple[float, float] = (0.0, 0.0)  # of neighbouring midpoints, metres, for antialias
     copies: int = 1  # of each trace, filtered against aliasing
+    normalize: str | None = None
+    mute: Mute | None = None
+    dimension: str = "3d"
+    datum: NDArray[np.float64] | None = None  # (1 or pillars,), metres; None: travel times know no elevations
+    replacement: float | None = None  # m/s between the datum and the ends of traces
+
+    @property
+    def line(self) -> bool:
+        """Whether midpoints are summed along a line, with the weight of one."""
+        return self.dimension != "3d" and self.amplitude == "true"
 
     @property
     def own_rays(self) -> int:
@@ -57,13 +71,23 @@ class Options:
         return int(self.velocity.varies_laterally) + int(self.eta is not None and len(self.eta) > 1)
 
     def features(self) -> dict[str, Any]:
-        """Return what the kernel is asked beyond what every version does, by the names of its options."""
+        """Return what the kernel is asked beyond what every version does, by the names of its options.
+
+        What belongs to single traces is not among it: `needs` names that too.
+        """
         asked: dict[str, Any] = {} if self.interpolation == "linear" else {"interpolation": self.interpolation}
-        return asked if self.antialias is None else {**asked, "bank": Bank(self.copies, *self.spacing)}
+        if self.antialias is not None:
+            asked["bank"] = Bank(self.copies, *self.spacing)
+        limits = self.aperture.limits()
+        return asked if limits is None else {**asked, "limits": limits}
+
+    def needs(self) -> dict[str, Any]:
+        """Return all that not every version of the kernel does, by its name."""
+        traces = {"mute": self.mute, "relief": self.datum}
+        return {**self.features(), **{name: value for name, value in traces.items() if value is not None}}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""
-        reach = self.aperture
         return {
             "survey": self.survey.name,
             "velocity": str(self.velocity),
@@ -75,17 +99,27 @@ class Options:
             if self.antialias is None
             else "{}, {:g} x {:g} m".format(self.antialias, *self.spacing),
             "interpolation": self.interpolation + (f", {self.oversample}x oversampled" if self.oversample > 1 else ""),
-            "area_m2": self.area,
-            "aperture": f"dip {reach.dip}, radius {reach.radius}, taper {reach.taper}, minimum {reach.minimum}",
+            **({"area_m2": self.area} if self.dimension == "3d" else {"interval_m": self.area}),
+            "aperture": str(self.aperture),
+            **({} if self.dimension == "3d" else {"dimension": self.dimension}),
+            **({} if self.normalize is None else {"normalized": self.normalize}),
+            **({} if self.mute is None else {"mute": str(self.mute)}),
+            **({} if self.datum is None else {"datum": self._datum()}),
             "azimuth": self.grid.azimuth,
         }
+
+    def _datum(self) -> str:
+        assert self.datum is not None
+        low, high = self.datum.min(), self.datum.max()
+        where = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+        return where if self.replacement is None else f"{where}, replacement {self.replacement:g} m/s"
 
     def identity(self) -> dict[str, Any]:
         """Return everything the image depends on but the survey's samples, as plain values that JSON can hold."""
         described: dict[str, Any] = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("survey", "velocity", "grid", "aperture", "bins", "eta")
+            if f.name not in ("survey", "velocity", "grid", "aperture", "bins", "eta", "mute", "datum")
         }
         place = asdict(self.grid)
         place.pop("base", None)
@@ -98,6 +132,8 @@ class Options:
             "medium": None if self.medium is None else list(self.medium),
             "spacing": list(self.spacing),
             "eta": digest(self.eta),
+            "mute": None if self.mute is None else digest(self.mute),
+            "datum": digest(self.datum),
             "velocity": {"is": str(self.velocity), "values": digest(self.velocity)},
             "gathers": {"bins": gathers, "members": digest(None if self.bins is None else self.bins.member)},
         }
@@ -142,13 +178,23 @@ def resolve(
     oversample: int = 1,
     antialias: str | None = None,
     spacing: tuple[float, float] | None = None,
+    normalize: str | None = None,
+    mute: Mute | None = None,
+    dimension: str = "3d",
+    datum: ArrayLike | None = None,
+    replacement: float | None = None,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""
     if survey.n_samples < 2:
         raise InputError("migrate: the traces have 1 sample; interpolation needs at least 2.")
     cell = (grid.dx, grid.dy) if survey.bin_size is None else survey.bin_size
+    along = int(grid.ny > grid.nx)  # the axis that a line of midpoints runs along
     if area is None:
-        area = cell[0] * cell[1]
+        area = cell[0] * cell[1] if dimension == "3d" else cell[along]
+    if dimension != "3d":
+        cell = (0.0, cell[1]) if along else (cell[0], 0.0)  # neighbours that operators may alias
+    if mute is not None:
+        mute.check(survey)
     copies, apart = 1, (0.0, 0.0)
     if antialias is not None:
         apart = _spacing(cell if spacing is None else spacing)
@@ -174,6 +220,11 @@ def resolve(
         antialias,
         apart,
         copies,
+        normalize,
+        mute,
+        dimension,
+        datum_of(datum, replacement, grid, survey, velocity, physics),
+        None if replacement is None else float(replacement),
     )
 
 
@@ -209,6 +260,9 @@ def check_options(
     amplitude: str,
     interpolation: str,
     oversample: int = 1,
+    normalize: str | None = None,
+    mute: Mute | None = None,
+    dimension: str = "3d",
 ) -> None:
     """Refuse what does not exist, and by name what is not built yet."""
     choice("migrate", "physics", physics, PHYSICS)
@@ -220,5 +274,10 @@ def check_options(
         choice("migrate", "antialias", antialias, ANTIALIAS)
     choice("migrate", "amplitude", amplitude, _registered.migrate.AMPLITUDES)
     choice("migrate", "interpolation", interpolation, _registered.migrate.INTERPOLATIONS)
+    choice("migrate", "dimension", dimension, DIMENSIONS)
+    if normalize is not None:
+        choice("migrate", "normalize", normalize, NORMALIZE)
+    if mute is not None and not isinstance(mute, Mute):
+        raise InputError(f"migrate: mute is {mute!r}; give seismic.Mute(header=True) or seismic.Mute(table=...).")
     if oversample not in (1, 2):
         raise InputError(f"migrate: oversample is {oversample!r}; 1 or 2 is accepted.")

@@ -64,13 +64,8 @@ class Run:
     def execute(self, compile_seconds: float) -> Image:
         """Run to the end, or to a pause, and label what came out."""
         begin = time.perf_counter()
-        starts = self._restore()
-        if starts[0].step < len(self.steps):
-            if len(self.lanes) == 1:
-                self.lanes[0].run(self, starts[0])
-            else:
-                self._side_by_side(starts)
-        self._check_sound(anew=not starts[0].step and not any(start.blocks for start in starts))
+        self.sum_up()
+        self.volumes.finish(self.options)
         # Lanes work at the same time: the slowest one's clocks are the job's.
         clock = {name: max(lane.seconds[name] for lane in self.lanes) for name in CLOCKS}
         timing = Timing(
@@ -84,6 +79,17 @@ class Run:
         bins = self.options.bins
         members = [] if bins is None else [self._traces_in(number) for number in range(len(bins))]
         return self.volumes.image(self.options.grid, bins, members, timing, self.job, self.options.attributes())
+
+    def sum_up(self) -> Volumes:
+        """Run to the end, or to a pause, and return the sums as they are."""
+        starts = self._restore()
+        if starts[0].step < len(self.steps):
+            if len(self.lanes) == 1:
+                self.lanes[0].run(self, starts[0])
+            else:
+                self._side_by_side(starts)
+        self._check_sound(anew=not starts[0].step and not any(start.blocks for start in starts))
+        return self.volumes
 
     def _check_sound(self, *, anew: bool) -> None:
         """Refuse to call an image what holds nothing because no trace does."""
@@ -265,6 +271,15 @@ class Volumes:
             assert self.panels.shape[1] == 0
             return self.stack[step.pillars], self.fold[step.pillars]
         return self.panels[step.pillars, step.bin], self.panel_fold[step.pillars, step.bin]
+
+    def finish(self, options: Options) -> None:
+        """Make of the sums what was asked for, in place; nothing is added afterwards."""
+        from .finishing import divide, scale_line
+
+        scale_line(options, self.stack, self.panels)
+        if options.normalize == "fold":
+            divide(self.stack, self.fold)
+            divide(self.panels, self.panel_fold)
 
     def image(
         self,

@@ -24,6 +24,7 @@ from elinvar.runtime.device import device as resolve_device
 from elinvar.runtime.kernels import kernel as choose_kernel
 from elinvar.runtime.pipeline import Pipeline, Stage
 
+from .choosing import choose
 from .job import Item, Job, Pass, blocks
 from .lane import CLOCKS, DeviceLane, Lane, State
 from .options import KERNEL
@@ -83,23 +84,23 @@ def shard_traces(job: Job, shards: int) -> int:
     return -(-wanted // job.block) * job.block
 
 
-def _worker(device: str, version: str | None) -> tuple[str, str, str]:
+def _worker(device: str, version: str | None, needs: Sequence[str] = ()) -> tuple[str, str, str]:
     """Say what a worker has; runs there."""
-    chosen = choose_kernel(KERNEL, resolve_device(device), version)
+    chosen = choose(KERNEL, resolve_device(device), version, needs)
     profile = chosen.device.profile
     name = " ".join([profile.name, *(sorted(profile.isa) if profile.kind == "cpu" else ())])
     return name, chosen.version, chosen.backend
 
 
-def workers_of(executor: ClusterExecutor, device: str, version: str | None) -> Workers:
-    """Ask every worker for its device and kernel.
+def workers_of(executor: ClusterExecutor, device: str, version: str | None, needs: Sequence[str] = ()) -> Workers:
+    """Ask every worker for its device and the kernel that does what is needed.
 
     Raises
     ------
     InputError
         There are no workers, or they differ.
     """
-    answers = list(executor.client.run(_worker, device, version).values())
+    answers = list(executor.client.run(_worker, device, version, needs).values())
     if not answers:
         raise InputError("migrate: the cluster has no workers; start some with `dask worker ADDRESS`.")
     kinds = sorted(set(answers))

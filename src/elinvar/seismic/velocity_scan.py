@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from elinvar.errors import BudgetExceeded, InputError
+from elinvar.errors import InputError
 
 from .checkpoint import Checkpoint, identity
-from .job import Job, Layout, Pass, describe
+from .finishing import divide, scale_line
+from .job import Job, Layout, Pass, describe, row_bytes, rows_for
 from .lane import DeviceLane, Lane, State
 from .migration import _kernels, devices_of, migrate
 from .options import Options, check_options, resolve
 from .run import Progress, Run, Volumes
 from .scanned import Scan
+from .statics import warn_of_elevations
 
 if TYPE_CHECKING:
     import os
@@ -88,12 +90,12 @@ def scan(
     InputError
         As :func:`~elinvar.seismic.migrate`; percentages that do not lead from the first to the last.
     NotImplementedError
-        With a cluster.
+        With a cluster, or normalised by illumination.
     """
     tried = _tried(survey, velocity, grid, percents, gathers, ways)
     options = tried[-1][1]
     begin = time.perf_counter()
-    kernels = _kernels(devices_of(device, devices), kernel)
+    kernels = _kernels(devices_of(device, devices), kernel, options)
     compiled = time.perf_counter() - begin
     with contextlib.ExitStack() as held:
         session = None
@@ -112,7 +114,7 @@ def scan(
             session.begin(job.layout)
         lanes: list[Lane] = [_ScanLane(one, job, steps, i, [o for _, o in tried]) for i, one in enumerate(kernels)]
         run = Run(options, job, steps, lanes, session, progress)
-        run.volumes = _ScanVolumes(options, velocity, [p for p, _ in tried])
+        run.volumes = _ScanVolumes(velocity, tried)
         return cast("Scan", run.execute(compiled))
 
 
@@ -133,7 +135,7 @@ def plan_scan(
 ) -> Job:
     """Return what :func:`scan` would do with these arguments, in numbers, without reading a sample."""
     tried = _tried(survey, velocity, grid, percents, gathers, ways)
-    kernels = _kernels(devices_of(device, devices), kernel)
+    kernels = _kernels(devices_of(device, devices), kernel, tried[-1][1])
     job, _ = _describe(kernels, tried, in_flight=in_flight, memory=memory, rate=rate)
     return job
 
@@ -164,6 +166,10 @@ def _tried(
         return function(**{name: {**given, **more}[name] for name in inspect.signature(function).parameters})
 
     call(check_options)
+    if given["normalize"] == "illumination":
+        raise NotImplementedError("scan: normalize='illumination' is not built; 'fold' is, or migrate each velocity.")
+    if given["datum"] is None:
+        warn_of_elevations(survey)
     _not_too_many(percents)
     fields = sorted(velocity.scan(percents), key=lambda pair: pair[0])
     first = call(resolve, velocity=fields[0][1])
@@ -193,13 +199,13 @@ def _describe(
     given: dict[str, Any] = {"lanes": len(kernels), "in_flight": in_flight, "budget_bytes": memory, "rate": rate}
     one, steps = describe(options, kernels[0], layout=layout, **given)
     if layout is None:
-        rows = _rows(one, options, many)
+        rows = rows_for("scan", one, options, many)
         if rows < one.plan.tile_rows:
             one, steps = describe(options, kernels[0], layout=Layout(one.block, rows, one.lanes), **given)
     work = many * describe(tried[many // 2][1], kernels[0], layout=one.layout, **given)[0].contributions
     bins = 0 if options.bins is None else len(options.bins)
     on_host = (many - 1) * 8 * one.times * one.pillars * (1 + bins)
-    on_device = (many - 1) * _row_bytes(options) * one.plan.tile_rows
+    on_device = (many - 1) * row_bytes(options) * one.plan.tile_rows
     seconds = None if one.plan.seconds is None else one.plan.seconds * work / max(one.contributions, 1.0)
     notes = (
         *one.plan.notes,
@@ -215,24 +221,6 @@ def _describe(
         peak_bytes=one.peak_bytes + on_host + shared + on_device,
     )
     return job, steps
-
-
-def _row_bytes(options: Options) -> int:
-    return (8 + 4 * options.own_rays) * options.grid.nt  # image, fold, velocity and eta of one pillar
-
-
-def _rows(one: Job, options: Options, many: int) -> int:
-    """Return how many pillars fit with `many` images resident."""
-    per_row, plan = _row_bytes(options), one.plan
-    rest = max(0, plan.memory_bytes - 2 * per_row * plan.tile_rows)
-    left = (plan.budget_bytes - rest) // (2 * many)  # the pool rounds up to powers of two: at most twice as much
-    if left < per_row:
-        raise BudgetExceeded(
-            f"scan: {many} images of one pillar need {many * per_row / 2**20:.1f} MiB beside {rest / 2**20:.1f} MiB "
-            f"of traces, and {plan.budget_bytes / 2**20:.1f} MiB may be used; raise memory, or scan fewer percentages."
-        )
-    tiles = -(-one.pillars // min(one.pillars, left // per_row))
-    return min(plan.tile_rows, -(-one.pillars // tiles))
 
 
 class _ScanLane(Lane):
@@ -290,11 +278,23 @@ class _ScanLane(Lane):
 class _ScanVolumes(Volumes):
     """Host arrays with one percentage's times after the other's in every row."""
 
-    def __init__(self, options: Options, velocity: Velocity, percents: Sequence[float]) -> None:
+    def __init__(self, velocity: Velocity, tried: Sequence[tuple[float, Options]]) -> None:
+        options = tried[-1][1]
         bins = 0 if options.bins is None else len(options.bins)
-        super().__init__(options.grid.size, bins, options.grid.nt * len(percents))
+        super().__init__(options.grid.size, bins, options.grid.nt * len(tried))
         self._velocity = velocity
-        self._percents = np.asarray(percents, np.float64)
+        self._tried = tried
+        self._percents = np.asarray([percent for percent, _ in tried], np.float64)
+
+    def finish(self, options: Options) -> None:
+        """Make of each percentage's sums what was asked for, with its own velocity."""
+        nt = options.grid.nt
+        for k, (_, one) in enumerate(self._tried):
+            mine = slice(k * nt, (k + 1) * nt)
+            scale_line(one, self.stack[..., mine], self.panels[..., mine])
+        if options.normalize == "fold":
+            divide(self.stack, self.fold)
+            divide(self.panels, self.panel_fold)
 
     def image(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +20,10 @@ from elinvar.runtime.tuning import save_tuned, tuned
 from . import config as cfg
 from .adaptive import preview, preview_cost
 from .aperture import Aperture
-from .building import build_gathers, build_grid, build_velocity, open_survey
+from .building import build_gathers, build_grid, build_mute, build_velocity, open_survey
 from .checkpoint import Checkpoint, free_bytes
 from .covering import coverage
+from .elevations import datum_of
 from .gathers import window_samples
 from .grid import Grid
 from .locking import Lock
@@ -133,10 +135,16 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
         attempt("grid", lambda: build_grid(config.grid, found["survey"]))
     attempt("aperture", lambda: Aperture(**cfg.plain(ways.aperture)))
     attempt("gathers", lambda: build_gathers(ways.gathers))
+    attempt("mute", lambda: build_mute(ways.mute))
     chosen = (ways.physics, ways.eta, ways.antialias, ways.amplitude, ways.interpolation, ways.oversample)
     attempt("ways", lambda: check_options(*chosen))
     if ways.physics == "curved" and "velocity" in found:
         attempt("medium", found["velocity"].gradient)
+    if {"survey", "mute"} <= set(found) and found["mute"] is not None:
+        attempt("muted", lambda: found["mute"].check(found["survey"]))
+    if {"survey", "grid", "velocity"} <= set(found):
+        raised = (ways.datum, ways.replacement, found["grid"], found["survey"], found["velocity"], ways.physics)
+        attempt("datum", lambda: datum_of(*raised))
     attempt("output", lambda: _check_output(config.output, place, config.input.path))
     _raise(problems)
     names = (
@@ -149,10 +157,15 @@ def assemble(config: cfg.JobConfig, folder: str | os.PathLike[str] = ".") -> Wor
         "oversample",
         "spacing",
         "area",
+        "normalize",
+        "dimension",
+        "datum",
+        "replacement",
     )
     options = {name: getattr(ways, name) for name in names}
     options |= {name: getattr(where_to, name) for name in ("device", "devices", "kernel", "in_flight", "shards")}
-    options |= {"aperture": found["aperture"], "gathers": found["gathers"], "cluster": where_to.cluster}
+    options |= {"aperture": found["aperture"], "gathers": found["gathers"], "mute": found["mute"]}
+    options["cluster"] = where_to.cluster
     options["memory"] = cfg.memory_bytes(where_to.memory)
     return Work(config, place, found["survey"], found["velocity"], found["grid"], options)
 
@@ -212,7 +225,7 @@ def _plan(work: Work, rate: float | None) -> Job:
         window_samples(1e-3 * config.scan.window_ms, grid.dt)  # refuses what would fail after the work
         ways = {name: value for name, value in work.options.items() if name not in ("cluster", "shards")}
         return plan_scan(work.survey, work.velocity, grid, _percents(config.scan), rate=rate, **ways)
-    names = ("aperture", "gathers", "kernel", "device", "devices", "in_flight", "memory")
+    names = set(work.options) & set(inspect.signature(plan).parameters)
     options = {**{name: work.options[name] for name in names}, "rate": rate}
     if config.preview is None:
         return plan(work.survey, work.velocity, grid, **options)
@@ -239,7 +252,7 @@ def _measured_rate(work: Work) -> float | None:
     noise = np.random.default_rng(0).standard_normal((len(nearest), survey.n_samples), dtype=np.float32)
     part = survey.select(nearest).with_traces(ArrayTraces(noise))
     spot = pillars(grid, flags.reshape(grid.nx, grid.ny))
-    alone = {"devices": None, "device": device, "cluster": None, "gathers": None, "memory": None}
+    alone = {"devices": None, "device": device, "cluster": None, "gathers": None, "memory": None, "normalize": None}
     with _threads(work.config.execution.threads):
         for _ in range(2):  # the first compiles and warms up
             image = migrate(part, work.velocity, spot, **{**work.options, **alone})
@@ -262,7 +275,7 @@ def _known_rate(profile: DeviceProfile, version: str, work: Work) -> tuple[float
     with contextlib.suppress(TypeError, KeyError, ValueError):
         if float(last["rate"]) > 0:  # type: ignore[index]
             return float(last["rate"]), f"measured by the run of {last['when']} on this machine"  # type: ignore[index]
-    if KERNEL in known.rates:
+    if KERNEL in known.rates and version not in ("baseline", "reference"):  # it times the default version
         return known.rates[KERNEL], "measured by `elinvar tune`"
     return None, ""
 
@@ -442,7 +455,8 @@ def _remember_rate(work: Work, image: Image | Scan) -> None:
         return
     today = datetime.now(UTC).date().isoformat()
     with contextlib.suppress(OSError):
-        value = {"rate": image.contributions / seconds, "when": today}
+        sums = 2 if work.options["normalize"] == "illumination" else 1
+        value = {"rate": sums * image.contributions / seconds, "when": today}
         save_tuned(_profile(work), f"option.{_rate_key(image.job.version, work)}", value)
 
 

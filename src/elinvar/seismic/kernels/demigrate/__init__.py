@@ -17,12 +17,22 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.kernels import kernel, register
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import INTERPOLATIONS, Bank, RadiusAperture, _check_axes, _check_tensors
+from elinvar.seismic.kernels.migrate import (
+    INTERPOLATIONS,
+    Bank,
+    Limits,
+    RadiusAperture,
+    Relief,
+    _check_axes,
+    _check_tensors,
+    bounds,
+)
 from elinvar.seismic.kernels.migrate.physics import check
 
-__all__ = ["NAME", "example", "run"]
+__all__ = ["NAME", "example", "features_of", "require", "run"]
 
 NAME = "seismic.demigrate"
+BOUNDS = migrate.CPU_ONLY
 _HERE = "elinvar.seismic.kernels.demigrate"
 
 
@@ -46,6 +56,9 @@ def run(
     eta: torch.Tensor | float | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -62,6 +75,8 @@ def run(
         As in :func:`elinvar.seismic.kernels.migrate.run`.
     dt, start, dt_out, t0_out, amplitude, aperture, area, physics, medium, eta, interpolation, bank
         As there: ``dt`` and ``start`` are of the traces, ``dt_out`` and ``t0_out`` of the image.
+    limits, mute, relief
+        As there.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -86,6 +101,7 @@ def run(
             raise InputError(f"{NAME}: interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
         if bank is not None:
             bank.check(traces.shape[1])
+        bounded = bounds(limits, mute, relief, physics, len(traces), len(pillars))
     except InputError as error:
         raise InputError(str(error).replace(migrate.NAME, NAME, 1)) from None
     if traces.numel() == 0 or image.numel() == 0:
@@ -93,8 +109,24 @@ def run(
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     rays: dict[str, Any] = {"physics": physics, "medium": medium, "eta": values}
     rays |= {"interpolation": interpolation, "bank": bank}
-    kernel(NAME, device, version)(traces, image, source, receiver, pillars, vrms, **options, **rays)
+    chosen = kernel(NAME, device, version)
+    require(chosen.version, backend=chosen.backend, **bounded)
+    chosen(traces, image, source, receiver, pillars, vrms, **options, **rays, **bounded)
     return traces
+
+
+def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
+    """Refuse, by name, what a version of the kernel cannot do."""
+    for name in features:
+        if name not in features_of(version, backend):
+            able = "reference" if backend == "metal" else "baseline"
+            raise NotImplementedError(f"{NAME}: version {version} does not do {migrate.WORDS[name]}; choose {able}.")
+
+
+def features_of(version: str, backend: str = "cpu") -> set[str]:
+    """Return what a version does on the processor of a backend beside what all do."""
+    bounded = version == "reference" or (version == "baseline" and backend == "cpu")
+    return {"interpolation", "bank"} | (BOUNDS if bounded else set())
 
 
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -112,6 +144,15 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (torch.zeros_like(traces), torch.randn(image.shape, generator=make), *rest), options
 
 
+register(
+    NAME,
+    "baseline",
+    reference=f"{_HERE}.reference:demigrate",
+    cpu="elinvar.seismic.kernels.migrate.general:demigrate",
+    example=example,
+    tolerance=2e-4,
+    summary="the transpose of seismic.migrate's baseline, with everything that bounds it; on a CPU",
+)
 register(
     NAME,
     "v1",

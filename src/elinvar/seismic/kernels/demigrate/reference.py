@@ -38,7 +38,7 @@ def demigrate(
         part = slice(k, min(k + step, len(traces)))
         total = torch.zeros(traces[part].shape, dtype=torch.float64, device=traces.device)
         for p in range(n):
-            row = _of_pillar({"vrms": vrms, **options}, p)
+            row = _of_pillar({"vrms": vrms, **options}, p, part)
             data = torch.zeros_like(total, requires_grad=True)
             out = torch.zeros(1, nt, dtype=torch.float64, device=traces.device)
             migration.migrate(out, None, data, source[part], receiver[part], pillars[p : p + 1], **row)
@@ -47,9 +47,16 @@ def demigrate(
         traces[part] += total.to(traces.dtype)
 
 
-def _of_pillar(options: dict[str, Any], p: int) -> dict[str, Any]:
-    """Options for one pillar: of tables with a row for each pillar, its own."""
-    return {
+def _of_pillar(options: dict[str, Any], p: int, part: slice) -> dict[str, Any]:
+    """Options for one pillar and some traces: of tables with a row for each, its own."""
+    own = {
         name: value[p : p + 1] if isinstance(value, torch.Tensor) and value.dim() == 2 and len(value) > 1 else value
         for name, value in options.items()
     }
+    if options.get("mute") is not None:
+        own["mute"] = options["mute"][part]
+    relief = options.get("relief")
+    if relief is not None:
+        level = relief.level[p : p + 1] if len(relief.level) > 1 else relief.level
+        own["relief"] = relief._replace(heights=relief.heights[part], level=level)
+    return own

@@ -18,6 +18,9 @@ and an approximation elsewhere.
 A *contribution* is one (pillar, output sample, trace) for which the midpoint lies inside the aperture
 (``distance <= radius(t0)``) and the travel time on the trace (``0 <= x <= ns - 1`` with ``x = (T - start) / dt``, both
 ends included). The fold counts exactly these, whatever their weight.
+
+Three more things bound or lift contributions, in the versions that know them (`FEATURES`): `limits`, mutes of traces,
+and ends that are above or below the datum (`relief`).
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from elinvar.runtime.kernels import kernel, register
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
 from elinvar.seismic.kernels.migrate.interpolation import INTERPOLATIONS
+from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, check
+from elinvar.seismic.kernels.migrate.relief import Relief
 
 __all__ = [
     "AMPLITUDES",
@@ -40,8 +45,11 @@ __all__ = [
     "NAME",
     "PHYSICS",
     "Bank",
+    "Limits",
     "RadiusAperture",
+    "Relief",
     "example",
+    "features_of",
     "require",
     "rim_weight",
     "run",
@@ -49,8 +57,21 @@ __all__ = [
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
-FEATURES = {"baseline": {"interpolation", "bank"}, "v2": {"interpolation", "bank"}, "v3": {"interpolation", "bank"}}
-"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation."""
+FEATURES = {
+    "v3": {"interpolation", "bank"},
+    "v2": {"interpolation", "bank"},
+    "baseline": {"interpolation", "bank", "limits", "mute", "relief"},
+    "reference": {"interpolation", "bank", "limits", "mute", "relief"},
+}
+"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation. Fastest first."""
+CPU_ONLY = {"limits", "mute", "relief"}
+"""What the .metal of no version does; on a GPU the reference does it."""
+WORDS = {
+    "bank": "antialias",
+    "limits": "limits of the aperture (inline, crossline, leg_dip, stretch)",
+    "mute": "mute",
+    "relief": "legs from elevations (datum)",
+}
 _HERE = "elinvar.seismic.kernels.migrate"
 
 
@@ -75,6 +96,9 @@ def run(
     eta: torch.Tensor | float | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
     version: str | None = None,
     device: Any = "auto",
 ) -> torch.Tensor:
@@ -116,6 +140,12 @@ def run(
     bank : Bank or None
         The traces come with copies filtered against aliasing, each as long as the trace, side by side in their rows:
         `antialias` says which of them are read.
+    limits : Limits or None
+        More of what bounds the aperture.
+    mute : Tensor[ntr, 2] float32 or None
+        From when to when each trace is muted, seconds: travel times in ``[from, until)`` are no contributions.
+    relief : Relief or None
+        Elevations of the ends of traces and of the datum; None has all on one level.
     version : str or None
         Kernel version; None takes the default for the device.
     device
@@ -143,7 +173,8 @@ def run(
         bank.check(traces.shape[1])
     features: dict[str, Any] = {} if interpolation == "linear" else {"interpolation": interpolation}
     features |= {} if bank is None else {"bank": bank}
-    require(migrate.version, **features)
+    features |= bounds(limits, mute, relief, physics, len(traces), len(pillars))
+    require(migrate.version, backend=migrate.backend, **features)
     migrate(
         image,
         fold,
@@ -167,13 +198,32 @@ def run(
     return image
 
 
-def require(version: str, **features: Any) -> None:
+def bounds(
+    limits: Limits | None, mute: torch.Tensor | None, relief: Relief | None, physics: str, traces: int, pillars: int
+) -> dict[str, Any]:
+    """Check what bounds or lifts contributions, and return what there is of it."""
+    if mute is not None and tuple(mute.shape) != (traces, 2):
+        raise InputError(f"{NAME}: mute has shape {tuple(mute.shape)}; give ({traces}, 2): from and until, seconds")
+    if relief is not None:
+        relief.check(physics, traces, pillars)
+    given = {"limits": limits, "mute": mute, "relief": relief}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def features_of(version: str, backend: str = "cpu") -> set[str]:
+    """Return what a version does on the processor of a backend beside what all do."""
+    known = FEATURES.get(version, set())
+    return known - CPU_ONLY if backend == "metal" else known
+
+
+def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
     """Refuse, by name, what a version of the kernel cannot do."""
     for name, value in features.items():
-        able = [other for other, known in FEATURES.items() if name in known]
-        if version not in able:
-            asked = f"{name}={value!r}" if isinstance(value, str) else {"bank": "antialias"}.get(name, name)
-            raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {' or '.join(able)}.")
+        if name not in features_of(version, backend):
+            able = [other for other in FEATURES if other != "reference" and name in features_of(other, backend)]
+            asked = f"{name}={value!r}" if isinstance(value, str) else WORDS.get(name, name)
+            choices = " or ".join(sorted(able) or ["reference"])
+            raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {choices}.")
 
 
 def _check_tensors(

@@ -14,7 +14,9 @@ from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate.antialias import SPAN, Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
+from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS
+from elinvar.seismic.kernels.migrate.relief import Relief
 from elinvar.seismic.kernels.migrate.tables import prepare
 
 __all__ = ["migrate"]
@@ -40,9 +42,21 @@ def migrate(
     eta: torch.Tensor | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
     **axes: float,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
+    if limits is not None or mute is not None or relief is not None:
+        from elinvar.seismic.kernels.migrate import general  # compiled only for those who need it
+
+        legs: dict[str, Any] = {"physics": physics, "medium": medium, "eta": eta, "interpolation": interpolation}
+        bounds: dict[str, Any] = {"bank": bank, "limits": limits, "mute": mute, "relief": relief}
+        times: dict[str, Any] = axes
+        what: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area}
+        general.migrate(image, fold, traces, source, receiver, pillars, vrms, **what, **legs, **bounds, **times)
+        return
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
     bends = np.zeros((1, 1, 2), f4) if tables.bends is None else tables.bends.numpy()

@@ -10,7 +10,9 @@ import torch
 from elinvar.seismic.kernels.migrate.antialias import SPAN, Bank, middles, share, steepness
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture, rim_weight
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, weights
+from elinvar.seismic.kernels.migrate.limits import Limits, limited
 from elinvar.seismic.kernels.migrate.physics import leg
+from elinvar.seismic.kernels.migrate.relief import Relief, layer, raised_leg
 from elinvar.seismic.kernels.migrate.tables import EARLIEST, continued
 
 __all__ = ["migrate"]
@@ -39,6 +41,9 @@ def migrate(
     eta: torch.Tensor | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
     device: Any = None,
 ) -> None:
     """Add the migrated traces to ``image`` (and their count to ``fold``); arguments as ``migrate.run``.
@@ -66,7 +71,17 @@ def migrate(
             if bank is not None:
                 chosen = _copies(src[part], rec[part], pil[p], v, (t0_out, dt_out, dt), medium, bank)
             near = data[part], taps, chosen
-            value, inside = _contributions(near, src[part], rec[part], pil[p], v, t0, dt, start, amplitude, rays)
+            raised = None if relief is None else _raised(relief, part, p)
+            time, strength = _times(src[part], rec[part], pil[p], v, t0, rays, raised)
+            value, inside = _contributions(near, time, dt, start)
+            if amplitude == "true":
+                value = value * torch.where(inside, strength, torch.zeros_like(strength))
+            if mute is not None:
+                begin, end = mute[part].to(time).unbind(1)
+                inside = inside & ~((time >= begin[:, None]) & (time < end[:, None]))
+            if limits is not None:
+                within, rim = limited(limits, src[part], rec[part], pil[p], v, t0)
+                inside, value = inside & within, value * rim
             if aperture is not None and radius is not None:
                 middle = 0.5 * (src[part] + rec[part]) - pil[p]
                 distance = torch.hypot(middle[:, 0], middle[:, 1])[:, None]
@@ -106,26 +121,50 @@ def _weights(taps: int, f: torch.Tensor) -> list[torch.Tensor]:
     return list(each.unbind(-1))
 
 
-def _contributions(
-    near: tuple[torch.Tensor, int, tuple[torch.Tensor, torch.Tensor] | None],
+def _raised(relief: Relief, part: slice, p: int) -> tuple[torch.Tensor, float | None]:
+    """Return how far above the datum of pillar p the ends of some traces are, (traces, 2)."""
+    level = relief.level[p if len(relief.level) > 1 else 0]
+    return relief.heights[part].double() - level.double(), relief.replacement
+
+
+def _times(
     source: torch.Tensor,
     receiver: torch.Tensor,
     pillar: torch.Tensor,
     v: torch.Tensor,
     t0: torch.Tensor,
-    dt: float,
-    start: float,
-    amplitude: str,
     rays: tuple[str, tuple[float, float] | None, torch.Tensor | None],
+    raised: tuple[torch.Tensor, float | None] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted interpolated samples ``[traces, nt]`` before area and aperture, and which of them lie on the trace."""
+    """Travel times ``[traces, nt]``, NaN where there is no ray, and the weight of ``amplitude="true"`` before area."""
     ds, dr = ((end - pillar).square().sum(1)[:, None] for end in (source, receiver))
     physics, medium, eta = rays
-    time = leg(physics, ds, t0, v, medium, eta) + leg(physics, dr, t0, v, medium, eta)
+    vertical, second = t0, v.square() * t0
+    if raised is None:
+        time = leg(physics, ds, t0, v, medium, eta) + leg(physics, dr, t0, v, medium, eta)
+    else:
+        time = torch.zeros_like(ds * t0)
+        for square, above in zip((ds, dr), raised[0].unbind(1), strict=True):
+            between = layer(above[:, None], raised[1], medium)
+            time = time + raised_leg(physics, square, above[:, None], between, t0, v, medium, eta)
+            vertical, second = vertical + between.time, second + between.second
+    # Schneider (1978) in stationary phase, 2 t0 / (pi V^2 T^2); t0 = 0 carries no energy, also where T = 0.
+    weight = 2 * vertical.square() / (math.pi * second * time.square())
+    return time, torch.where((vertical >= EARLIEST) & (second > 0), weight, torch.zeros_like(weight))
+
+
+def _contributions(
+    near: tuple[torch.Tensor, int, tuple[torch.Tensor, torch.Tensor] | None],
+    time: torch.Tensor,
+    dt: float,
+    start: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolated samples ``[traces, nt]`` at travel times, and which of them lie on the trace."""
     data, taps, chosen = near
     ns = data.shape[2] - taps + 2
     x = (time - start) / dt
     inside = (x >= 0) & (x <= ns - 1)
+    x = torch.where(torch.isnan(x), torch.zeros_like(x), x)
     left = x.clamp(0, ns - 1).floor().clamp(max=ns - 2).long()
     value = torch.zeros_like(x)
     for i, weight in enumerate(_weights(taps, x - left)):
@@ -136,8 +175,4 @@ def _contributions(
             at = copy * data.shape[2] + left + i
             one, next_one = (torch.gather(data.flatten(1), 1, at + k) for k in (0, data.shape[2]))
             value += (one + part * (next_one - one)) * weight
-    if amplitude == "true":
-        # Schneider (1978) in stationary phase; t0 = 0 carries no energy, also where T = 0.
-        weight = 2 * t0 / (math.pi * v**2 * time.square())
-        value = value * torch.where(t0 >= EARLIEST, weight, torch.zeros_like(weight))
     return value, inside
