@@ -9,7 +9,9 @@ torch tiles, seeds 8 apart
 brute force by rows, seeds 8 apart
     The same with 256 queries against all keys at a time.
 elinvar, every pixel
-    ``vision.match(...)``: all 196,608 pixels, exactly (one run).
+    ``vision.match(...)``: all 196,608 pixels, exactly (one run on a CPU).
+products alone, every pixel / brute force by rows, every pixel
+    On GPUs: the same with the kernel's version v1, and with 2,048 queries against all keys at a time in torch.
 
 One thread, CPU time of that thread; on ``--device cuda`` CUDA events. The descriptors of image 2 are those of image 1
 moved by 7 pixels, plus noise, so that most pixels have a true partner.
@@ -28,6 +30,7 @@ import numpy as np
 import torch
 
 from elinvar.bench import Result, Work, interleave
+from elinvar.runtime.kernels import use
 from elinvar.runtime.parallel import set_threads
 from elinvar.vision import match
 from elinvar.vision.matching import _seeds
@@ -62,6 +65,58 @@ def by_rows(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return torch.cat([(part @ keys.T).argmax(1) for part in queries.split(256)])
 
 
+def mutual(d1: torch.Tensor, d2: torch.Tensor, rows: int = 2048) -> torch.Tensor:
+    """All mutual nearest neighbours by products in torch, rows of one image at a time."""
+    there = torch.cat([(part @ d2.T).argmax(1) for part in d1.split(rows)])
+    back = torch.cat([(part @ d1.T).argmax(1) for part in d2.split(rows)])
+    one = torch.arange(len(d1), device=d1.device)
+    both = back[there] == one
+    return torch.stack([one[both], there[both]], 1)
+
+
+def every_pixel(one: torch.Tensor, two: torch.Tensor, runs: int, device: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Time and check the exact search over all pixels."""
+    clock = "thread_cpu" if device == "cpu" else "cuda_events"
+    kept: dict[str, Any] = {}
+    ways: dict[str, Callable[[], Any]] = {"elinvar, every pixel": lambda: kept.update(ours=match(one, two))}
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device == "cpu":
+        samples = interleave(ways, runs=1, warmup=0, clock=clock, device=device)
+        rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1e3
+        facts = {"every pixel": len(kept["ours"]), "rise of the peak resident memory, every pixel, MB (bar: 300)": rise}
+        return samples, facts
+    ways["elinvar, every pixel"]()
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    ways["elinvar, every pixel"]()
+    rise = (torch.cuda.max_memory_allocated() - held) / 1e6
+    samples = interleave(ways, runs=runs, warmup=2, clock=clock, device=device)
+    d1, d2 = (x.reshape(-1, CHANNELS) for x in (one, two))
+
+    def alone() -> None:
+        with use("vision.nearest=v1"):
+            kept.update(alone=match(one, two))
+
+    def brute() -> None:
+        kept.update(brute=mutual(d1, d2))
+
+    others = {"products alone, every pixel": alone, "brute force by rows, every pixel": brute}
+    samples |= interleave(others, runs=2, warmup=1, clock=clock, device=device)
+    pairs = {
+        name: set(zip(kept[name].idx_1.tolist(), kept[name].idx_2.tolist(), strict=True)) for name in ("ours", "alone")
+    }
+    truth = {tuple(row) for row in kept["brute"].tolist()}
+    facts = {
+        "every pixel": len(pairs["ours"]),
+        "every pixel, same matches as products alone": pairs["ours"] == pairs["alone"],
+        "every pixel, matches that brute force (another order of summation) has not, or has alone": len(
+            pairs["ours"] ^ truth
+        ),
+        "rise of the GPU's memory, every pixel, MB (bar: 300)": rise,
+    }
+    return samples, facts
+
+
 def by_tiles(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     from elinvar.vision.kernels.nearest.reference import nearest
 
@@ -88,11 +143,8 @@ def run(*, runs: int = 5, warmup: int = 1, device: str = "cpu") -> Result:
         clock = "thread_cpu" if device == "cpu" else "cuda_events"
         samples = interleave(ways, runs=runs, warmup=warmup, work=Work(items=len(mine), unit="matches"), clock=clock,
                              device=device)  # fmt: skip
-        dense: list[Any] = []
-        samples |= interleave(
-            {"elinvar, every pixel": lambda: dense.append(match(one, two))},
-            runs=1, warmup=0, clock=clock, device=device,
-        )  # fmt: skip
+        more, dense = every_pixel(one, two, runs, device)
+        samples |= more
     finally:
         set_threads(before[0])
         torch.set_num_threads(before[1])
@@ -103,8 +155,8 @@ def run(*, runs: int = 5, warmup: int = 1, device: str = "cpu") -> Result:
         "matches": {"elinvar": len(mine), **{name: len(found) for name, found in others.items()}},
         "same matches": {name: found == mine for name, found in others.items()},
         "matches on the true shift": float(truth.mean()),
-        "every pixel": len(dense[0]),
         "rise of the peak resident memory, MB (bar: 300)": extra,
+        **dense,
     }
     return Result(name=f"vision_match{'' if device == 'cpu' else '_' + device}", samples=samples, extras=extras)
 

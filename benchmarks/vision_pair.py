@@ -10,12 +10,17 @@ engine
     ``Engine`` as it chooses itself (bfloat16 where the CPU has it), feature cache off.
 engine fp32
     The same with ``precision="fp32"``: equal to the plain rendition within 3e-5.
-looped infer, 10 images / pipelined, 10 images
-    ``infer`` of each image with the next, cache off; ``infer_batch_pipelined(compute=True)``: nine pairs each.
+looped infer, 10 images / pipelined, 10 images / sequence, 10 images
+    ``infer`` of each image with the next, cache off; ``infer_batch_pipelined(compute=True)``;
+    ``infer_pairs(images, "sequence")`` and all heads (GPUs only): nine pairs each, all eight outputs.
+batch of 8 pairs
+    ``infer_pairs`` of sixteen images, eight pairs together, all eight outputs (GPUs only).
 
 Random weights (speed does not depend on them), 4:3 images. On the CPU: process CPU time with a fixed number of threads
 (``VISION_THREADS``, default 1), because the machine may be shared; each part in a process of its own, with the peak
-of its resident memory. ``--device cuda`` times the engine alone, with CUDA events.
+of its resident memory. ``--device cuda`` times the engine alone, with CUDA events around everything from the host's
+arrays to outputs on the device; "percent of the floor" sets the network's operations (2.04 T for a large pair, fewer
+where images are encoded once) over the rate of a float16 product of 8192 x 8192 in the same process against that.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ from elinvar.vision.timing import image_pair, plain_call
 
 THREADS = int(os.environ.get("VISION_THREADS", "1"))
 LARGE, SMALL = ("mast3r_vit_large", int(os.environ.get("VISION_SIZE", "512"))), ("dune_vit_small_14", 448)
-PARTS = ("pair", "exact", "sequence", "dune", "memory")
+PARTS = ("pair", "exact", "sequence", "batch", "dune", "memory")
 
 
 def peak() -> float:
@@ -69,7 +74,14 @@ def pair(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[
     if device == "cpu":
         ways["plain fp32"] = plain_call(variant(LARGE[0]), images)
         ways["plain fp32, sdpa"] = plain_call(variant(LARGE[0]), images, attention="sdpa")
-    return timed(ways, LARGE[0], images, runs, warmup, device), {"engine": str(engine), "paths": str(engine.paths)}
+    warmup = warmup if device == "cpu" else max(3, warmup)
+    samples = timed(ways, LARGE[0], images, runs, warmup, device)
+    facts: dict[str, Any] = {"engine": str(engine), "paths": str(engine.paths)}
+    if device == "cuda":
+        flops = sum(variant(LARGE[0]).flops(*images[0].shape[:2]).values())
+        facts |= floor_facts(samples, {"engine": flops})
+        facts["peak GPU memory GB"] = torch.cuda.max_memory_allocated() / 1e9
+    return samples, facts
 
 
 def exact(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
@@ -90,15 +102,40 @@ def exact(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict
     return samples, facts
 
 
+def peak_rate() -> float:
+    """Return the rate of a large float16 product on the GPU, operations per second."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+    times = []
+    for _ in range(13):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        a @ b
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return 2 * 8192**3 / float(np.median(times[3:]))
+
+
+def floor_facts(samples: dict[str, Samples], flops: dict[str, float]) -> dict[str, Any]:
+    """How far each row is from its operations at the rate of a large product."""
+    rate = peak_rate()
+    return {
+        "rate of a large product, TFLOP/s": rate / 1e12,
+        "percent of the floor": {name: 100 * flops[name] / rate / samples[name].median for name in flops},
+    }
+
+
 def sequence(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """Ten images: a loop over infer, and the pipelined batch that encodes each image once."""
-    del warmup  # half a minute and more each: the first run counts
+    """Ten images: a loop over infer, and what encodes each image once."""
+    # Half a minute and more each on a CPU: there the first run counts.
+    runs, warmup = (max(1, runs // 3), 0) if device == "cpu" else (runs, max(2, warmup))
     make = np.random.default_rng(1)
-    shape = image_pair(variant(LARGE[0]), LARGE[1])[0].shape
+    kind = variant(LARGE[0])
+    shape = image_pair(kind, LARGE[1])[0].shape
     images = [make.integers(0, 256, shape, np.uint8) for _ in range(10)]
     engine = engine_for(*LARGE, "auto", device)
     engine.warmup(1)
-    counted: dict[str, int] = {}
+    counted: dict[str, Any] = {}
 
     def loop() -> None:
         for a, b in itertools.pairwise(images):
@@ -109,9 +146,46 @@ def sequence(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], d
         engine.infer_batch_pipelined(images, compute=True)
         counted["encodes of a pipelined run"] = engine.encodes - before
 
+    def graph() -> None:
+        before = engine.encodes
+        for result in engine.infer_pairs(images, "sequence"):
+            result.compute()
+        counted["encodes of a sequence"] = engine.encodes - before
+
     ways = {"looped infer, 10 images": loop, "pipelined, 10 images": pipelined}
-    samples = timed(ways, LARGE[0], images, max(1, runs // 3), 0, device, items=9.0)
+    if device != "cpu":
+        ways["sequence, 10 images"] = graph
+    samples = timed(ways, LARGE[0], images, runs, warmup, device, items=9.0)
+    if device == "cuda":
+        part = kind.flops(*shape[:2])
+        once = 9 * sum(part.values()) - 4 * part["encoder"]
+        flops = dict.fromkeys(list(ways)[1:], once) | {"looped infer, 10 images": 9 * sum(part.values())}
+        counted |= floor_facts(samples, flops)
+        counted["milliseconds per pair"] = {name: 1e3 * row.median / 9 for name, row in samples.items()}
     return samples, dict(counted)
+
+
+def batch(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Eight pairs of sixteen images together."""
+    if device == "cpu":
+        return {}, {}
+    make = np.random.default_rng(2)
+    kind = variant(LARGE[0])
+    shape = image_pair(kind, LARGE[1])[0].shape
+    images = [make.integers(0, 256, shape, np.uint8) for _ in range(16)]
+    engine = engine_for(*LARGE, "auto", device)
+    pairs = [(2 * k, 2 * k + 1) for k in range(8)]
+
+    def call() -> None:
+        for result in engine.infer_pairs(images, pairs, batch=8):
+            result.compute()
+
+    samples = timed({"batch of 8 pairs": call}, LARGE[0], images, runs, max(2, warmup), device, items=8.0)
+    facts: dict[str, Any] = {"milliseconds per pair": 1e3 * samples["batch of 8 pairs"].median / 8}
+    if device == "cuda":
+        facts |= floor_facts(samples, {"batch of 8 pairs": 8 * sum(kind.flops(*shape[:2]).values())})
+        facts["peak GPU memory GB"] = torch.cuda.max_memory_allocated() / 1e9
+    return samples, facts
 
 
 def dune(runs: int, warmup: int, device: str) -> tuple[dict[str, Samples], dict[str, Any]]:

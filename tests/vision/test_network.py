@@ -25,6 +25,7 @@ WAYS = {
     "torch": (Paths(), False),
     "conv": (Paths("conv", "sdpa", channels_last=True), False),
     "stacked": (Paths("torch", 2, channels_last=True, rotate="numba"), True),
+    "fused": (Paths(channels_last=True, fused=True), True),
 }
 if packed_available():
     WAYS["packed"] = (Paths("packed", 2, channels_last=True, rotate="numba"), False)
@@ -87,7 +88,7 @@ def test_every_output_equals_the_published_networks(stem, name, case, vectors, r
     given, want = (np.load(reference_data(f"vision/{stem}_{part}.npz")) for part in ("cases", "outputs"))
     ways = ["packed" if "packed" in WAYS else "torch"]
     if case in ("landscape", "mixed"):
-        ways.append("stacked")
+        ways += ["stacked", "fused"]
     for way in ways:
         if way not in networks:
             networks[way] = built(kind, state, way)

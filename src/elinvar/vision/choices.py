@@ -125,7 +125,8 @@ def choose(device: Device, dtype: torch.dtype, threads: int) -> Paths:
     torch's default order on Metal, which has no such path.
     """
     if device.kind != "cpu":
-        return Paths(attention=_tested_attention(device.torch), channels_last=device.kind == "cuda")
+        cuda = device.kind == "cuda"
+        return Paths(attention=_tested_attention(device.torch), channels_last=cuda, fused=cuda)
     version = torch.__version__.partition("+")[0]
     key = f"option.vision.{str(dtype).removeprefix('torch.')}.{threads}.torch-{version}"
     found = _known(tuned(device.profile).options.get(key.removeprefix("option."), {}))

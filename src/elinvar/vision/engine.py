@@ -20,12 +20,10 @@ from torch import Tensor
 from elinvar.errors import InputError, WeightsError
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.parallel import cpu_threads, set_threads
-from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.precision import Precision
 from elinvar.runtime.trace import trace
 from elinvar.runtime.transfers import to_device
 
-from . import graphs
 from .availability import resolve_precision
 from .catalogue import Variant
 from .catalogue import variant as find_variant
@@ -35,23 +33,22 @@ from .features import FeatureCache, fingerprint
 from .heap import give_back
 from .images import Prepared, prepared
 from .layers import Paths
+from .many import Many
 from .network import Network
-from .pairs import Pairs
 from .recall import Features
-from .replay import Replay
-from .result import Decoded, PairResult, synchronised
+from .result import Clock, Decoded, PairResult, synchronised
+from .runner import Runner
 
 if TYPE_CHECKING:
     from .retrieval import Retrieval
 
 __all__ = ["Engine"]
 
-_BATCH = {"cpu": 2, "cuda": 8, "mps": 2}  # images encoded together
-_PAIRS = {"cpu": 1, "cuda": 8, "mps": 2}  # pairs decoded together
+_BATCH = {"cpu": 2, "cuda": 16, "mps": 2}  # images encoded together
 _threads_lock = threading.RLock()
 
 
-class Engine(Features):
+class Engine(Features, Many):
     """Two-view reconstruction: points, confidence and descriptors of image pairs.
 
     Parameters
@@ -109,8 +106,7 @@ class Engine(Features):
         self._retrieval: Retrieval | None = None
         self._lock = threading.RLock()
         self._weights = "none"
-        self._encode_again: Replay | None = None
-        self._decode_again: dict[Any, Replay] = {}
+        self._made: Runner | None = None
 
     # -- weights ----------------------------------------------------------------------------------------------------
 
@@ -171,13 +167,18 @@ class Engine(Features):
             )
             self._weights = source.where
             self._cache.clear()
-            self._encode_again = Replay(lambda images: [self._loaded().encode(images)], self.device.torch)
-            self._decode_again = {}
+            self._made = None
 
     def _loaded(self) -> Network:
         if self._network is None:
             raise WeightsError(missing(self.variant) + " Then call Engine.load(path).")
         return self._network
+
+    def _runner(self) -> Runner:
+        network = self._loaded()
+        if self._made is None or self._made.network is not network:
+            self._made = Runner(network, self.device.torch)
+        return self._made
 
     def is_ready(self) -> bool:
         """Whether weights are loaded."""
@@ -209,10 +210,11 @@ class Engine(Features):
                     torch.set_num_threads(before)
                     set_threads(ours)
 
-    def _run(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    def _run(self, name: str, work: Callable[..., Any], *arguments: Any, wait: bool = True) -> Any:
         with self._lock, self._environment(), trace(name):
             out = work(*arguments)
-            synchronised(self.device.torch)
+            if wait or self.device.kind != "cuda":
+                synchronised(self.device.torch)
             if self.device.kind == "cpu":
                 give_back()  # what one part used, before the next one needs as much
             return out
@@ -223,49 +225,59 @@ class Engine(Features):
 
     def _upload(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Bring uint8 images of one size to the device: a quarter of the bytes of floats, normalised there."""
-        host = torch.from_numpy(np.stack(images))
-        if self.device.kind == "cuda":
-            return to_device(host.pin_memory(), self.device, non_blocking=True)
-        return to_device(host, self.device)
+        cuda = self.device.kind == "cuda"
+        host = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=cuda)
+        for row, image in zip(host.numpy(), images, strict=True):
+            row[...] = image
+        return to_device(host, self.device, non_blocking=True) if cuda else to_device(host, self.device)
 
     def _tokens(self, images: Sequence[Prepared]) -> list[Tensor]:
         """Return every image's tokens [1, n, width], encoding only those that are not in the cache."""
-        network = self._loaded()
-        keys = [fingerprint(image.array) for image in images]
-        found = {key: tokens for key in set(keys) if (tokens := self._cache.get(key)) is not None}
-        waiting: dict[tuple[int, ...], dict[bytes, NDArray[np.uint8]]] = {}
+        runner = self._runner()
+        keys: list[Any] = [id(image.array) for image in images]
+        found: dict[Any, Tensor] = {}
+        if self._cache.max_bytes:
+            keys = [fingerprint(image.array) for image in images]
+            found = {key: tokens for key in set(keys) if (tokens := self._cache.get(key)) is not None}
+        waiting: dict[tuple[int, ...], dict[Any, NDArray[np.uint8]]] = {}
         for key, image in zip(keys, images, strict=True):
             if key not in found:
                 waiting.setdefault(image.array.shape, {})[key] = image.array
         most = _BATCH[self.device.kind]
-        encode = self._encode_again or (lambda x: [network.encode(x)])
         for group in waiting.values():
             items = list(group.items())
             for start in range(0, len(items), most):
                 part = items[start : start + most]
                 with trace("vision.encode", images=len(part)):
-                    tokens = encode(self._upload([array for _, array in part]))[0]
+                    tokens = runner.encode(self._upload([array for _, array in part]))
                 self.encodes += len(part)
                 for (key, _), one in zip(part, tokens.split(1), strict=True):
                     found[key] = one
-                    self._cache.put(key, one)
+                    if self._cache.max_bytes:
+                        self._cache.put(key, one)
         return [found[key] for key in keys]
 
     def _decode(self, first: Tensor, second: Tensor, images: tuple[Prepared, Prepared]) -> Decoded:
-        network = self._loaded()
+        runner = self._runner()
+        network = runner.network
         grids = (network.grid(*images[0].array.shape[:2]), network.grid(*images[1].array.shape[:2]))
-        if grids not in self._decode_again:
-            self._decode_again[grids] = Replay(
-                lambda a, b: [state for line in network.decode(a, b, grids) for state in line], self.device.torch
-            )
-        states = self._decode_again[grids](first, second)
-        return Decoded(network, (states[:4], states[4:]), grids, self._run)
+        return Decoded(runner, runner.decode(first, second, grids), grids, self._run)
 
     def _result(
-        self, decoded: Decoded, index: int, images: tuple[Prepared, Prepared], times: tuple[float, float]
+        self,
+        decoded: Decoded,
+        index: int,
+        images: tuple[Prepared, Prepared],
+        preprocess_ms: float,
+        compute_ms: Callable[[], float],
     ) -> PairResult:
         return PairResult(
-            decoded, index, images, preprocess_ms=times[0], compute_ms=times[1], descriptor=self.variant.descriptor
+            decoded,
+            index,
+            images,
+            preprocess_ms=preprocess_ms,
+            compute_ms=compute_ms,
+            descriptor=self.variant.descriptor,
         )
 
     def _pair(self, images: tuple[Prepared, Prepared]) -> Decoded:
@@ -292,156 +304,15 @@ class Engine(Features):
         start = time.perf_counter()
         images = (self.prepare(img1), self.prepare(img2))
         between = time.perf_counter()
-        decoded = self._run("vision.pair", self._pair, images)
-        end = time.perf_counter()
-        return self._result(decoded, 0, images, (1e3 * (between - start), 1e3 * (end - between)))
+        clock = Clock(self.device.torch)
+        decoded = self._run("vision.pair", self._pair, images, wait=False)
+        return self._result(decoded, 0, images, 1e3 * (between - start), clock.stop())
 
     def encode(self, images: Iterable[Any]) -> list[Tensor]:
         """Return the encoder's tokens of images, each [n, width] on the device."""
         ready = [self.prepare(image) for image in images]
         self._loaded()
         return [tokens[0] for tokens in self._run("vision.encode", self._tokens, ready)]
-
-    def infer_batch_pipelined(
-        self,
-        images: Iterable[Any],
-        *,
-        compute: bool = False,
-        progress: Callable[[int, int | None], object] | None = None,
-    ) -> list[PairResult]:
-        """Run each image with the next: n images give n - 1 results, each image encoded exactly once.
-
-        Reading and resizing image k + 2 overlaps encoding k + 1 and decoding (k, k + 1).
-
-        Parameters
-        ----------
-        images
-            As `infer` takes them, at least two.
-        compute
-            Run all heads as well, instead of when they are read.
-        progress
-            ``progress(done, total)`` per image.
-
-        Raises
-        ------
-        InputError
-            Fewer than two images, or one that cannot be read.
-        """
-        given = list(images)
-        if len(given) < 2:
-            raise InputError(f"infer_batch_pipelined: {len(given)} image(s) make no pair; pass at least two.")
-        self._loaded()
-        last: list[tuple[Prepared, Tensor, float]] = []
-
-        def read(image: Any) -> tuple[Prepared, float]:
-            start = time.perf_counter()
-            return self.prepare(image), 1e3 * (time.perf_counter() - start)
-
-        def step(item: tuple[Prepared, float]) -> PairResult | None:
-            image, took = item
-            start = time.perf_counter()
-            tokens = self._run("vision.encode", self._tokens, [image])[0]
-            previous = last.pop() if last else None
-            last.append((image, tokens, took))
-            if previous is None:
-                return None
-            pair = (previous[0], image)
-            decoded = self._run("vision.decode", self._decode, previous[1], tokens, pair)
-            result = self._result(decoded, 0, pair, (took, 1e3 * (time.perf_counter() - start)))
-            return result.compute() if compute else result
-
-        stages = [Stage(read, "read"), Stage(step, "network", device=self.device, compute=True)]
-        with Pipeline(stages, in_flight=3, progress=progress) as pipeline:
-            return [result for result in pipeline.run(given) if result is not None]
-
-    def infer_pairs(
-        self,
-        images: Iterable[Any],
-        graph: str | Sequence[tuple[int, int]] = "sequence",
-        *,
-        symmetric: bool = False,
-        batch: int | None = None,
-        progress: Callable[[int, int | None], object] | None = None,
-    ) -> Pairs:
-        """Run the pairs of a graph, encoding each image exactly once.
-
-        Parameters
-        ----------
-        images
-            As `infer` takes them.
-        graph
-            A name as `elinvar.vision.image_pairs` takes it, or the pairs themselves.
-        symmetric
-            Also run every pair the other way round.
-        batch
-            Pairs of one shape to decode together; by default 1 on a CPU, more on a GPU. A head runs for its whole
-            batch at the first request.
-        progress
-            ``progress(done, total)`` per pair.
-
-        Raises
-        ------
-        InputError
-            Fewer than two images, an unknown graph, a pair of images that do not exist.
-        """
-        self._loaded()
-        ready = [self.prepare(image) for image in images]
-        chosen = self._pairs(ready, graph)
-        if symmetric:
-            chosen = [pair for i, j in chosen for pair in ((i, j), (j, i))]
-        uses = [sum(k in pair for pair in chosen) for k in range(len(ready))]
-        tokens: dict[int, Tensor] = {}
-        results: list[PairResult] = []
-        for group in self._groups(chosen, ready, batch or _PAIRS[self.device.kind]):
-            results += self._run_group(group, ready, tokens)
-            for k in (k for pair in group for k in pair):
-                uses[k] -= 1
-                if uses[k] == 0:
-                    del tokens[k]
-            if progress is not None:
-                progress(len(results), len(chosen))
-        return Pairs(chosen, results, ready)
-
-    @staticmethod
-    def _groups(chosen: list[tuple[int, int]], ready: list[Prepared], most: int) -> Iterator[list[tuple[int, int]]]:
-        """Cut the pairs, in order, into groups of one shape each."""
-        group: list[tuple[int, int]] = []
-        for pair in chosen:
-            shapes = [[ready[k].array.shape for k in some] for some in (group[0] if group else pair, pair)]
-            if len(group) == most or shapes[0] != shapes[1]:
-                yield group
-                group = []
-            group.append(pair)
-        yield group
-
-    def _run_group(
-        self, group: list[tuple[int, int]], ready: list[Prepared], tokens: dict[int, Tensor]
-    ) -> list[PairResult]:
-        """Run pairs of one shape through the decoder together, encoding what `tokens` lacks."""
-        start = time.perf_counter()
-        absent = [k for k in dict.fromkeys(k for pair in group for k in pair) if k not in tokens]
-        if absent:
-            fresh = self._run("vision.encode", self._tokens, [ready[k] for k in absent])
-            tokens |= dict(zip(absent, fresh, strict=True))
-        images = [(ready[i], ready[j]) for i, j in group]
-        sides = [torch.cat([tokens[pair[side]] for pair in group]) for side in (0, 1)]
-        decoded = self._run("vision.decode", self._decode, sides[0], sides[1], images[0])
-        share = 1e3 * (time.perf_counter() - start) / len(group)
-        return [self._result(decoded, k, pair, (0.0, share)) for k, pair in enumerate(images)]
-
-    def _pairs(self, ready: list[Prepared], graph: str | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        if not isinstance(graph, str):
-            chosen = [(int(i), int(j)) for i, j in graph]
-            bad = [pair for pair in chosen if pair[0] == pair[1] or not all(0 <= k < len(ready) for k in pair)]
-            if bad or not chosen:
-                raise InputError(f"infer_pairs: {bad[:3] or 'no pair'} among {len(ready)} images; pass pairs (i, j).")
-            return chosen
-        similarity = None
-        if graph.startswith("retrieval"):
-            from .retrieval import similarity as compare
-
-            similarity = compare([item.descriptor for item in self.encode_retrieval_batch(ready)])
-        return graphs.image_pairs(len(ready), graph, similarity)
 
     def warmup(self, num_iterations: int = 3) -> float:
         """Run a made-up pair a few times, heads included; return the last run's milliseconds."""

@@ -17,7 +17,7 @@ __all__ = ["FeatureCache", "fingerprint"]
 
 def fingerprint(image: NDArray[np.uint8]) -> bytes:
     """Return a digest of an image's size and pixels."""
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    digest = hashlib.sha256(repr(image.shape).encode())  # processors have instructions for it: twice as fast as others
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .catalogue import Variant
+from .kernels import describe, enlarge, join
 from .layers import Conv, Linear
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def _pixels(x: Tensor) -> Tensor:
+    """View a channels-last image [batch, channels, height, width] as [pixels, channels]."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
 class _Unit:
     """Two convolutions beside the identity, each after a cut of negative values."""
 
@@ -43,6 +49,21 @@ class _Unit:
     def __call__(self, x: Tensor) -> Tensor:
         first, second = self._convs
         return second(first(functional.relu(x), relu=True), add=x)
+
+    def joined(self, x: Tensor, cut: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Do the same in fewer passes, given x without its negative values; add `more`; return the sum both ways.
+
+        The second result is only there with `more`, whose sum is what the next unit starts from.
+        """
+        first, second = self._convs
+        y = second.bare(first(cut, relu=True))
+        batch, channels, height, width = y.shape
+        bias = y.new_zeros(channels) if second.bias is None else second.bias
+        others = [_pixels(t) for t in (x, more) if t is not None]
+        both = join.run(_pixels(y), bias, *others, cut=more is not None)
+        shape = (batch, height, width, channels)
+        total, clipped = (t.view(shape).permute(0, 3, 1, 2) if len(t) else t for t in both)
+        return total, clipped
 
 
 def _conv(build: Build, name: str, stride: int = 1) -> Conv:
@@ -77,8 +98,21 @@ class _Refine:
         self._second = _Unit(build, f"{name}.resConfUnit2")
         self._out = build.linear(f"{name}.out_conv")
         self._last = build.paths.channels_last
+        self._fused = build.paths.fused
+
+    def _joined(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Do the same with elinvar's kernels."""
+        cut: Tensor | None = None
+        if y is not None and self._first is not None:
+            x, cut = self._first.joined(y, functional.relu(y), x)
+        x, _ = self._second.joined(x, functional.relu(x) if cut is None else cut)
+        batch, _, height, width = x.shape
+        rows = functional.linear(_pixels(x), self._out.weight).view(batch, height, width, -1)
+        return enlarge.run(rows, self._out.bias, size=(2 * height, 2 * width)).permute(0, 3, 1, 2)
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if self._fused:
+            return self._joined(x, y)
         if y is not None and self._first is not None:
             x = self._first(y).add_(x)
         x = self._second(x)
@@ -94,7 +128,7 @@ class DenseHead:
         name = f"downstream_head{view}.dpt"
         build.group(f"{name}.")
         self._patch = kind.patch
-        self._last = build.paths.channels_last
+        self._last, self._fused = build.paths.channels_last, build.paths.fused
         self._inputs = [build.linear(f"{name}.act_postprocess.{k}.0") for k in range(4)]
         self._spread = [_Spread(build, f"{name}.act_postprocess.{k}.1") for k in (0, 1)]
         self._shrink = _conv(build, f"{name}.act_postprocess.3.1", stride=2)
@@ -121,15 +155,23 @@ class DenseHead:
         x = self._refine[2](x, m2)
         for k in (1, 0):
             x = self._refine[k](x, self._map(k, states[k], grid))
-        x = self._final[0](x)
         size = (grid[0] * self._patch, grid[1] * self._patch)
-        x = functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        x = self._enlarged(x, size)
         x = self._out(_rows(self._final[1](x, relu=True))).float().unflatten(1, size)
         # xyz / |xyz| * expm1(|xyz|): the network gives the logarithm of the distance.
         xyz = x[..., :3]
         distance = torch.linalg.vector_norm(xyz, dim=-1, keepdim=True)
         points = xyz * (torch.expm1(distance) / distance.clamp_min(1e-8))
         return points, x[..., 3].exp() + 1.0
+
+    def _enlarged(self, x: Tensor, size: Grid) -> Tensor:
+        """Run the first of the last convolutions and bring its map to full size."""
+        first = self._final[0]
+        if not self._fused or size[0] < x.shape[2] or size[1] < x.shape[3]:
+            return functional.interpolate(first(x), size=size, mode="bilinear", align_corners=True)
+        y = first.bare(x).permute(0, 2, 3, 1)
+        bias = y.new_zeros(y.shape[3]) if first.bias is None else first.bias
+        return enlarge.run(y, bias, size=size).permute(0, 3, 1, 2)
 
 
 class LocalHead:
@@ -138,6 +180,7 @@ class LocalHead:
     def __init__(self, build: Build, view: int, kind: Variant) -> None:
         name = f"downstream_head{view}.head_local_features"
         self._patch, self._channels = kind.patch, kind.descriptor + 1
+        self._fused = build.paths.fused
         build.group(f"{name}.fc1.")  # the largest tensors there are: one at a time
         self._fc1 = build.linear(f"{name}.fc1")
         build.group(f"{name}.fc2.")
@@ -152,6 +195,8 @@ class LocalHead:
         """Return descriptors [batch, height, width, c] and confidence [batch, height, width], float32."""
         (h, w), p = grid, self._patch
         x = self._fc2(self._fc1(torch.cat([states[0], states[-1]], -1), gelu=True))
+        if self._fused:
+            return describe.run(x, grid=grid, patch=p)
         x = x.unflatten(2, (p, p, self._channels)).unflatten(1, (h, w)).transpose(2, 3)
         x = x.reshape(len(x), h * p, w * p, self._channels).float()
         desc = functional.normalize(x[..., :-1], dim=-1)

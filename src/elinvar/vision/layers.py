@@ -21,6 +21,7 @@ from .rotate import apply as rotate_pair
 
 __all__ = [
     "Conv",
+    "Crossing",
     "Linear",
     "Norm",
     "Paths",
@@ -48,12 +49,16 @@ class Paths:
         Whether heads run in channels-last memory order.
     rotate
         ``"torch"`` or ``"numba"``: how q and k are turned.
+    fused
+        Whether elinvar's own kernels do what lies between products and convolutions (GPUs); normalisations' scales are
+        then folded into weights.
     """
 
     linear: str = "torch"
     attention: str | int = "sdpa"
     channels_last: bool = False
     rotate: str = "torch"
+    fused: bool = False
 
 
 def packed_available() -> bool:
@@ -104,16 +109,21 @@ class Linear:
 
 
 class Norm:
-    """Layer normalisation."""
+    """Layer normalisation; without scale and offset where those are folded into the next product."""
 
     __slots__ = ("bias", "eps", "weight")
 
-    def __init__(self, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> None:
+    def __init__(self, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-6) -> None:
         self.weight, self.bias, self.eps = weight, bias, eps
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
         return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+    def part(self, k: int) -> Norm:
+        """Return one branch's: the same, as there is nothing learned left in it."""
+        del k
+        return self
 
 
 class Conv:
@@ -129,14 +139,14 @@ class Conv:
         1 or 2.
     """
 
-    __slots__ = ("bias", "packed", "padding", "stride", "weight")
+    __slots__ = ("bias", "fused", "packed", "padding", "stride", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None, paths: Paths, *, stride: int = 1) -> None:
         self.bias, self.stride = bias, stride
         self.padding = weight.shape[-1] // 2
         if paths.channels_last:
             weight = weight.contiguous(memory_format=torch.channels_last)
-        self.packed = paths.linear == "packed"
+        self.packed, self.fused = paths.linear == "packed", paths.fused
         if self.packed:
             pad, size = [self.padding] * 2, [1, weight.shape[1], 64, 64]
             weight = _ops()._reorder_convolution_weight(weight, pad, [stride] * 2, [1, 1], 1, size)  # noqa: SLF001
@@ -152,10 +162,17 @@ class Conv:
                 return run(x, self.weight, self.bias, pad, stride, one, 1, unary, [], "")
             after = "relu" if relu else None
             return run.binary(x, add, self.weight, self.bias, pad, stride, one, 1, "add", 1.0, after, [], "")
+        if self.fused and relu and add is None and x.is_cuda:
+            pad, stride = [self.padding] * 2, [self.stride] * 2
+            return torch.cudnn_convolution_relu(x, self.weight, self.bias, stride, pad, [1, 1], 1)
         y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if add is not None:
             y = y + add
         return functional.relu_(y) if relu else y
+
+    def bare(self, x: Tensor) -> Tensor:
+        """Apply without adding the bias; not for the packed form."""
+        return functional.conv2d(x, self.weight, None, self.stride, self.padding)
 
 
 class StackedLinear:
@@ -178,6 +195,35 @@ class StackedLinear:
     def part(self, k: int) -> Linear:
         """Return one of the two layers, sharing memory."""
         return Linear(self.weight[k].t(), self.bias[k, 0], "torch")
+
+
+class Crossing:
+    """What both branches of a decoder block make of a stream: queries, keys, values, and the other's keys and values.
+
+    Attributes
+    ----------
+    both
+        One product for all five: [2, in, 5 * width]; keys and values of the other branch come from its own weights.
+    """
+
+    __slots__ = ("both", "width")
+
+    def __init__(self, qkv: StackedLinear, cross: StackedLinear) -> None:
+        self.width = cross.weight.shape[2]
+        self.both = StackedLinear.__new__(StackedLinear)
+        self.both.weight = torch.cat([qkv.weight, cross.weight.flip(0)], 2)
+        self.both.bias = torch.cat([qkv.bias, cross.bias.flip(0)], 2)
+
+    def _slice(self, k: int, columns: slice) -> Linear:
+        return Linear(self.both.weight[k, :, columns].t(), self.both.bias[k, 0, columns], "torch")
+
+    def own(self, k: int) -> Linear:
+        """Return branch k's queries, keys and values, sharing memory."""
+        return self._slice(k, slice(None, -self.width))
+
+    def other(self, k: int) -> Linear:
+        """Return what branch k makes of the other branch's tokens, sharing memory."""
+        return self._slice(1 - k, slice(-self.width, None))
 
 
 class StackedNorm:

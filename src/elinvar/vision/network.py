@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import fused
 from .catalogue import Variant
 from .checkpoint import Source
 from .heads import DenseHead, LocalHead
 from .heap import give_back
 from .keys import Shape
-from .layers import Linear, Norm, Paths, Rotary, StackedLinear, StackedNorm, attend, turned
+from .layers import Crossing, Linear, Norm, Paths, Rotary, StackedLinear, StackedNorm, attend, turned
 from .plain import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["Build", "Network"]
+__all__ = ["Block", "Build", "Network"]
 
 Grid = tuple[int, int]
 Tables = tuple[Tensor, Tensor]
@@ -60,13 +61,21 @@ class Build:
         """Whether the group has a tensor."""
         return name in self._held
 
-    def linear(self, *names: str, scale: str | None = None) -> Linear:
-        """Return a linear layer; several names are stacked along the output, `scale` multiplies the output."""
-        dtype = torch.float32 if scale else None
+    def linear(self, *names: str, scale: str | None = None, norm: str | None = None) -> Linear:
+        """Return a linear layer; several names are stacked along the output.
+
+        `scale` multiplies the output. `norm` names the normalisation before it, whose scale and offset become part of
+        the weights; they were rounded to the network's dtype once instead of twice.
+        """
+        dtype = torch.float32 if scale or norm else None
         weights = [self.tensor(f"{name}.weight", dtype) for name in names]
         biases = [self.tensor(f"{name}.bias", dtype) for name in names]
         weight, bias = (torch.cat(part) if len(names) > 1 else part[0] for part in (weights, biases))
         del weights
+        if norm is not None:
+            gain, offset = (self.tensor(f"{norm}.{part}", torch.float32) for part in ("weight", "bias"))
+            bias = (bias.double() + weight.double() @ offset.double()).to(self.dtype)
+            weight = (weight * gain).to(self.dtype)
         if scale is not None:
             gain = self.tensor(scale, torch.float32)
             weight, bias = (weight * gain[:, None]).to(self.dtype), (bias * gain).to(self.dtype)
@@ -78,11 +87,11 @@ class Build:
 
 
 @dataclasses.dataclass
-class _Block:
+class Block:
     """One transformer block; the cross-attention fields are None in an encoder."""
 
     norm1: Norm | StackedNorm
-    qkv: Linear | StackedLinear
+    qkv: Linear | StackedLinear | Crossing
     proj: Linear | StackedLinear
     norm2: Norm | StackedNorm
     fc1: Linear | StackedLinear
@@ -90,21 +99,32 @@ class _Block:
     norm_y: Norm | StackedNorm | None = None
     norm3: Norm | StackedNorm | None = None
     cross_q: Linear | StackedLinear | None = None
-    cross_kv: Linear | StackedLinear | None = None
+    cross_kv: Linear | StackedLinear | Crossing | None = None
     cross_proj: Linear | StackedLinear | None = None
 
-    def part(self, k: int) -> _Block:
+    def part(self, k: int) -> Block:
         """Return one branch of a stacked block."""
-        return _Block(**{field.name: getattr(self, field.name).part(k) for field in dataclasses.fields(self)})
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        whole = {name: value.part(k) for name, value in parts.items() if not isinstance(value, Crossing)}
+        if isinstance(self.qkv, Crossing):
+            whole |= {"qkv": self.qkv.own(k), "cross_kv": self.qkv.other(k)}
+        return Block(**whole)
 
 
-def _stack(first: _Block, second: _Block) -> _Block:
-    def join(name: str) -> StackedLinear | StackedNorm:
+def _stack(first: Block, second: Block) -> Block:
+    def join(name: str) -> StackedLinear | StackedNorm | Norm:
         a, b = getattr(first, name), getattr(second, name)
+        if isinstance(a, Norm) and a.weight is None:
+            return a
         kind = StackedNorm if isinstance(a, Norm) else StackedLinear
         return kind([a.weight, b.weight], [a.bias, b.bias])
 
-    return _Block(**{field.name: join(field.name) for field in dataclasses.fields(_Block)})  # type: ignore[arg-type]
+    block = Block(**{field.name: join(field.name) for field in dataclasses.fields(Block)})  # type: ignore[arg-type]
+    if isinstance(block.norm1, Norm):
+        assert isinstance(block.qkv, StackedLinear)
+        assert isinstance(block.cross_kv, StackedLinear)
+        block.qkv = block.cross_kv = Crossing(block.qkv, block.cross_kv)
+    return block
 
 
 class Network:
@@ -142,6 +162,8 @@ class Network:
     ) -> None:
         self.kind, self.dtype, self.device = kind, dtype, device or torch.device("cpu")
         self.paths = paths or Paths()
+        if self.paths.fused and not fused.fits(kind.width // kind.heads, kind.decoder_head):
+            self.paths = dataclasses.replace(self.paths, fused=False)
         self._stacked = stacked
         self._how = self.paths.attention
         build = Build(source, names, dtype, self.device, self.paths)
@@ -169,6 +191,12 @@ class Network:
         bias = build.tensor(f"{prefix}patch_embed.proj.bias", torch.float32)
         mean, std = ((0.5,) * 3, (0.5,) * 3) if croco else (IMAGENET_MEAN, IMAGENET_STD)
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=self.device) for v in (mean, std))
+        if build.paths.fused:
+            # Pixels less 128 are exact in any format; what they are multiplied with is rounded like any other weight.
+            pixels = len(weight[0]) // 3
+            weight = weight / self._std.repeat(pixels)
+            bias = bias + weight @ (128 / 255 - self._mean).repeat(pixels)
+            weight, bias = weight.to(self.dtype), bias.to(self.dtype)
         self._patches = Linear(weight, bias, build.paths.linear)
         self._tables: dict[Grid, Tensor] = {}
         if not croco:
@@ -186,29 +214,33 @@ class Network:
         self._final = build.norm("enc_norm") if croco else build.norm("norm", 1e-5)
 
     @staticmethod
-    def _read_block(build: Build, name: str, *, cross: bool) -> _Block:
+    def _read_block(build: Build, name: str, *, cross: bool) -> Block:
         scales = [f"{name}ls{k}.gamma" if build.has(f"{name}ls{k}.gamma") else None for k in (1, 2)]
-        block = _Block(
-            norm1=build.norm(f"{name}norm1"),
-            qkv=build.linear(f"{name}attn.qkv"),
-            proj=build.linear(f"{name}attn.proj", scale=scales[0]),
-            norm2=build.norm(f"{name}norm2"),
-            fc1=build.linear(f"{name}mlp.fc1"),
-            fc2=build.linear(f"{name}mlp.fc2", scale=scales[1]),
-        )
-        if cross:
-            block.norm_y = build.norm(f"{name}norm_y")
-            block.norm3 = build.norm(f"{name}norm3")
-            block.cross_q = build.linear(f"{name}cross_attn.projq")
-            block.cross_kv = build.linear(f"{name}cross_attn.projk", f"{name}cross_attn.projv")
-            block.cross_proj = build.linear(f"{name}cross_attn.proj")
-        return block
+
+        def after(norm: str, *names: str) -> tuple[Norm, Linear]:
+            """Return a normalisation and the product after it."""
+            full = [f"{name}{part}" for part in names]
+            if build.paths.fused:
+                return Norm(None, None), build.linear(*full, norm=f"{name}{norm}")
+            return build.norm(f"{name}{norm}"), build.linear(*full)
+
+        norm1, qkv = after("norm1", "attn.qkv")
+        proj = build.linear(f"{name}attn.proj", scale=scales[0])
+        last = "norm3" if cross else "norm2"
+        before, fc1 = after(last, "mlp.fc1")
+        fc2 = build.linear(f"{name}mlp.fc2", scale=scales[1])
+        if not cross:
+            return Block(norm1, qkv, proj, before, fc1, fc2)
+        norm2, cross_q = after("norm2", "cross_attn.projq")
+        norm_y, cross_kv = after("norm_y", "cross_attn.projk", "cross_attn.projv")
+        cross_proj = build.linear(f"{name}cross_attn.proj")
+        return Block(norm1, qkv, proj, norm2, fc1, fc2, norm_y, before, cross_q, cross_kv, cross_proj)
 
     def _read_decoder(self, build: Build, tell: Callable[[int], None]) -> None:
         build.group("decoder_embed.")
         self._embed = build.linear("decoder_embed")
-        self._branches: tuple[list[_Block], list[_Block]] = ([], [])
-        self._pairs: list[_Block] = []
+        self._branches: tuple[list[Block], list[Block]] = ([], [])
+        self._pairs: list[Block] = []
         for i in range(self.kind.decoder_depth):
             both = []
             for stack in ("dec_blocks", "dec_blocks2"):
@@ -230,9 +262,10 @@ class Network:
         """Return the token grid of a network size."""
         return height // self.kind.patch, width // self.kind.patch
 
-    def _attention(self, block: _Block, x: Tensor, heads: int, tables: Tables | None) -> Tensor:
+    def _attention(self, block: Block, x: Tensor, heads: int, tables: Tables | None) -> Tensor:
         width = x.shape[-1]
         scale = (width // heads) ** -0.5
+        assert not isinstance(block.qkv, Crossing)
         q, k, v = block.qkv(block.norm1(x)).split(width, -1)
         q = turned(q, heads, tables, scale, self.paths.rotate)
         k = turned(k, heads, tables, 1.0, self.paths.rotate)
@@ -255,9 +288,15 @@ class Network:
     def encode(self, images: Tensor) -> Tensor:
         """Encode uint8 images [batch, height, width, 3] on the device: tokens [batch, n, width]."""
         patch, grid = self.kind.patch, self.grid(*images.shape[1:3])
-        x = (images.to(torch.float32) / 255 - self._mean) / self._std
+        x = images if self.paths.fused else (images.to(torch.float32) / 255 - self._mean) / self._std
         x = x.unflatten(2, (grid[1], patch)).unflatten(1, (grid[0], patch)).transpose(2, 3)
-        x = self._patches(x.reshape(len(images), grid[0] * grid[1], -1))
+        x = x.reshape(len(images), grid[0] * grid[1], -1)
+        if self.paths.fused:
+            rows = (x.to(self.dtype) - 128).flatten(0, 1)
+            weight = self._patches.weight.t()
+            x = torch.addmm(self._patches.bias, rows, weight, alpha=1 / 255).view(*x.shape[:2], -1)
+        else:
+            x = self._patches(x)
         tables = None
         if self.kind.encoder == "croco":
             tables = self._rotary(*grid)
@@ -268,16 +307,20 @@ class Network:
             rest = x + self._positions(grid)
             x = torch.cat([*(t.expand(len(images), -1, -1) for t in first), rest], 1)
         x = x.to(self.dtype)
-        for block in self._encoder:
-            x = self._attention(block, x, self.kind.heads, tables)
-            x = block.fc2(block.fc1(block.norm2(x), gelu=True), add=x)
+        if self.paths.fused:
+            x = fused.encode(self._encoder, x, self.kind.heads, tables)
+        else:
+            for block in self._encoder:
+                x = self._attention(block, x, self.kind.heads, tables)
+                x = block.fc2(block.fc1(block.norm2(x), gelu=True), add=x)
         return self._final(x[:, x.shape[1] - grid[0] * grid[1] :])
 
-    def _decoder_block(self, block: _Block, x: Tensor, y: Tensor, at: tuple[Tables, Tables]) -> Tensor:
+    def _decoder_block(self, block: Block, x: Tensor, y: Tensor, at: tuple[Tables, Tables]) -> Tensor:
         assert block.norm_y is not None
         assert block.norm3 is not None
         assert block.cross_q is not None
         assert block.cross_kv is not None
+        assert not isinstance(block.cross_kv, Crossing)
         assert block.cross_proj is not None
         heads, width = self.kind.decoder_heads, x.shape[-1]
         x = self._attention(block, x, heads, at[0])
@@ -302,7 +345,13 @@ class Network:
         if self._stacked and grids[0] == grids[1]:
             x = self._embed(torch.cat([first, second]))
             half = len(first)
-            for i, block in enumerate(self._pairs, 1):
+            if self.paths.fused:
+                crossings = [block.qkv for block in self._pairs if isinstance(block.qkv, Crossing)]
+                states = fused.decode(self._pairs, crossings, x, self.kind.decoder_heads, at[0], wanted)
+                for state in states:
+                    hooks[0].append(state[:half])
+                    hooks[1].append(state[half:])
+            for i, block in enumerate(() if self.paths.fused else self._pairs, 1):
                 x = self._decoder_block(block, x, x.roll(half, 0), (at[0], at[0]))
                 if i in wanted:
                     hooks[0].append(x[:half])

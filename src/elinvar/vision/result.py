@@ -20,11 +20,12 @@ from elinvar.errors import InputError, StaleLease
 from elinvar.runtime.transfers import to_host
 
 from .images import Prepared
+from .runner import HEADS
 
 if TYPE_CHECKING:
-    from .network import Network
+    from .runner import Runner, States
 
-__all__ = ["LazyTensor", "PairResult"]
+__all__ = ["Clock", "LazyTensor", "PairResult"]
 
 Grid = tuple[int, int]
 
@@ -118,23 +119,61 @@ def _released() -> Tensor:
     raise StaleLease("This output was released.")
 
 
+class Clock:
+    """How long work takes on a device, from making the clock to `stop`; nothing waits until somebody asks.
+
+    Parameters
+    ----------
+    device
+        On CUDA, events on the current stream; elsewhere the wall clock, which is right where calls wait.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._start: Any = self._event() if self._cuda else time.perf_counter()
+
+    @staticmethod
+    def _event() -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def stop(self, shares: int = 1) -> Callable[[], float]:
+        """Return a call that gives the milliseconds until now over `shares`, waiting for the device if need be."""
+        if not self._cuda:
+            took = 1e3 * (time.perf_counter() - self._start) / shares
+            return lambda: took
+        start, end = self._start, self._event()
+
+        def read() -> float:
+            end.synchronize()
+            return float(start.elapsed_time(end)) / shares
+
+        return read
+
+
 class Decoded:
     """The decoder's states of a batch of pairs of one shape, and the heads run on them so far."""
 
     def __init__(
         self,
-        network: Network,
-        states: tuple[list[Tensor], list[Tensor]],
+        runner: Runner,
+        states: States,
         grids: tuple[Grid, Grid],
-        run: Callable[[str, Callable[[], Any]], Any],
+        run: Callable[..., Any],
     ) -> None:
-        self.network = network
-        self.states: tuple[list[Tensor], list[Tensor]] | None = states
+        self._runner = runner
+        self.states: States | None = states
         self.grids = grids
         self._run = run
         self._heads: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        self._seconds: dict[str, float] = {}
+        self._milliseconds: dict[str, Callable[[], float]] = {}
         self._lock = threading.RLock()
+        self._device = states[0][0].device
+        self._ready: Any = None
+        if self._device.type == "cuda":  # the states may still be in the making, on this thread's stream
+            self._ready = torch.cuda.Event()
+            self._ready.record()
 
     def head(self, which: str, view: int) -> tuple[Tensor, Tensor]:
         """Return the two outputs of one head for the whole batch, running it at the first request."""
@@ -143,19 +182,43 @@ class Decoded:
             if key not in self._heads:
                 assert self.states is not None
                 states, grid = self.states[view - 1], self.grids[view - 1]
-                head = self.network.dense if which == "dense" else self.network.local
-                start = time.perf_counter()
-                self._heads[key] = self._run(f"vision.{which}", lambda: head(view, states, grid))
-                self._seconds[f"{which}_{view}_ms"] = 1e3 * (time.perf_counter() - start)
-                if len(self._heads) == 4:
+                self._heads[key] = self._timed(
+                    f"{which}_{view}_ms", f"vision.{which}", lambda: self._runner.head(which, view, states, grid)
+                )
+                if len(self._heads) == len(HEADS):
                     self.states = None  # nothing will ask for them again
             return self._heads[key]
 
+    def compute(self) -> None:
+        """Run the heads that have not run; on CUDA all at once where none has."""
+        with self._lock:
+            if self._device.type == "cuda" and not self._heads:
+                assert self.states is not None
+                states = self.states
+                self._heads = self._timed("all_ms", "vision.heads", lambda: self._runner.heads(states, self.grids))
+                self.states = None
+            for which, view in HEADS:
+                self.head(which, view)
+
+    def _timed(self, name: str, label: str, work: Callable[[], Any]) -> Any:
+        if self._ready is not None:
+            self._ready.wait()
+        clock = Clock(self._device)
+        made = self._run(label, work)
+        self._milliseconds[name] = clock.stop()
+        return made
+
     @property
     def ran(self) -> dict[str, float]:
-        """Milliseconds of each head that ran."""
+        """Milliseconds of each head that ran, or of all together."""
         with self._lock:
-            return dict(self._seconds)
+            return {name: read() for name, read in self._milliseconds.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the heads that ran."""
+        with self._lock:
+            return tuple(sorted(f"{which}_{view}" for which, view in self._heads))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +234,7 @@ class Timing:
     total_ms
         Their sum.
     heads
-        The part of each head that ran, ``"dense_1_ms"`` and so on.
+        The part of each head that ran, ``"dense_1_ms"`` and so on, or ``"all_ms"`` where all ran together.
     """
 
     preprocess_ms: float
@@ -216,7 +279,7 @@ class PairResult:
         prepared: tuple[Prepared, Prepared],
         *,
         preprocess_ms: float,
-        compute_ms: float,
+        compute_ms: Callable[[], float],
         descriptor: int,
     ) -> None:
         self.prepared_1, self.prepared_2 = prepared
@@ -238,13 +301,13 @@ class PairResult:
     def timing(self) -> Timing:
         """What it took so far; reading an output adds its head."""
         heads = self._decoded.ran
-        inference = self._compute_ms + sum(heads.values())
+        inference = self._compute_ms() + sum(heads.values())
         return Timing(self._preprocess_ms, inference, self._preprocess_ms + inference, heads)
 
     @property
     def heads_run(self) -> tuple[str, ...]:
         """Names of the heads that ran: ``"dense_1"``, ``"local_2"`` …"""
-        return tuple(sorted(name.removesuffix("_ms") for name in self._decoded.ran))
+        return self._decoded.names
 
     def outputs(self) -> dict[str, LazyTensor]:
         """Return all eight outputs by name."""
@@ -252,8 +315,7 @@ class PairResult:
 
     def compute(self) -> PairResult:
         """Compute everything now, and return this result."""
-        for output in self.outputs().values():
-            output.torch()
+        self._decoded.compute()
         return self
 
     def release(self) -> None:
@@ -279,8 +341,11 @@ class _Gone(Decoded):
     """Stands where a released result's states were."""
 
     def __init__(self) -> None:
-        self._seconds = {}
+        self._heads, self._milliseconds = {}, {}
         self._lock = threading.RLock()
+
+    def compute(self) -> None:
+        raise StaleLease("compute: the result was released; keep it until its outputs are read.")
 
     def head(self, which: str, view: int) -> tuple[Tensor, Tensor]:
         raise StaleLease(f"{which} {view}: the result was released; keep it until its outputs are read.")

@@ -52,3 +52,57 @@ def test_nothing_and_nonsense():
     ):
         with pytest.raises(InputError, match=r"vision\.nearest"):
             nearest.run(queries, keys)
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("seed", range(5))
+def test_estimates_and_exact_products_find_what_products_alone_find(seed):
+    from elinvar.vision.kernels.nearest import filtered, metal
+
+    (queries, keys), _ = nearest.example(seed)
+    got = filtered.through_estimates(queries, keys, device="cpu")
+    want = metal.nearest(queries, keys, device="cpu")
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("case", ["crowded", "huge and tiny", "all equal", "zero", "negative"])
+def test_estimates_never_decide(case):
+    from elinvar.vision.kernels.nearest import filtered, metal
+
+    make = torch.Generator().manual_seed(4)
+    queries, keys = torch.randn(40, 24, generator=make), torch.randn(400, 24, generator=make)
+    if case == "crowded":  # products differ in the seventh digit: every block may hold the winner
+        keys = keys[:1] + 1e-6 * keys
+    elif case == "huge and tiny":
+        queries, keys = 1e12 * queries, 1e-9 * keys * torch.logspace(-3, 0, 400)[:, None]
+    elif case == "all equal":
+        keys = keys[:1].expand(400, -1).contiguous()
+    elif case == "zero":
+        queries = torch.zeros_like(queries)
+    else:
+        queries, keys = queries.abs(), -keys.abs()
+    got = filtered.through_estimates(queries, keys, device="cpu")
+    want = metal.nearest(queries, keys, device="cpu")
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+@pytest.mark.gxx
+def test_estimates_in_several_pieces(monkeypatch):
+    from elinvar.vision.kernels.nearest import filtered, metal
+
+    monkeypatch.setattr(filtered, "_ESTIMATES", 1)  # one group of queries at a time
+    queries, keys = torch.randn(300, 5), torch.randn(130, 5)
+    got = filtered.through_estimates(queries, keys, device="cpu")
+    assert torch.equal(got[0], metal.nearest(queries, keys, device="cpu")[0])
+
+
+@pytest.mark.gxx
+def test_without_matrix_units_the_first_version_runs():
+    from elinvar.vision.kernels.nearest import estimate, filtered, metal
+
+    assert estimate.estimator(torch.device("cpu"), 32) is None
+    queries, keys = torch.randn(20, 24), torch.randn(70, 24)
+    assert torch.equal(filtered.nearest(queries, keys, device="cpu")[0], metal.nearest(queries, keys, device="cpu")[0])

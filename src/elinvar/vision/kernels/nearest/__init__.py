@@ -90,3 +90,20 @@ register(
     group_size=128,
     defines={"WIDTH4": 6},
 )
+register(
+    NAME,
+    "v2",
+    reference=f"{_HERE}.reference:nearest",
+    cpu=f"{_HERE}.cpu:nearest",
+    metal=f"{_HERE}.filtered:nearest",
+    source="elinvar/vision/kernels/nearest/recheck.metal",
+    example=example,
+    tolerance=1e-5,
+    summary="matrix units estimate which blocks of keys can hold the winner, exact products there find it (NVIDIA)",
+    default=True,
+    occupancy_reason=(
+        "a query's 24 channels stay in registers; the first half of this version, on the matrix units, takes most of "
+        "the time"
+    ),
+    defines={"WIDTH4": 6, "BLOCK": 128},
+)

@@ -53,8 +53,8 @@ def nearest(queries: Tensor, keys: Tensor, *, device: Any) -> tuple[Tensor, Tens
         threads=(rows, slices),
         group_size=(_GROUP, 1),
     )
-    best, where = score[0], index[0]
-    for k in range(1, slices):  # in order: the first of equal keys wins
-        better = score[k] > best
-        best, where = torch.where(better, score[k], best), torch.where(better, index[k], where)
-    return where.long(), best
+    if slices == 1:
+        return index[0].long(), score[0]
+    best = score.amax(0)
+    # Slices hold rising rows: the first of equal keys is the smallest row.
+    return torch.where(score == best, index, m).amin(0).long(), best

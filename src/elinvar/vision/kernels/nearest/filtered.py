@@ -1,0 +1,96 @@
+"""``vision.nearest`` version v2: float16 estimates say where the winner can be, exact products there find it.
+
+Let e_q = |q - q'| be the length of what rounding to float16 took from a query, E_k the largest such length of the keys,
+and |k| <= K. Then |q.k - q'.k'| <= e_q K + |q'| E_k (Cauchy and Schwarz), and the float32 sums of both add less than
+2**-18 |q| K; an estimate is stored with a relative error of 2**-11. Twice the sum of these is the margin: a block whose
+estimate falls short of the best by more cannot hold the winner. So the result is v1's, bit for bit, for any input; a
+margin that is too wide only costs time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from elinvar import metal
+
+from .estimate import BLOCK, estimator, with_torch
+from .metal import nearest as direct
+
+__all__ = ["nearest", "through_estimates"]
+
+_HERE = Path(__file__).parent
+_ROWS = 128
+_SUM, _STORED = 2.0**-18, 2.0**-11
+_ESTIMATES = 1 << 26  # at once: 134 MB
+_LEAST = 1 << 26  # products below which estimating does not pay
+_MOST_ROWS = 1 << 24
+
+
+@lru_cache(maxsize=16)
+def _library(device: Any, width4: int) -> Any:
+    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK})
+
+
+def _halves(x: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return float16 rows scaled to length 1 at most and padded, the rounding's length per row, and each length.
+
+    Rows are padded with copies of the last: a key that is there twice changes no maximum.
+    """
+    longest = torch.linalg.vector_norm(x, dim=1).amax().clamp_min(1e-30)
+    scaled = x * torch.exp2(-torch.ceil(torch.log2(longest)))
+    half = scaled.to(torch.float16)
+    lost = torch.linalg.vector_norm(scaled - half.float(), dim=1)
+    length = torch.linalg.vector_norm(half.float(), dim=1)
+    half = functional.pad(half, (0, width - x.shape[1]))
+    count = -(-len(x) // rows) * rows - len(x)
+    if count:
+        half = torch.cat([half, half[-1:].expand(count, -1)])
+    return half.contiguous(), lost, length
+
+
+def through_estimates(
+    queries: Tensor, keys: Tensor, *, device: Any, estimate: Any = with_torch
+) -> tuple[Tensor, Tensor]:
+    """Find each query's best key by the two halves, whatever the size; `estimate` is the first."""
+    n, m, channels = len(queries), len(keys), queries.shape[1]
+    width = max(16, 1 << (channels - 1).bit_length())
+    their, lost_k, long_k = _halves(keys, BLOCK, width)
+    mine, lost_q, long_q = _halves(queries, _ROWS, width)
+    most_k = long_k.amax() + lost_k.amax()
+    bound = lost_q * most_k + long_q * lost_k.amax() + (_SUM + _STORED) * (long_q + lost_q) * most_k + 2.0**-24
+    margin = 2.0 * bound
+    pad = -channels % 4
+    if pad:
+        queries, keys = functional.pad(queries, (0, pad)), functional.pad(keys, (0, pad))
+    index = torch.empty(n, dtype=torch.int32, device=queries.device)
+    score = torch.empty(n, dtype=torch.float32, device=queries.device)
+    blocks = len(their) // BLOCK
+    step = min(len(mine), max(_ROWS, _ESTIMATES // blocks // _ROWS * _ROWS))
+    room = torch.empty(blocks, step, dtype=torch.float16, device=queries.device)
+    recheck = _library(device, (channels + pad) // 4).recheck
+    for start in range(0, n, step):
+        some = mine[start : start + step]
+        estimate(some, their, room[:, : len(some)])
+        stop = min(start + step, n)
+        recheck(
+            queries[start:stop], keys, room, margin[start:stop], index[start:stop], score[start:stop],
+            m, blocks, step, threads=stop - start,
+        )  # fmt: skip
+    return index.long(), score
+
+
+def nearest(queries: Tensor, keys: Tensor, *, device: Any) -> tuple[Tensor, Tensor]:
+    """Find each query's best key; arguments and results as ``nearest.run``."""
+    n, m, channels = len(queries), len(keys), queries.shape[1]
+    if n * m >= _LEAST and min(n, m) >= _ROWS and channels <= 128 and max(n, m) <= _MOST_ROWS:
+        width = max(16, 1 << (channels - 1).bit_length())
+        estimate = estimator(queries.device, width)
+        if estimate is not None:
+            return through_estimates(queries, keys, device=device, estimate=estimate)
+    return direct(queries, keys, device=device)
