@@ -62,6 +62,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCore]:
     fake = FakeCore()
     monkeypatch.setattr(cudacore, "api", lambda: fake)
     monkeypatch.setattr(nvidia, "api", lambda: fake)
+    monkeypatch.setattr(nvidia, "launcher", lambda: None)  # the short way is test_quick's
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
