@@ -21,7 +21,10 @@ moviepy + cv2
     RGB out; in a process of its own whose Python is named by ELINVAR_PEER_PYTHON. Absent without it.
 
 CPU time of the process, one thread for elinvar; peers may use threads, all of their CPU time counts.
-With ``--device cuda``: one 4K frame by CUDA events, and the share of the bytes' roofline.
+With ``--device cuda``, at 4K: GPU time of a frame's replay by CUDA events with its launches, and its share of the
+bytes' roofline: the bytes every launch must read and write (`launch_bytes`) at the rate of a copy in the same process;
+frames per second by the wall clock with some frames in flight; the point-wise chain fused and unfused, both as CUDA
+graphs; pool requests, copies and Python memory of a steady frame.
 """
 
 from __future__ import annotations
@@ -33,8 +36,11 @@ import os
 import subprocess
 import tempfile
 import time
+import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +49,8 @@ from elinvar.bench import Result, interleave, measure, roofline
 from elinvar.runtime.parallel import set_threads
 from elinvar.video import ocio, passes, shade, sources
 from elinvar.video.graph import Graph
+from elinvar.video.kernels import bloom
+from elinvar.video.replay import Values
 from elinvar.video.yuv import coding
 
 WIDTH, HEIGHT = 1920, 1080
@@ -110,7 +118,8 @@ def elinvar_rows() -> dict[str, Callable[[], object]]:
     plan, how = graph.plan(), coding("nv12")
     planes = how.format.empty(WIDTH, HEIGHT)
     fetched = plan.fetch(0)
-    values, last = plan._upstream(0, fetched)
+    given = {id(plan._order[k]): frame for k, frame in fetched.items()}
+    values, last = plan._upstream(0, given)
     assert last is not None
     ops, frame, extras = plan._chain(last, 0, values)
     store = [torch.empty(3, HEIGHT, WIDTH) for _ in range(2)]
@@ -124,7 +133,7 @@ def elinvar_rows() -> dict[str, Callable[[], object]]:
         shade.encode(x, (), (), how, planes)
 
     def apart() -> None:
-        plan._upstream(0, fetched)
+        plan._upstream(0, given)
         points_apart()
 
     return {
@@ -185,28 +194,197 @@ def peer_row(python: str) -> tuple[Callable[[], float], subprocess.Popen[str]]:
     return call, process
 
 
+# -- on a GPU --------------------------------------------------------------------------------------------------------
+
+GPU_BARS = {"roofline share": 0.6, "frames/s": 1000.0, "fusion": 3.0, "python bytes/frame": 1 << 20}
+FLIGHT = 4
+"""Frames in flight: as many inputs and outputs are used in turn."""
+
+
+def launch_bytes(width: int, height: int, levels: int, code_bytes: float) -> dict[str, list[float]]:
+    """Return the bytes that each launch of the fused look must read and write, every array once.
+
+    ``bloom_down``: the level above is read (the frame first), the level written. ``bloom_up``: the smaller level is
+    read, the larger one read and written. The last kernel: frame and first level are read, codes written. All is
+    float32 in three planes but the codes.
+    """
+    sizes = [12.0 * width * height]
+    for _, h, w in bloom.shapes(width, height, levels):
+        sizes.append(12.0 * w * h)
+    down = [sizes[k] + sizes[k + 1] for k in range(levels)]
+    up = [sizes[k + 1] + 2 * sizes[k] for k in range(levels - 1, 0, -1)]
+    return {"bloom_down": down, "bloom_up": up, "shade_yuv": [sizes[0] + sizes[1] + code_bytes * width * height]}
+
+
+class Look:
+    """The look at 4K on a CUDA device, with inputs and outputs in turn."""
+
+    def __init__(self, device: str, form: str) -> None:
+        self.width, self.height = 3840, 2160
+        self.graph = graph_of(device, self.width, self.height)
+        self.plan, self.how = self.graph.plan(), coding(form)
+        where = self.graph.device.torch
+        first = self.plan.fetch(0)
+        self.frames = [{k: (v * (1 + 0.01 * i)).to(where) for k, v in first.items()} for i in range(FLIGHT)]
+        self.planes = [self.how.format.empty(self.width, self.height, where) for _ in range(FLIGHT)]
+        for n in range(3 * FLIGHT):
+            self.draw(n)
+        torch.cuda.synchronize()
+
+    def draw(self, n: int) -> None:
+        self.plan.draw_yuv(n, self.frames[n % FLIGHT], self.how, self.planes[n % FLIGHT])
+
+    def recording(self) -> Any:
+        """Return the CUDA graph of one frame."""
+        return next(f.graph for f in self.plan._replays._known.values() if f.graph is not None)
+
+    def chain(self) -> tuple[list[Any], torch.Tensor, list[torch.Tensor]]:
+        """Return the point-wise passes with what they read."""
+        given = {id(self.plan._order[k]): frame for k, frame in self.frames[0].items()}
+        values, last = self.plan._upstream(0, given)
+        assert last is not None
+        return self.plan._chain(last, 0, values)
+
+
+def recorded(fn: Callable[[], object]) -> Callable[[], None]:
+    """Return a function as a CUDA graph."""
+    for _ in range(2):
+        fn()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fn()
+    return graph.replay
+
+
+def chains(look: Look) -> dict[str, Callable[[], None]]:
+    """Return the point-wise passes to codes as one kernel, and as one kernel each."""
+    ops, frame, extras = look.chain()
+    how, planes = look.how, look.planes[0]
+    apart = [[op] for op in ops] + [[]]
+    lists = [shade.packed(ops), *(shade.packed(one) for one in apart)]
+    given = Values(frame.device).fill(lists)
+    assert given is not None
+    store = [torch.empty(3, look.height, look.width, device=frame.device) for _ in range(2)]
+
+    def one_by_one() -> None:
+        x, used = frame, 0
+        for k, op in enumerate(ops):
+            extra = extras[used : used + len(op.extras)]
+            used += len(op.extras)
+            x = shade.apply(x, [op], extra, out=store[k % 2], values=given[k + 1])
+        shade.encode(x, (), (), how, planes, values=given[-1])
+
+    return {
+        "points fused": recorded(lambda: shade.encode(frame, ops, extras, how, planes, values=given[0])),
+        "points unfused": recorded(one_by_one),
+    }
+
+
+def profiled(look: Look, frames: int = 10) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the launches of one replayed frame with their GPU times, and what was copied in `frames` frames."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            for n in range(frames):
+                look.draw(n)
+            torch.cuda.synchronize()
+    events = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
+    copies = {"host to device": 0, "device to host": 0}
+    for e in events:
+        copies["host to device"] += "HtoD" in e.name
+        copies["device to host"] += "DtoH" in e.name
+    kernels = sorted((e for e in events if "bloom" in e.name or "shade" in e.name), key=lambda e: e.time_range.start)
+    each = len(kernels) // frames
+    least = launch_bytes(look.width, look.height, 6, 1.5 * look.how.format.dtype.itemsize)
+    wanted = [(name, b) for name, many in least.items() for b in many]
+    rows = []
+    for k, (name, b) in enumerate(wanted):
+        assert name in kernels[k].name, f"launch {k} is {kernels[k].name}, not {name}"
+        us = float(np.median([kernels[k + each * i].device_time for i in range(frames)]))
+        rows.append({"kernel": name, "us": us, "MB": b / 1e6, "GB/s": b / us / 1e3})
+    return rows, copies
+
+
+def throughput(look: Look, frames: int, download: bool) -> float:
+    """Return frames per second by the wall clock, the codes left on the device or brought to pinned host memory."""
+    side = torch.cuda.Stream()
+    host = [tuple(torch.empty(p.shape, dtype=p.dtype, pin_memory=True) for p in planes) for planes in look.planes]
+    drawn = [torch.cuda.Event() for _ in range(FLIGHT)]
+    left = [torch.cuda.Event() for _ in range(FLIGHT)]
+    here = torch.cuda.current_stream()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for n in range(frames):
+        k = n % FLIGHT
+        if n >= FLIGHT:
+            left[k].synchronize()  # the frame that used this slot is done: so many are in flight
+        look.draw(n)
+        drawn[k].record(here)
+        if download:
+            side.wait_event(drawn[k])
+            with torch.cuda.stream(side):
+                for to, plane in zip(host[k], look.planes[k], strict=True):
+                    to.copy_(plane, non_blocking=True)
+                left[k].record(side)
+        else:
+            left[k].record(here)
+    torch.cuda.synchronize()
+    return frames / (time.perf_counter() - begin)
+
+
+def steady(look: Look, frames: int = 50) -> dict[str, float]:
+    """Return what a frame costs beside kernels: pool requests, Python memory, host time."""
+    pool = look.graph.device.pool
+    before = pool.stats().requests
+    tracemalloc.start()
+    for n in range(frames):
+        tracemalloc.reset_peak()
+        look.draw(n)
+    peak = float(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for n in range(frames):
+        look.draw(n)
+    host = (time.perf_counter() - begin) / frames
+    torch.cuda.synchronize()
+    return {"pool requests": pool.stats().requests - before, "python bytes/frame": peak, "host us/frame": 1e6 * host}
+
+
 def on_gpu(device: str, runs: int, warmup: int) -> Result:
-    width, height = 3840, 2160
-    graph = graph_of(device, width, height)
-    plan, how = graph.plan(), coding("nv12")
-    planes = how.format.empty(width, height, graph.device.torch)
-    fetched = {k: v.to(graph.device.torch) for k, v in plan.fetch(0).items()}
-
-    def call() -> None:
-        plan.draw_yuv(0, fetched, how, planes)
-
-    clock = "cuda_events" if graph.device.kind == "cuda" else "wall"
-    samples = {"look 4K": measure(call, name="look 4K", runs=runs, warmup=warmup, device=device, clock=clock)}
-    # Least bytes: the frame read twice, the pyramid written and read, the half-resolution bloom read, NV12 written.
-    pixels = width * height
-    moved = 12 * pixels * 2 + 12 * pixels / 4 * (4 / 3) * 3 + 12 * pixels / 4 + 1.5 * pixels
+    samples, extras = {}, {"bars": GPU_BARS, "frames in flight": FLIGHT}
     copy = roofline(device).copy_gbps
-    share = moved / samples["look 4K"].median / 1e9 / copy if copy else None
-    return Result(
-        name="video_look_gpu",
-        samples=samples,
-        extras={"bytes": moved, "roofline share": share, "frames/s": 1 / samples["look 4K"].median},
-    )
+    for form in ("nv12", "p010"):
+        look = Look(device, form)
+        name = f"look 4K {form}"
+        samples[name] = measure(
+            look.recording().replay, name=name, runs=runs, warmup=warmup, device=device, clock="cuda_events"
+        )
+        rows, copies = profiled(look)
+        moved, median = 1e6 * sum(row["MB"] for row in rows), samples[name].median
+        pixels, word = look.width * look.height, look.how.format.dtype.itemsize
+        least = 24.0 * pixels + 1.5 * word * pixels  # whatever the kernels are: bloom needs all of a frame beforehand
+        extras[form] = {
+            "replay us": 1e6 * median,
+            "launches": rows,
+            "bytes": moved,
+            "roofline share": moved / median / 1e9 / copy if copy else None,
+            "roofline share, frame twice and codes alone": least / median / 1e9 / copy if copy else None,
+            "frames/s": throughput(look, 400, False),
+            "frames/s, codes brought to the host": throughput(look, 400, True),
+            "steady state": steady(look) | {f"copies {k} in 10 frames": v for k, v in copies.items()},
+            "recordings": look.plan._replays.recorded,
+        }
+        if form == "nv12":
+            points = interleave(chains(look), runs=runs, warmup=warmup, device=device, clock="cuda_events")
+            samples |= points
+            extras["fusion of the point-wise chain"] = points["points unfused"].median / points["points fused"].median
+        look.graph.close()
+    extras["copy GB/s"] = copy
+    kind = "h200" if "H200" in look.graph.device.name else look.graph.device.kind
+    return Result(name=f"video_look_{kind}", samples=samples, extras=extras)
 
 
 def run(*, runs: int = 15, warmup: int = 2, device: str = "cpu") -> Result:

@@ -19,6 +19,7 @@ from elinvar.video.shading import (
     minimum,
     mix,
     powr,
+    root,
     smoothstep,
     sqrt,
     tetrahedral,
@@ -215,15 +216,12 @@ def light_leak(r: Any, g: Any, b: Any, x: Any, y: Any, width: Any, height: Any, 
 def aces_fit(r: Any, g: Any, b: Any) -> Pixel:
     """Hill's fit of the ACES 1.0 RRT and sRGB ODT, both matrices; ACEScg in, linear Rec.709 for a display out.
 
-    The first matrix is AP1 to Rec.709, then Hill's input matrix; clamped to [0, 1] at the end (S. Hill, 2016,
-    BakingLab).
+    The first matrix is the product of AP1 to Rec.709 and Hill's input matrix; clamped to [0, 1] at the end (S. Hill,
+    2016, BakingLab).
     """
-    lr = 1.7050510 * r - 0.6217921 * g - 0.0832589 * b
-    lg = 0.0 - 0.1302564 * r + 1.1408047 * g - 0.0105483 * b
-    lb = 0.0 - 0.0240034 * r - 0.1289690 * g + 1.1529724 * b
-    ar = 0.59719 * lr + 0.35458 * lg + 0.04823 * lb
-    ag = 0.07600 * lr + 0.90834 * lg + 0.01566 * lb
-    ab = 0.02840 * lr + 0.13383 * lg + 0.83777 * lb
+    ar = 0.97089541 * r + 0.02695833 * g + 0.00214626 * b
+    ag = 0.01089088 * r + 0.98696269 * g + 0.00214643 * b
+    ab = 0.01088191 * r + 0.02696864 * g + 0.96214946 * b
     ar = (ar * (ar + 0.0245786) - 0.000090537) / (ar * (0.983729 * ar + 0.4329510) + 0.238081)
     ag = (ag * (ag + 0.0245786) - 0.000090537) / (ag * (0.983729 * ag + 0.4329510) + 0.238081)
     ab = (ab * (ab + 0.0245786) - 0.000090537) / (ab * (0.983729 * ab + 0.4329510) + 0.238081)
@@ -328,9 +326,9 @@ def srgb_encode(r: Any, g: Any, b: Any) -> Pixel:
     cg = clamp(g, 0.0, 1.0)
     cb = clamp(b, 0.0, 1.0)
     return (
-        where(cr > 0.0031308, 1.055 * powr(cr, 0.41666666667) - 0.055, 12.92 * cr),
-        where(cg > 0.0031308, 1.055 * powr(cg, 0.41666666667) - 0.055, 12.92 * cg),
-        where(cb > 0.0031308, 1.055 * powr(cb, 0.41666666667) - 0.055, 12.92 * cb),
+        where(cr > 0.0031308, 1.055 * root(cr, 0.41666666667) - 0.055, 12.92 * cr),
+        where(cg > 0.0031308, 1.055 * root(cg, 0.41666666667) - 0.055, 12.92 * cg),
+        where(cb > 0.0031308, 1.055 * root(cb, 0.41666666667) - 0.055, 12.92 * cb),
     )
 
 
@@ -346,7 +344,7 @@ def srgb_decode(r: Any, g: Any, b: Any) -> Pixel:
 def gamma_encode(r: Any, g: Any, b: Any, gamma: float) -> Pixel:
     """x^(1 / gamma), clamped to [0, 1]; 2.4 is BT.1886 for a black of 0."""
     e = 1.0 / gamma
-    return powr(clamp(r, 0.0, 1.0), e), powr(clamp(g, 0.0, 1.0), e), powr(clamp(b, 0.0, 1.0), e)
+    return root(clamp(r, 0.0, 1.0), e), root(clamp(g, 0.0, 1.0), e), root(clamp(b, 0.0, 1.0), e)
 
 
 def gamma_decode(r: Any, g: Any, b: Any, gamma: float) -> Pixel:

@@ -9,7 +9,7 @@ assigned once, by when each is first written and last read; drawing a frame acqu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from elinvar.video.color import decode_ops, encode_ops
 from elinvar.video.passes.base import Moment, Pass, Point, Spatial
 from elinvar.video.passes.blur import Temporal
 from elinvar.video.passes.scale import Scale
+from elinvar.video.replay import Replays
 from elinvar.video.shadecode import Op
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from elinvar.video.yuv import Coding
 
 __all__ = ["GraphPlan", "Step"]
+
+Finish = Callable[[dict[int, torch.Tensor], "Step | None", "shade.Given | None"], None]
+"""Draws a last point-wise step, if there is one, from the results by task, given where its values are."""
 
 
 class _Ops(Point):
@@ -149,6 +153,7 @@ class GraphPlan:
         self._assign()
         self._leases: list[Lease] = []
         self._memory: list[torch.Tensor] = []
+        self._replays: Replays | None = None
 
     # -- building ----------------------------------------------------------------------------------------------------
 
@@ -317,7 +322,8 @@ class GraphPlan:
         return self._memory
 
     def close(self) -> None:
-        """Give the memory back to the pool."""
+        """Give the memory back to the pool; recordings that use it are gone with it."""
+        self._replays = None
         self._memory = []
         for lease in self._leases:
             lease.release()
@@ -345,29 +351,80 @@ class GraphPlan:
         """Draw frame `n` from fetched frames into planes."""
         if out is None:
             out = torch.empty((3, self.height, self.width), device=self.device.torch)
-        values, last = self._upstream(n, fetched)
-        if last is None:
-            return out.copy_(values[id(self._root)])
-        ops, frame, extras = self._chain(last, n, values)
-        return shade.apply(frame, ops, extras, out=out)
+
+        def finish(values: dict[int, torch.Tensor], last: Step | None, given: shade.Given | None) -> None:
+            if last is None:
+                out.copy_(values[id(self._root)])
+            else:
+                ops, frame, extras = self._chain(last, n, values)
+                shade.apply(frame, ops, extras, out=out, values=given)
+
+        self._drawn(n, fetched, [out], 0, finish)
+        return out
 
     def draw_yuv(
         self, n: int, fetched: dict[int, torch.Tensor], coding: Coding, planes: Sequence[torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, ...]:
         """Draw frame `n` from fetched frames into codes."""
-        values, last = self._upstream(n, fetched)
-        if last is None:
-            return shade.encode(values[id(self._root)], (), (), coding, planes, seed=n)
-        ops, frame, extras = self._chain(last, n, values)
-        return shade.encode(frame, ops, extras, coding, planes, seed=n)
+        codes = coding.format.empty(self.width, self.height, self.device.torch) if planes is None else tuple(planes)
 
-    def _upstream(self, n: int, fetched: dict[int, torch.Tensor]) -> tuple[dict[int, torch.Tensor], Step | None]:
-        """Run every step but a last point-wise one; return the results by task."""
+        def finish(values: dict[int, torch.Tensor], last: Step | None, given: shade.Given | None) -> None:
+            ops, frame, extras = self._chain(last, n, values) if last else ([], values[id(self._root)], [])
+            shade.encode(frame, ops, extras, coding, codes, seed=n, values=given)
+
+        self._drawn(n, fetched, codes, n, finish, coding)
+        return codes
+
+    def _drawn(
+        self,
+        n: int,
+        fetched: dict[int, torch.Tensor],
+        written: Sequence[torch.Tensor],
+        seed: int,
+        finish: Finish,
+        coding: Coding | None = None,
+    ) -> None:
+        """Draw a frame: on a CUDA device by replaying it, where it has been drawn before."""
+        values = {id(self._order[k]): frame.to(self.device.torch) for k, frame in fetched.items()}
+        if self.device.kind != "cuda":
+            finish(*self._upstream(n, values), None)
+            return
+        if self._replays is None:
+            self._replays = Replays(self.device.torch)
+        chains = [self._ops(step, n) if step.last.point else [] for step in self.steps]
+        lists = [shade.packed(ops) for ops in chains]
+        ends = self.steps[-1].slot is None
+        lists.append(shade.packed(chains[-1] if ends else [], seed))
+
+        def launches(given: list[shade.Given] | None) -> None:
+            finish(*self._upstream(n, values, given), given[-1] if given else None)
+
+        self._replays.draw(self._key(n, chains, [*values.values(), *written], coding), lists, launches)
+
+    def _key(
+        self, n: int, chains: list[list[Op]], tensors: Sequence[torch.Tensor], coding: Coding | None
+    ) -> Hashable | None:
+        """Everything a frame's launches depend on besides the values of its point-wise passes."""
+        parts: list[Hashable] = [coding]
+        moved = list(tensors)
+        for step, ops in zip(self.steps, chains, strict=True):
+            if step.last.point:
+                parts.append(tuple((op.function, op.extras) for op in ops))
+                moved += [table for task in step.tasks for table in task.content.tables()]
+                continue
+            constants = step.last.content.constants(self._moment(step.last, n, step.reads[0]))
+            if constants is None:
+                return None
+            parts.append(constants)
+        return (*parts, *((t.data_ptr(), t.dtype, tuple(t.shape), t.stride()) for t in moved))
+
+    def _upstream(
+        self, n: int, values: dict[int, torch.Tensor], given: list[shade.Given] | None = None
+    ) -> tuple[dict[int, torch.Tensor], Step | None]:
+        """Run every step but a last point-wise one on frames by task; return the results by task."""
         memory = self._slots()
-        values: dict[int, torch.Tensor] = {}
-        for k, frame in fetched.items():
-            values[id(self._order[k])] = frame.to(self.device.torch)
-        for step in self.steps:
+        values = dict(values)
+        for k, step in enumerate(self.steps):
             if step.slot is None:
                 return values, step
             task = step.last
@@ -375,7 +432,7 @@ class GraphPlan:
             with trace(f"video.{step.label}"):
                 if task.point:
                     ops, frame, extras = self._chain(step, n, values)
-                    shade.apply(frame, ops, extras, out=out)
+                    shade.apply(frame, ops, extras, out=out, values=given[k] if given else None)
                 else:
                     scratch = [memory[slot][: _size(shape)].view(shape) for slot, shape in step.scratch]
                     inputs = [values[id(t)] for t in step.reads]
@@ -385,6 +442,10 @@ class GraphPlan:
 
     def _moment(self, task: Task, n: int, sized: Task) -> Moment:
         return Moment(max(n - task.shift, 0), self.graph.frame_rate, sized.width, sized.height)
+
+    def _ops(self, step: Step, n: int) -> list[Op]:
+        """Return the ops of a fused step."""
+        return [op for task in step.tasks for op in task.content.ops(self._moment(task, n, task))]
 
     def _chain(
         self, step: Step, n: int, values: dict[int, torch.Tensor]

@@ -15,11 +15,15 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.files import atomic_write, cache_dir
 from elinvar.runtime.parallel import parallel_for
-from elinvar.video.shadecode import Chain, Op, digest, metal_text, numba_text, read
+from elinvar.video.kernels.bloom.metal import aligned
+from elinvar.video.shadecode import Chain, Op, digest, numba_text, read
 from elinvar.video.yuv import SITINGS, Coding
 
-__all__ = ["apply", "chain_of", "encode", "reference"]
+__all__ = ["Given", "apply", "chain_of", "encode", "packed", "reference"]
 
+Defines = tuple[tuple[str, int | str], ...]
+Given = tuple[Any, Any]
+"""Floats and integers of a chain: lists, or tensors on the device."""
 _CHUNK = 32  # rows, or row pairs, handed to a thread at a time; fixed, so that results never depend on threads
 
 
@@ -36,6 +40,7 @@ def apply(
     *,
     out: torch.Tensor | None = None,
     backend: str | None = None,
+    values: Given | None = None,
 ) -> torch.Tensor:
     """Run `ops` one after the other on every pixel.
 
@@ -52,6 +57,8 @@ def apply(
         Receives the result.
     backend
         None chooses by the frame's device: numba on a CPU, Metal elsewhere. "metal" on a CPU is the emulator.
+    values
+        The values of the ops for Metal, when they lie on the device already; see `packed`.
 
     Raises
     ------
@@ -64,10 +71,14 @@ def apply(
     chain = chain_of(frame, ops, extras)
     height, width = out.shape[1:]
     if (backend or _backend(frame)) == "metal":
-        floats, integers = _values(ops)
-        _library(chain, frame.device, "uchar").shade_planes(
-            *_arrays(frame, extras), floats, integers, out, width, height, threads=(width, height)
-        )
+        from elinvar.video.kernels.shade.text import GROUP, UNITS
+
+        floats, integers = _given(ops, 0) if values is None else values
+        how: Defines = (("WIDE", int(_in_pairs(frame, extras, ops, [out]))),)
+        _library(chain, frame.device, "shade_planes", how).shade_planes(
+            *_arrays(frame, extras), floats, integers, out, width, height,
+            threads=(-(-width // 2), -(-height // (2 * UNITS))), group_size=(GROUP, 1),
+        )  # fmt: skip
         return out
     # In place, the loop's overlap test would choose its scalar half.
     target = torch.empty_like(out) if out.data_ptr() in {x.data_ptr() for x in (frame, *extras)} else out
@@ -86,6 +97,7 @@ def encode(
     *,
     seed: int = 0,
     backend: str | None = None,
+    values: Given | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Run `ops` and write the result, taken as R'G'B', as Y'CbCr codes.
 
@@ -97,6 +109,8 @@ def encode(
         Receive the codes; made when None.
     seed
         Of the dither: the frame's number, so that the noise moves.
+    values
+        As for `apply`.
 
     Returns
     -------
@@ -113,10 +127,10 @@ def encode(
             f"color.to_yuv: planes do not fit {form.name} of {width} x {height}; give {form.shapes(width, height)}."
         )
     chain = chain_of(frame, ops, extras, strict=not ops)
-    seed = seed * 3 & 0x7FFFFFFF
     if (backend or _backend(frame)) == "metal":
-        _encode_metal(chain, frame, ops, extras, coding, planes, seed)
+        _encode_metal(chain, frame, ops, extras, coding, planes, _given(ops, seed) if values is None else values)
         return tuple(planes)
+    seed = _dither_seed(seed)
     arrays = [p.numpy() for p in planes]
     flat = arrays[1].reshape(arrays[1].shape[0], -1)
     chroma = (flat, flat) if form.interleaved else (flat, arrays[2])
@@ -137,35 +151,53 @@ def _encode_metal(
     extras: Sequence[torch.Tensor],
     coding: Coding,
     planes: Sequence[torch.Tensor],
-    seed: int,
+    values: Given,
 ) -> None:
-    form = coding.format
-    if (form.across, form.down) == (2, 1):
-        raise NotImplementedError(
-            f"{form.name} on a GPU (4:2:2) has no kernel yet; convert on the CPU or choose 4:2:0."
-        )
-    from elinvar.video.kernels.shade.text import GROUP
+    from elinvar.video.kernels.shade.text import COLUMNS, GROUP, UNITS
 
+    form = coding.format
     height, width = frame.shape[1:]
-    library = _library(chain, frame.device, "uchar" if form.bits == 8 else "ushort")
-    floats, integers = _values(ops)
+    floats, integers = values
     if form.interleaved:
         flat = planes[1].reshape(-1)
         chroma: tuple[torch.Tensor, ...] = (flat, flat[1:])
     else:
         chroma = (planes[1], planes[2])
-    common = (
-        *_arrays(frame, extras), floats, integers, planes[0], width, height, *chroma,
-        coding.vector().tolist(), seed, form.shift,
+    name = "shade_yuv444" if form.across == 1 else "shade_yuv"
+    how: Defines = (
+        ("WORD", "uchar" if form.bits == 8 else "ushort"), ("WIDE", int(_in_pairs(frame, extras, ops, planes))),
+        ("DITHER", int(coding.dither)), ("SITING", SITINGS[coding.siting]), ("DOWN", form.down),
+        ("PITCH", 1 + form.interleaved), ("SHIFT", form.shift),
     )  # fmt: skip
-    if form.across == 1:
-        library.shade_yuv444(*common, threads=(width, height))
-        return
-    columns = -(-width // 2)
-    library.shade_yuv420(
-        *common, SITINGS[coding.siting], 2 if form.interleaved else 1,
-        threads=(-(-columns // GROUP) * GROUP, -(-height // 2)), group_size=(GROUP, 1),
+    columns = (width + 1) // 2
+    across = columns if form.across == 1 else -(-columns // (GROUP // 32 * COLUMNS)) * GROUP
+    getattr(_library(chain, frame.device, name, how), name)(
+        *_arrays(frame, extras), floats, integers, planes[0], width, height, *chroma, coding.vector().tobytes(),
+        threads=(across, -(-height // (2 * UNITS))), group_size=(GROUP, 1),
     )  # fmt: skip
+
+
+def packed(ops: Sequence[Op], seed: int = 0) -> tuple[list[float], list[int]]:
+    """Return what Metal kernels of a chain are given as values: floats, and integers with the dither's seed first."""
+    floats, integers = _values(ops)
+    return floats or [0.0], [_dither_seed(seed), *integers]
+
+
+def _given(ops: Sequence[Op], seed: int) -> Given:
+    return packed(ops, seed)
+
+
+def _dither_seed(seed: int) -> int:
+    return seed * 3 & 0x7FFFFFFF
+
+
+def _in_pairs(
+    frame: torch.Tensor, extras: Sequence[torch.Tensor], ops: Sequence[Op], written: Sequence[torch.Tensor]
+) -> bool:
+    """Tell whether everything can be read and written two samples at a time."""
+    scales = [scale for op in ops for scale in op.extras]
+    frames = [frame, *(x for x, scale in zip(extras, scales, strict=True) if scale == "full")]
+    return all(aligned(x, 2 * x.element_size()) for x in (*frames, *written))
 
 
 def reference(frame: torch.Tensor, ops: Sequence[Op], extras: Sequence[torch.Tensor] = ()) -> torch.Tensor:
@@ -243,7 +275,7 @@ def _checked(
 
 
 def _values(ops: Sequence[Op]) -> tuple[list[float], list[int]]:
-    """Return the values of all ops in the order of the kernel's text; never empty, as Metal wants an array."""
+    """Return the values of all ops in the order of the kernel's text."""
     floats: list[float] = []
     integers: list[int] = []
     for op in ops:
@@ -255,7 +287,7 @@ def _values(ops: Sequence[Op]) -> tuple[list[float], list[int]]:
             )
         floats += [float(op.values[name]) for name in reading.floats]
         integers += [_wrapped(int(op.values[name])) for name in reading.integers]
-    return floats or [0.0], integers or [0]
+    return floats, integers
 
 
 def _wrapped(value: int) -> int:
@@ -264,7 +296,7 @@ def _wrapped(value: int) -> int:
 
 def _value_arrays(ops: Sequence[Op]) -> tuple[Any, Any]:
     floats, integers = _values(ops)
-    return np.array(floats, np.float32), np.array(integers, np.int32)
+    return np.array(floats or [0.0], np.float32), np.array(integers or [0], np.int32)
 
 
 def _numpy(frame: torch.Tensor, extras: Sequence[torch.Tensor]) -> list[Any]:
@@ -302,7 +334,8 @@ def _module(chain: Chain) -> Any:
 
 
 @functools.lru_cache(maxsize=128)
-def _library(chain: Chain, device: torch.device, word: str) -> Any:
+def _library(chain: Chain, device: torch.device, kernel: str, how: Defines) -> Any:
     from elinvar import metal
+    from elinvar.video.shademetal import metal_text
 
-    return metal.compile(metal_text(chain), str(device), defines={"WORD": word})
+    return metal.compile(metal_text(chain, [kernel]), str(device), defines=dict(how))

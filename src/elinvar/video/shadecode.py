@@ -11,7 +11,6 @@ import ast
 import functools
 import hashlib
 import inspect
-import itertools
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 from elinvar.errors import InputError
 from elinvar.video.shading import WORDS
 
-__all__ = ["Chain", "Op", "Reading", "metal_text", "numba_text", "read"]
+__all__ = ["Chain", "Op", "Reading", "numba_text", "read", "statements", "value_lines"]
 
 PLACES = ("x", "y", "ix", "iy", "width", "height")
 """Arguments with a fixed meaning: position as float and as integer, and the frame's size."""
@@ -164,7 +163,7 @@ class _Rename(ast.NodeTransformer):
         return ast.Call(ast.Name(self.word + node.func.id, ast.Load()), arguments, [])
 
 
-def _statements(
+def statements(
     chain: Chain, constant: Callable[[float], ast.expr], word: str
 ) -> list[list[tuple[list[ast.expr], ast.expr]]]:
     """Every op's assignments as (targets, value), names made unique; r, g, b carry the pixel."""
@@ -255,16 +254,16 @@ def numba_text(chain: Chain) -> str:
             row += 3
             continue
         loads[k] += [f"e{i + 1}{n} = {_load(f'x{i + 1}[{c}, y, i]', chain.stored[i + 1])}" for c, n in enumerate("rgb")]
-    lines += [f"    {line}" for line in _values(chain, "")]
+    lines += [f"    {line}" for line in value_lines(chain, "")]
     # One loop per pass over a row that stays in the first-level cache: a single loop over all of them runs out of
     # registers and is slower.
-    statements = _statements(chain, constant, "w_")
-    for k in range(max(1, len(statements))):
+    written = statements(chain, constant, "w_")
+    for k in range(max(1, len(written))):
         rows, stored = ("x0[{}, y, i]", chain.stored[0]) if k == 0 else ("d[{}, at, i]", "f32")
         lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
         lines += [f"        {n} = {_load(rows.format(c), stored)}" for c, n in enumerate("rgb")]
         lines += [f"        {line}" for line in (loads[k] if loads else [])]
-        for targets, value in statements[k] if statements else []:
+        for targets, value in written[k] if written else []:
             lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
         lines += [f"        d[{c}, at, i] = {n}" for c, n in enumerate("rgb")]
     arguments = f"x0, {''.join(e + ', ' for e in extras)}"
@@ -272,15 +271,16 @@ def numba_text(chain: Chain) -> str:
     direct = not chain.functions and chain.stored[0] == "f32"
     loops = _LOOPS.replace("PIXELS, AT", "x0, y" if direct else "pixels, 0")
     loops = loops.replace("SHADE", "pass" if direct else _SHADE).replace("EXTRAS, ", arguments)
-    return "\n".join(lines) + "\n\n\n" + loops
+    return "w_root = w_powr\n\n\n" + "\n".join(lines) + "\n\n\n" + loops
 
 
 def _load(element: str, stored: str) -> str:
     return f"half_to_float({element})" if stored == "f16" else element
 
 
-def _values(chain: Chain, semicolon: str) -> list[str]:
-    lines, floats, integers = [], 0, 0
+def value_lines(chain: Chain, semicolon: str, first: int = 0) -> list[str]:
+    """Return assignments of every op's values from ``F`` and, from its element `first` on, ``I``."""
+    lines, floats, integers = [], 0, first
     for k, function in enumerate(chain.functions):
         reading = read(function)
         for name in reading.floats:
@@ -354,81 +354,3 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
 def digest(text: str) -> str:
     """Name a text by its content."""
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-# -- Metal -----------------------------------------------------------------------------------------------------------
-
-
-def metal_text(chain: Chain) -> str:
-    """Return Metal source of ``shade_planes``, ``shade_yuv420`` and ``shade_yuv444`` for a chain.
-
-    Every kernel takes the frame, the extra inputs, the values, and the frame's size; see `elinvar.video.shade`.
-    """
-    from elinvar.video.kernels.shade import text as parts
-
-    def constant(value: float) -> ast.expr:
-        return ast.Name(f"{value!r}f".replace("inf", "INFINITY"), ast.Load())
-
-    places = chain.places
-    arrays = ["x0", *(f"x{i + 1}" for i in range(len(places)))]
-    parameters, calls = [], []
-    for i, name in enumerate(arrays):
-        kind = "half" if chain.stored[i] == "f16" else "float"
-        parameters.append(f"device const {kind}* {name}")
-        calls.append(name)
-    pixel = ["    const int o = iy * w + ix, n = w * h;", "    const float fx = float(ix), fy = float(iy);"]
-    pixel += ["    const float fw = float(w), fh = float(h);"]
-    pixel += [f"    float {c} = float(x0[{k} * n + o]);" for k, c in enumerate("rgb")]
-    for i, (_, scale) in enumerate(places):
-        if scale == "full":
-            pixel += [f"    const float e{i + 1}{c} = float(x{i + 1}[{k} * n + o]);" for k, c in enumerate("rgb")]
-        elif scale == "half":
-            pixel += [
-                f"    const float e{i + 1}{c} = doubled(x{i + 1}, {k}, ix, iy, w, h);" for k, c in enumerate("rgb")
-            ]
-        else:
-            pixel.append(f"    device const float* t{i + 1} = x{i + 1};")
-    pixel += [f"    {line}" for line in _values(chain, ";")]
-    known: set[str] = {"r", "g", "b"}
-    for targets, value in itertools.chain.from_iterable(_statements(chain, constant, "w_")):
-        names = [ast.unparse(t) for t in targets]
-        if len(names) > 1:
-            pixel.append(f"    const float3 {names[0]}_all = {_c(value)};")
-            values = [f"{names[0]}_all.{c}" for c in "xyz"]
-        else:
-            values = [_c(value)]
-        for name, text in zip(names, values, strict=True):
-            pixel.append(f"    {'' if name in known else 'auto '}{name} = {text};")
-            known.add(name)
-    body = "\n".join(pixel)
-    declared = ", ".join(parameters)
-    function = (
-        f"static float3 pixel({declared}, constant float* F, constant int* I, int ix, int iy, int w, int h)\n"
-        f"{{\n{body}\n    return float3(r, g, b);\n}}\n"
-    )
-    numbered = ",\n    ".join(f"{p} [[buffer({i})]]" for i, p in enumerate(parameters))
-    kernels: str = parts.kernels(numbered, ", ".join(calls), len(arrays))
-    return f"{parts.words()}\n{function}\n{kernels}"
-
-
-def _c(node: ast.expr) -> str:
-    """Write an expression in C's syntax."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Call):
-        assert isinstance(node.func, ast.Name)
-        return f"{node.func.id}({', '.join(_c(a) for a in node.args)})"
-    if isinstance(node, ast.BinOp):
-        return f"({_c(node.left)} {_OPERATORS[type(node.op)]} {_c(node.right)})"
-    if isinstance(node, ast.UnaryOp):
-        return f"({_OPERATORS[type(node.op)]}{_c(node.operand)})"
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        return f"({_c(node.left)} {_OPERATORS[type(node.ops[0])]} {_c(node.comparators[0])})"
-    raise InputError(f"point-wise pass: {ast.unparse(node)} cannot be written in Metal; use simpler expressions.")
-
-
-_OPERATORS: dict[type, str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.USub: "-", ast.UAdd: "+", ast.Not: "!",
-    ast.BitAnd: "&&", ast.BitOr: "||", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
-    ast.NotEq: "!=",
-}  # fmt: skip

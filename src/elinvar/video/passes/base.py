@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,14 @@ class Spatial(Pass):
     def scratch(self, width: int, height: int) -> list[tuple[int, ...]]:
         """Return the shapes of float32 memory it wants for an input size."""
         return []
+
+    def constants(self, at: Moment) -> Hashable | None:
+        """Return everything of a moment that `run` depends on, if all it does is launch kernels on a GPU.
+
+        Then frames with equal constants are drawn from one recording (a CUDA graph). None, the default: it is run for
+        every frame.
+        """
+        return None
 
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]

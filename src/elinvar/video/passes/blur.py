@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,9 @@ class Bilateral(Spatial):
         number("Bilateral", "sigma", self.sigma, 0.1, 20)
         number("Bilateral", "difference", self.difference, 1e-4, 1e4)
 
+    def constants(self, at: Moment) -> Hashable:
+        return self, at.unit
+
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]
     ) -> None:
@@ -99,6 +102,9 @@ class Temporal(Spatial):
     def check(self) -> None:
         if not 1 <= len(self.weights) <= 64 or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise InputError(f"Temporal: weights {self.weights} are not 1 to 64 numbers from 0 with a positive sum.")
+
+    def constants(self, at: Moment) -> Hashable:
+        return self
 
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,9 @@ class _Pyramid(Spatial):
 
     def scratch(self, width: int, height: int) -> list[tuple[int, ...]]:
         return [*self._shapes(width, height)[1:]]
+
+    def constants(self, at: Moment) -> Hashable:
+        return self
 
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]

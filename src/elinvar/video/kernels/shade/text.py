@@ -1,111 +1,181 @@
-"""Metal text around a chain's ``pixel`` function: a kernel to planes and two to codes."""
+"""Metal text around a chain's functions: a kernel to planes and two to codes.
+
+All three are walked by pairs of columns: a thread owns two pixels beside each other and goes down `UNITS` pairs of
+rows, so that frames are read two samples at a time, half-resolution inputs are read once per four pixels, and what
+depends on the column alone is computed once.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-__all__ = ["GROUP", "kernels", "words"]
+__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "UNITS", "kernel", "words"]
 
 GROUP = 128
-"""Threads per group of ``shade_yuv420``, along a row: one column pair each."""
+"""Threads per group, along a row."""
+COLUMNS = 31
+"""Pairs of columns a simdgroup of ``shade_yuv`` makes; its first lane brings the pair on the left."""
+UNITS = 2
+"""Pairs of rows a thread walks."""
 
-_KERNELS = """
-kernel void shade_planes(ARRAYS,
+_PLANES = """
+[[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_planes(ARRAYS,
     constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device float* out [[buffer(B2)]],
     constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], uint2 at [[thread_position_in_grid]])
 {
-    const int ix = int(at.x), iy = int(at.y), o = iy * w + ix, n = w * h;
-    const float3 c = pixel(CALL, F, I, ix, iy, w, h);
-    out[o] = c.x;
-    out[n + o] = c.y;
-    out[2 * n + o] = c.z;
-}
-
-// Chroma at full or half width on every row; one thread per chroma sample, luma written beside it.
-kernel void shade_yuv444(ARRAYS,
-    constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
-    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
-    device WORD* cr_out [[buffer(B6)]], constant float* k [[buffer(B7)]], constant int& seed [[buffer(B8)]],
-    constant int& shift [[buffer(B9)]], uint2 at [[thread_position_in_grid]])
-{
-    const int ix = int(at.x), iy = int(at.y), o = iy * w + ix;
-    const float3 c = pixel(CALL, F, I, ix, iy, w, h);
-    const float luma = luma_of(c, k);
-    const float2 d = difference(c, luma, k);
-    luma_out[o] = WORD(luma_code(luma, k, ix, iy, seed, shift));
-    cb_out[o] = WORD(chroma_code(d.x, k, ix, iy, seed + 1, shift));
-    cr_out[o] = WORD(chroma_code(d.y, k, ix, iy, seed + 2, shift));
-}
-
-// One thread per chroma sample and its 2 x 2 pixels. Siting 0: co-sited with the left column, 1: centred, 2: with the
-// upper left pixel. The column to the left comes from the neighbour, the first thread of a group computes its own.
-kernel void shade_yuv420(ARRAYS,
-    constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
-    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
-    device WORD* cr_out [[buffer(B6)]], constant float* k [[buffer(B7)]], constant int& seed [[buffer(B8)]],
-    constant int& shift [[buffer(B9)]], constant int& siting [[buffer(B10)]], constant int& pitch [[buffer(B11)]],
-    uint2 at [[thread_position_in_grid]], uint2 inside [[thread_position_in_threadgroup]])
-{
-    threadgroup float2 right[GROUP];
-    const int column = int(at.x), row = int(at.y), lane = int(inside.x);
-    const bool live = 2 * column < w;
-    float2 left_sum = float2(0.0f), right_sum = float2(0.0f), before = float2(0.0f);
-    const int first = siting == 2 ? -1 : 0;
-    if (live) {
-        for (int d = first; d < 2; d++) {
-            const int iy = clamp(2 * row + d, 0, h - 1);
-            const float weight = siting == 2 ? (d == 0 ? 0.5f : 0.25f) : 0.5f;
-            for (int e = 0; e < 2; e++) {
-                const int ix = min(2 * column + e, w - 1);
-                const float3 c = pixel(CALL, F, I, ix, iy, w, h);
-                const float luma = luma_of(c, k);
-                if (d >= 0 && 2 * row + d < h && 2 * column + e < w) {
-                    luma_out[iy * w + ix] = WORD(luma_code(luma, k, ix, iy, seed, shift));
-                }
-                const float2 part = weight * difference(c, luma, k);
-                if (e == 0) left_sum += part; else right_sum += part;
-            }
+    const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, n = w * h;
+    if (ix >= w) return;
+    const Values v = values(F, I);
+    Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
+    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+        const Halves next = halves(CALL, column, unit + 1, w, h);
+        for (int d = 0; d < 2; d++) {
+            const int iy = 2 * unit + d, o = iy * w + ix;
+            if (iy >= h) break;
+            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, column, iy, w, h);
+            put(out + o, c.a.x, c.b.x, ix + 1 < w);
+            put(out + n + o, c.a.y, c.b.y, ix + 1 < w);
+            put(out + 2 * n + o, c.a.z, c.b.z, ix + 1 < w);
         }
-        right[lane] = right_sum;
+        before = here;
+        here = next;
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (!live) return;
-    if (siting != 1 && lane > 0) {
-        before = right[lane - 1];
-    } else if (siting != 1) {
-        for (int d = first; d < 2; d++) {
-            const int iy = clamp(2 * row + d, 0, h - 1);
-            const float weight = siting == 2 ? (d == 0 ? 0.5f : 0.25f) : 0.5f;
-            const float3 c = pixel(CALL, F, I, max(2 * column - 1, 0), iy, w, h);
-            before += weight * difference(c, luma_of(c, k), k);
-        }
-    }
-    const float2 value = siting == 1 ? 0.5f * (left_sum + right_sum) : 0.25f * (before + right_sum) + 0.5f * left_sum;
-    const int o = row * pitch * ((w + 1) / 2) + column * pitch;
-    cb_out[o] = WORD(chroma_code(value.x, k, column, row, seed + 1, shift));
-    cr_out[o] = WORD(chroma_code(value.y, k, column, row, seed + 2, shift));
 }
 """
+
+_YUV444 = """
+[[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_yuv444(ARRAYS,
+    constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
+    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
+    device WORD* cr_out [[buffer(B6)]], constant Coding& k [[buffer(B7)]],
+    uint2 at [[thread_position_in_grid]])
+{
+    const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
+    if (ix >= w) return;
+    const Values v = values(F, I);
+    const bool right = ix + 1 < w;
+    Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
+    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+        const Halves next = halves(CALL, column, unit + 1, w, h);
+        for (int d = 0; d < 2; d++) {
+            const int iy = 2 * unit + d, o = iy * w + ix;
+            if (iy >= h) break;
+            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, column, iy, w, h);
+            const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
+            const float2 da = difference(c.a, la, k), db = difference(c.b, lb, k);
+            put(luma_out + o, WORD(luma_code(la, k, ix, iy, seed)), WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
+            put(cb_out + o, WORD(chroma_code(da.x, k, ix, iy, seed + 1)),
+                WORD(chroma_code(db.x, k, ix + 1, iy, seed + 1)), right);
+            put(cr_out + o, WORD(chroma_code(da.y, k, ix, iy, seed + 2)),
+                WORD(chroma_code(db.y, k, ix + 1, iy, seed + 2)), right);
+        }
+        before = here;
+        here = next;
+    }
+}
+"""
+
+_YUV = """
+// Half as many chroma columns as pixels, and with DOWN == 2 half as many rows. SITING 0: co-sited with the left column,
+// 1: centred, 2: with the upper left pixel. Samples to the left come from the lane before, whose first has no other
+// task; samples above stay from the row before.
+[[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_yuv(ARRAYS,
+    constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
+    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
+    device WORD* cr_out [[buffer(B6)]], constant Coding& k [[buffer(B7)]], uint2 at [[thread_position_in_grid]])
+{
+    const int lane = int(at.x) & 31, column = (int(at.x) >> 5) * @COLUMNS + lane - 1, columns = (w + 1) / 2;
+    const int ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
+    if (column - lane >= columns) return;
+    const Values v = values(F, I);
+    const bool live = lane > 0 && column < columns, right = ix + 1 < w, above = SITING == 2 && DOWN == 2;
+    float2 left_sum = float2(0.0f), right_sum = float2(0.0f);
+    Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
+    if (above) {
+        const Pair c = first > 0 ? shaded(CALL, before, here, v, column, 2 * first - 1, w, h)
+                                 : shaded(CALL, here, before, v, column, 0, w, h);
+        left_sum = 0.25f * difference(c.a, luma_of(c.a, k), k);
+        right_sum = 0.25f * difference(c.b, luma_of(c.b, k), k);
+    }
+    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+        const Halves next = halves(CALL, column, unit + 1, w, h);
+        const bool second = 2 * unit + 1 < h;
+        Pair c[2];
+        c[0] = shaded(CALL, here, before, v, column, 2 * unit, w, h);
+        c[1] = c[0];  // an odd last row counts twice
+        if (second) c[1] = shaded(CALL, here, next, v, column, 2 * unit + 1, w, h);
+        float2 dl[2], dr[2];
+        for (int d = 0; d < 2; d++) {
+            const int iy = 2 * unit + d;
+            const float la = luma_of(c[d].a, k), lb = luma_of(c[d].b, k);
+            dl[d] = difference(c[d].a, la, k);
+            dr[d] = difference(c[d].b, lb, k);
+            if (live && (d == 0 || second)) {
+                put(luma_out + iy * w + ix, WORD(luma_code(la, k, ix, iy, seed)),
+                    WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
+            }
+        }
+        const float upper = DOWN == 1 ? 1.0f : 0.5f, lower = above ? 0.25f : 0.5f;
+        for (int d = 0; d < 3 - DOWN; d++) {
+            left_sum += upper * dl[d];
+            right_sum += upper * dr[d];
+            if (DOWN == 2) {
+                left_sum += lower * dl[1];
+                right_sum += lower * dr[1];
+            }
+            const float2 earlier = simd_shuffle_up(right_sum, 1);
+            const float2 value = SITING == 1 ? 0.5f * (left_sum + right_sum)
+                                             : 0.25f * (earlier + right_sum) + 0.5f * left_sum;
+            const int row = DOWN == 1 ? 2 * unit + d : unit, o = row * columns + column;
+            if (live && (DOWN == 2 || d == 0 || second)) {
+                const WORD cb = WORD(chroma_code(value.x, k, column, row, seed + 1));
+                const WORD cr = WORD(chroma_code(value.y, k, column, row, seed + 2));
+                if (PITCH == 2) {
+                    put(cb_out + 2 * o, cb, cr, true);
+                } else {
+                    cb_out[o] = cb;
+                    cr_out[o] = cr;
+                }
+            }
+            left_sum = above ? 0.25f * dl[1] : float2(0.0f);
+            right_sum = above ? 0.25f * dr[1] : float2(0.0f);
+        }
+        before = here;
+        here = next;
+    }
+}
+"""
+
+
+KERNELS = {"shade_planes": _PLANES, "shade_yuv444": _YUV444, "shade_yuv": _YUV}
+DEFINES = {"WORD": "uchar", "WIDE": 0, "UNITS": UNITS, "DITHER": 0, "SITING": 0, "DOWN": 2, "PITCH": 1, "SHIFT": 0}
+"""What the text leaves open, with values for the case that nobody says: the type of codes, whether all rows are aligned
+pairs, pairs of rows a thread walks, and how codes are made: noise, siting, rows per chroma sample, words from one
+chroma sample to the next, bits to shift."""
 
 
 @cache
 def words() -> str:
     """Return the functions passes are written in."""
-    return Path(__file__).with_name("words.h").read_text(encoding="ascii")
+    defaults = "".join(f"#ifndef {name}\n#define {name} {value}\n#endif\n" for name, value in DEFINES.items())
+    return defaults + Path(__file__).with_name("words.h").read_text(encoding="ascii")
 
 
-def kernels(arrays: str, call: str, first: int) -> str:
-    """Return the kernels of a chain.
+def kernel(name: str, arrays: str, call: str, first: int) -> str:
+    """Return one of `KERNELS` for a chain.
 
     Parameters
     ----------
+    name
+        Which.
     arrays, call
-        The device arrays as parameters, and as arguments of ``pixel``.
+        The device arrays as parameters, and as arguments of ``halves`` and ``shaded``.
     first
         Index of the first buffer behind them.
     """
-    text = _KERNELS.replace("ARRAYS", arrays).replace("CALL", call).replace("[GROUP]", f"[{GROUP}]")
-    for index in reversed(range(12)):
+    text = KERNELS[name].replace("ARRAYS", arrays).replace("CALL", call)
+    text = text.replace("@COLUMNS", str(COLUMNS)).replace("@GROUP", str(GROUP))
+    for index in reversed(range(9)):
         text = text.replace(f"buffer(B{index})", f"buffer({first + index})")
     return text

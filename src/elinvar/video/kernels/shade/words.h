@@ -5,18 +5,24 @@ using namespace metal;
 static inline float w_fma(float a, float b, float c) { return fma(a, b, c); }
 static inline float w_minimum(float a, float b) { return a < b ? a : b; }
 static inline float w_maximum(float a, float b) { return a > b ? a : b; }
-static inline float w_clamp(float x, float low, float high) { return w_minimum(w_maximum(x, low), high); }
+static inline float w_clamp(float x, float low, float high) { return fmin(fmax(x, low), high); }
+// Within 2 ulp: where a pixel is divided, an approximate reciprocal is exact enough, and a tenth of the work.
+static inline float w_divide(float a, float b) { return fast::divide(a, b); }
 static inline float w_where(bool condition, float a, float b) { return condition ? a : b; }
 static inline float w_mix(float a, float b, float t) { return a + (b - a) * t; }
 static inline float w_floor(float x) { return floor(x); }
 static inline float w_sqrt(float x) { return sqrt(w_maximum(x, 0.0f)); }
-static inline float w_exp2(float x) { return exp2(w_clamp(x, -126.0f, 127.0f)); }
-static inline float w_log2(float x) { return log2(w_maximum(x, 1.17549435e-38f)); }
+static inline float w_exp2(float x) { return fast::exp2(w_clamp(x, -126.0f, 127.0f)); }  // nothing subnormal: 2 ulp
+static inline float w_log2(float x) { return log2(fmax(x, 1.17549435e-38f)); }
+
 static inline float w_powr(float x, float y) { return x < 1.17549435e-38f ? 0.0f : w_exp2(y * w_log2(x)); }
+
+// A power up to 1 shrinks the error of an approximate logarithm; that of 0 is minus infinity, whose power is 0.
+static inline float w_root(float x, float y) { return fast::exp2(y * fast::log2(fmax(x, 0.0f))); }
 
 static inline float w_smoothstep(float low, float high, float x)
 {
-    const float t = w_clamp((x - low) / (high - low), 0.0f, 1.0f);
+    const float t = w_clamp(fast::divide(x - low, high - low), 0.0f, 1.0f);
     return t * t * (3.0f - 2.0f * t);
 }
 
@@ -37,8 +43,8 @@ static inline float w_hash_uniform(int ix, int iy, int seed)
 static inline float w_hash_normal(int ix, int iy, int seed)
 {
     const uint h = hash3(ix, iy, seed);
-    const uint total = (h & 255u) + ((h >> 8u) & 255u) + ((h >> 16u) & 255u) + (h >> 24u);
-    return float(int(total) - 510) * 0.006765902f;
+    const uint pairs = (h & 0x00ff00ffu) + ((h >> 8u) & 0x00ff00ffu);
+    return float(int((pairs & 0xffffu) + (pairs >> 16u)) - 510) * 0.006765902f;
 }
 
 static inline float w_value_noise(float x, float y, int seed)
@@ -78,40 +84,77 @@ static inline float3 w_tetrahedral(device const float* table, int size, float r,
          + (mid - low) * entry(table, at + end - least) + low * entry(table, at + end);
 }
 
-// One sample of a half-resolution plane, doubled bilinearly; centres at (i + 1/2) / 2.
-static inline float doubled(device const float* half_plane, int c, int ix, int iy, int w, int h)
+// Two pixels beside each other.
+struct Pair {
+    float3 a, b;
+};
+
+// Whether rows of full-resolution frames and of codes are whole, aligned pairs.
+constant bool wide = WIDE != 0;
+
+// Two samples beside each other, the second `step` away.
+static inline float2 get(device const float* p, int step)
 {
-    const int columns = (w + 1) / 2, rows = (h + 1) / 2;
-    device const float* p = half_plane + c * columns * rows;
-    const int x0 = ix >> 1, y0 = iy >> 1;
-    const int x1 = (ix & 1) ? min(x0 + 1, columns - 1) : max(x0 - 1, 0);
-    const int y1 = (iy & 1) ? min(y0 + 1, rows - 1) : max(y0 - 1, 0);
-    const float a = 0.75f * p[y0 * columns + x0] + 0.25f * p[y1 * columns + x0];
-    const float b = 0.75f * p[y0 * columns + x1] + 0.25f * p[y1 * columns + x1];
-    return 0.75f * a + 0.25f * b;
+    if (wide) return *(device const float2*)p;
+    return float2(p[0], p[step]);
 }
 
-// How a colour becomes codes: kr kg kb, luma scale and offset, top code, dither, Cb and Cr scale, chroma offset.
-static inline float luma_of(float3 c, constant float* k) { return fma(k[2], c.z, fma(k[1], c.y, k[0] * c.x)); }
-
-static inline ushort code(float value, float bias, float top, int shift)
+static inline float2 get(device const half* p, int step)
 {
-    return ushort(int(w_clamp(value + bias, 0.0f, top)) << shift);
+    if (wide) {
+        const half2 c = *(device const half2*)p;
+        return float2(float(c.x), float(c.y));
+    }
+    return float2(float(p[0]), float(p[step]));
 }
 
-static inline ushort luma_code(float luma, constant float* k, int ix, int iy, int seed, int shift)
+#define PUT(T, T2)                                                                                                     \
+    static inline void put(device T* p, T a, T b, bool second)                                                         \
+    {                                                                                                                  \
+        if (wide) {                                                                                                    \
+            *(device T2*)p = T2(a, b);                                                                                 \
+        } else {                                                                                                       \
+            p[0] = a;                                                                                                  \
+            if (second) p[1] = b;                                                                                      \
+        }                                                                                                              \
+    }
+PUT(float, float2)
+PUT(uchar, uchar2)
+PUT(ushort, ushort2)
+
+// A row of a half-resolution plane, doubled bilinearly along x for the pair of pixels above one of its samples; centres
+// at (i + 1/2) / 2.
+static inline float2 across(device const float* row, int column, int columns)
 {
-    return code(fma(luma, k[3], k[4]), k[6] > 0.0f ? w_hash_uniform(ix, iy, seed) : 0.5f, k[5], shift);
+    const int x = clamp(column, 0, columns - 1);
+    const float here = 0.75f * row[x];
+    return float2(here + 0.25f * row[max(x - 1, 0)], here + 0.25f * row[min(x + 1, columns - 1)]);
 }
 
-static inline ushort chroma_code(float value, constant float* k, int ix, int iy, int seed, int shift)
+// How a colour becomes codes: as in Coding.vector.
+struct Coding {
+    float kr, kg, kb, scale, offset, top, dither, cb, cr, middle;
+};
+
+static inline float luma_of(float3 c, constant Coding& k) { return fma(k.kb, c.z, fma(k.kg, c.y, k.kr * c.x)); }
+
+static inline ushort code(float value, float bias, constant Coding& k)
 {
-    const float bias = k[6] > 0.0f ? 0.0f : 0.5f;
-    const float noise = k[6] > 0.0f ? w_hash_uniform(ix, iy, seed) : 0.0f;
-    return code(value + (k[9] + bias), noise, k[5], shift);
+    return ushort(int(fmin(fmax(value + bias, 0.0f), k.top)) << SHIFT);
 }
 
-static inline float2 difference(float3 c, float luma, constant float* k)
+static inline ushort luma_code(float luma, constant Coding& k, int ix, int iy, int seed)
 {
-    return float2((c.z - luma) * k[7], (c.x - luma) * k[8]);
+    return code(fma(luma, k.scale, k.offset), DITHER ? w_hash_uniform(ix, iy, seed) : 0.5f, k);
+}
+
+static inline ushort chroma_code(float value, constant Coding& k, int ix, int iy, int seed)
+{
+    const float noise = DITHER ? w_hash_uniform(ix, iy, seed) : 0.0f;
+    return code(value + (k.middle + (DITHER ? 0.0f : 0.5f)), noise, k);
+}
+
+static inline float2 difference(float3 c, float luma, constant Coding& k)
+{
+    return float2((c.z - luma) * k.cb, (c.x - luma) * k.cr);
 }
