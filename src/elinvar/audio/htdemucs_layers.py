@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         if short:
             x = functional.pad(x, (0, 0, 0, 0, 0, short) if self.frequency else (0, 0, 0, short))
         steps, pads = ((stride, 1), (pad, 0)) if self.frequency else ((1, stride), (0, pad))
-        y = functional.gelu(convolve(x, *_parameters(self.conv), stride=steps, padding=pads))
+        y = convolve(x, *_parameters(self.conv), stride=steps, padding=pads, gelu=True)
         y = self.dconv(y)
         return glu(project(y, *_parameters(self.rewrite)))
 
@@ -130,10 +130,9 @@ class Decoder(nn.Module):
         weight, bias = _parameters(self.rewrite)
         y = glu(convolve(x + skip, weight, bias, padding=(1, 1) if self.frequency else (0, 1)))
         y = self.dconv(y)
-        steps = (stride, 1) if self.frequency else (1, stride)
-        z = convolve(y, *_parameters(self.conv_tr), stride=steps, transposed=True)
-        z = z.narrow(1 if self.frequency else 2, pad, length)
-        return z if self.last else functional.gelu(z)
+        steps, pads = ((stride, 1), (pad, 0)) if self.frequency else ((1, stride), (0, pad))
+        z = convolve(y, *_parameters(self.conv_tr), stride=steps, padding=pads, transposed=True, gelu=not self.last)
+        return z.narrow(1 if self.frequency else 2, 0, length)
 
 
 def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:

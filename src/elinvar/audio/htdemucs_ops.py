@@ -16,10 +16,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from elinvar.audio.kernels.analysis.reference import analysis
+from elinvar.audio.kernels.resynthesis.reference import resynthesis
 from elinvar.runtime.kernels import Kernel, kernel
 
-__all__ = ["add_gated", "as_compute", "attend", "convolve", "glu", "norm_gelu", "norm_jointly", "project"]
+__all__ = [
+    "add_gated",
+    "analyse",
+    "as_compute",
+    "attend",
+    "convolve",
+    "glu",
+    "norm_gelu",
+    "norm_jointly",
+    "project",
+    "resynthesise",
+]
 
+_Pair = tuple[int, int]
 _SCORES = 3_600_000  # bytes of one block of attention scores: the caches hold it
 
 
@@ -54,40 +68,90 @@ def convolve(
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
     transposed: bool = False,
+    gelu: bool = False,
 ) -> Tensor:
     """Convolve ``[batch, frequency, time, in]`` over frequency and time into ``[batch, frequency, time, out]``.
 
-    ``weight`` is ``[out, in, kf, kt]`` or ``[out, in, kt]`` (``[in, out, ...]`` when transposed).
+    ``weight`` is ``[out, in, kf, kt]`` or ``[out, in, kt]`` (``[in, out, ...]`` when transposed); `gelu` is applied to
+    the result.
     """
     w, b = as_compute(weight, x), as_compute(bias, x)
     if w.dim() == 3:
         w = w.unsqueeze(2)
     nchw = x.permute(0, 3, 1, 2)
-    if transposed:
-        y = functional.conv_transpose2d(nchw, w, b, stride)
-    elif _direct(x):
-        y = torch.mkldnn_convolution(nchw, w, b, padding, stride, dilation, 1)
+    how = (stride, padding, dilation, transposed, gelu)
+    half = x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled()
+    if half and not _faithful(w, *how):
+        y = _convolution(nchw.float(), w.float(), b.float(), *how).to(x.dtype)
     else:
-        y = functional.conv2d(nchw, w, b, stride, padding, dilation)
+        y = _convolution(nchw, w, b, *how)
     return y.permute(0, 2, 3, 1).contiguous()
 
 
-def _rows_times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _convolution(
+    x: Tensor, w: Tensor, b: Tensor | None, stride: _Pair, padding: _Pair, dilation: _Pair, transposed: bool, gelu: bool
+) -> Tensor:
+    if _direct(x) and not transposed:
+        if gelu and _has_pointwise():
+            run = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001
+            return cast("Tensor", run(x, w, b, padding, stride, dilation, 1, "gelu", [], "none"))
+        y = torch.mkldnn_convolution(x, w, b, padding, stride, dilation, 1)
+    elif transposed:
+        y = functional.conv_transpose2d(x, w, b, stride, padding)
+    else:
+        y = functional.conv2d(x, w, b, stride, padding, dilation)
+    return functional.gelu(y) if gelu else y
+
+
+@functools.cache
+def _has_pointwise() -> bool:
+    """Whether this build of torch lets oneDNN apply an activation before it stores a convolution's result."""
+    return hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+_known: dict[tuple[object, ...], bool] = {}
+
+
+def _faithful(w: Tensor, stride: _Pair, padding: _Pair, dilation: _Pair, transposed: bool, gelu: bool) -> bool:
+    """Whether the library's bfloat16 convolution of such weights gives what its own float32 one gives.
+
+    oneDNN on processors with AMX does not for 8 or 12 input channels and 8, 12 or 16 taps: 70 % error, silently (seen
+    with torch 2.11 on Sapphire Rapids; the published networks have no such shape). Asked once per shape and process,
+    with 37 results along the longer side of the kernel.
+    """
+    key = (*w.shape, *stride, *padding, *dilation, transposed, gelu)
+    if key not in _known:
+        w = w[:, :32] if transposed else w[:32]  # of the results' channels a few do
+        tall, wide = w.shape[2:]
+        rows, columns = (37, 1) if tall > wide else (1, 37)
+        size = [d * (k - 1) + 1 + s * (n - 1) for k, s, d, n in
+                zip((tall, wide), stride, dilation, (rows, columns), strict=True)]  # fmt: skip
+        channels = w.shape[0] if transposed else w.shape[1]
+        x = torch.randn(1, *size, channels, generator=torch.Generator().manual_seed(0))
+        x = x.to(w.dtype).permute(0, 3, 1, 2)
+        b = torch.zeros(w.shape[1] if transposed else w.shape[0], dtype=w.dtype)
+        got = _convolution(x, w, b, stride, padding, dilation, transposed, gelu).float()
+        want = _convolution(x.float(), w.float(), b.float(), stride, padding, dilation, transposed, gelu)
+        _known[key] = float((got - want).norm()) <= 0.02 * float(want.norm())
+    return _known[key]
+
+
+def _rows_times(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """Return ``x @ weight.T + bias`` of ``[n, k]`` and ``[m, k]`` as a 1x1 convolution."""
     n, k = x.shape
-    y = torch.mkldnn_convolution(
-        x.view(1, n, 1, k).permute(0, 3, 1, 2), weight.view(-1, k, 1, 1), bias, (0, 0), (1, 1), (1, 1), 1
-    )
+    rows, columns = x.view(1, n, 1, k).permute(0, 3, 1, 2), weight.view(-1, k, 1, 1)
+    y = _convolution(rows, columns, bias, (1, 1), (0, 0), (1, 1), False, gelu)
     return y.permute(0, 2, 3, 1).reshape(n, -1)
 
 
-def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply a linear layer, or a convolution of size 1, to the last axis."""
+def project(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Tensor:
+    """Apply a linear layer, or a convolution of size 1, to the last axis; and `gelu` to the result."""
     w, b = as_compute(weight, x), as_compute(bias, x)
     w = w.reshape(w.shape[0], -1)
     if _direct(x):
-        return _rows_times(x.reshape(-1, x.shape[-1]), w, b).reshape(*x.shape[:-1], -1)
-    return functional.linear(x, w, b)
+        return _rows_times(x.reshape(-1, x.shape[-1]), w, b, gelu=gelu).reshape(*x.shape[:-1], -1)
+    y = functional.linear(x, w, b)
+    return functional.gelu(y) if gelu else y
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -98,15 +162,42 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, n, channels)
     d = channels // heads
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    q = q * d**-0.5
-    step = max(64, _SCORES // (k.shape[1] * q.element_size()) // 16 * 16)
+    blocks = -(-n * k.shape[1] * q.element_size() // _SCORES)
+    step = -(-n // (16 * blocks)) * 16
     for b in range(batch):
         for h in range(0, channels, d):
             keys, values = k[b, :, h : h + d].contiguous(), v[b, :, h : h + d].t().contiguous()
             for first in range(0, n, step):
                 scores = _rows_times(q[b, first : first + step, h : h + d].contiguous(), keys)
-                out[b, first : first + step, h : h + d] = _rows_times(torch.softmax(scores, -1), values)
+                weights, reciprocals = _exponentials()(scores, d**-0.5)
+                torch.mul(
+                    _rows_times(weights, values), reciprocals[:, None], out=out[b, first : first + step, h : h + d]
+                )
     return out
+
+
+@functools.cache
+def _exponentials() -> Kernel:
+    return kernel("audio.exponentials", "cpu")
+
+
+@functools.cache
+def _spectral(name: str) -> Kernel:
+    return kernel(name, "cpu")
+
+
+def analyse(x: Tensor, n: int) -> Tensor:
+    """Return the spectra of ``x``: see `elinvar.audio.kernels.analysis`."""
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return analysis(x, n)
+    return cast("Tensor", _spectral("audio.analysis")(x, n))
+
+
+def resynthesise(y: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Return the sound of ``gain * y + shift``: see `elinvar.audio.kernels.resynthesis`."""
+    if torch.is_grad_enabled() or y.device.type != "cpu":
+        return resynthesis(y, gain, shift)
+    return cast("Tensor", _spectral("audio.resynthesis")(y, gain, shift))
 
 
 @functools.cache

@@ -104,7 +104,7 @@ class Layer(nn.Module):
             attended = self.self_attn(_norm(x, self.norm1))
         x = torch.addcmul(x, attended, as_compute(self.gamma_1.scale, x))
         y = _norm(x, self.norm3 if self.cross else self.norm2)
-        y = functional.gelu(project(y, self.linear1.weight, self.linear1.bias))
+        y = project(y, self.linear1.weight, self.linear1.bias, gelu=True)
         y = project(y, self.linear2.weight, self.linear2.bias)
         x = torch.addcmul(x, y, as_compute(self.gamma_2.scale, x))
         return norm_jointly(x, self.norm_out.weight, self.norm_out.bias, self.norm_out.eps)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elinvar.audio.kernels import gate, group_norm, recurrent
+from elinvar.audio.kernels import analysis, exponentials, gate, group_norm, recurrent, resynthesis
 
-__all__ = ["gate", "group_norm", "recurrent"]
+__all__ = ["analysis", "exponentials", "gate", "group_norm", "recurrent", "resynthesis"]
