@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .kernels import addnorm, turn
+from .kernels import addnorm, gelu, turn
 from .layers import Crossing, Linear, StackedLinear
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _mlp(block: Block, x: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-    layer = block.fc1
-    if isinstance(layer, Linear):
-        hidden = functional.linear(n, layer.weight, layer.bias)
+    hidden = _product(block.fc1, n)
+    if hidden.dtype == torch.float32:  # the kernel's error function is made for smaller formats
+        rows = hidden.view(len(_bias(block.fc1)), -1, hidden.shape[1])
+        hidden = functional.gelu(rows + _bias(block.fc1)[:, None]).view(hidden.shape)
     else:
-        hidden = torch.baddbmm(layer.bias, n.view(2, -1, n.shape[-1]), layer.weight).view(len(n), -1)
-    return addnorm.run(x, _product(block.fc2, functional.gelu(hidden)), _bias(block.fc2), epsilon=_EPSILON)
+        hidden = gelu.run(hidden, _bias(block.fc1))
+    return addnorm.run(x, _product(block.fc2, hidden), _bias(block.fc2), epsilon=_EPSILON)
 
 
 def _normalised(x: Tensor) -> Tensor:

@@ -111,7 +111,9 @@ def _settle(d1: Tensor, d2: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
         back, _ = nearest.run(d2[there], d1)
         still = back == here
         kept.append((here[still], there[still], similarity[still]))
-        here = torch.unique(back[~still].cpu()).to(here.device)  # on the CPU: wrong on some GPUs for large numbers
+        again = torch.zeros(len(d1), dtype=torch.bool, device=d1.device)
+        again[back[~still]] = True
+        here = torch.nonzero(again).flatten()  # each once, in order, without torch.unique's mistakes on some GPUs
     one, two, similarity = (torch.cat(parts) for parts in zip(*kept, strict=True))
     order = torch.argsort(one, stable=True)
     one, two, similarity = one[order], two[order], similarity[order]
@@ -124,7 +126,9 @@ def _mutual(d1: Tensor, d2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return all pairs of pixels that are each other's nearest neighbours."""
     there, similarity = nearest.run(d1, d2)
     # Only keys somebody chose can be half of a mutual pair: the way back is asked for those alone.
-    chosen = torch.unique(there.cpu()).to(d1.device)
+    asked = torch.zeros(len(d2), dtype=torch.bool, device=d1.device)
+    asked[there] = True
+    chosen = torch.nonzero(asked).flatten()
     back, _ = nearest.run(d2[chosen], d1)
     returns = torch.full((len(d2),), -1, dtype=torch.int64, device=d1.device)
     returns[chosen] = back
@@ -213,12 +217,25 @@ def match(
             confidence = torch.minimum(values[0][one], values[1][two])
         keep = torch.nonzero(confidence >= threshold).flatten()
         keep = keep[torch.argsort(-confidence[keep], stable=True)][:top_k]
-        one, two = one[keep], two[keep]
-        out = [x.cpu().numpy() for x in (one, two, similarity[keep], confidence[keep])]
-        points = [None if v is None else v[k].cpu().numpy() for v, k in zip(values[2:], (one, two), strict=True)]
+        one, two, similarity, confidence = (x[keep] for x in (one, two, similarity, confidence))
+        points = [None if v is None else v[k] for v, k in zip(values[2:], (one, two), strict=True)]
+        out = _hosted([one, two, _xy(one, size_1), _xy(two, size_2), similarity, confidence, *points])
     took = 1e3 * (time.perf_counter() - start)
-    return Matches(out[0], out[1], _xy(out[0], size_1), _xy(out[1], size_2), points[0], points[1], out[2], out[3], took)
+    return Matches(out[0], out[1], out[2], out[3], out[6], out[7], out[4], out[5], took)
 
 
-def _xy(index: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.stack([index % size[1], index // size[1]], 1).astype(np.float32)
+def _xy(index: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.stack([index % size[1], index // size[1]], 1).float()
+
+
+def _hosted(tensors: list[Tensor | None]) -> list[Any]:
+    """Bring tensors to arrays in host memory; from CUDA with one wait for all."""
+    out: list[Tensor | None] = []
+    for t in tensors:
+        if t is not None and t.device.type == "cuda":
+            out.append(torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True))
+        else:
+            out.append(None if t is None else t.cpu())
+    if any(t is not None and t.device.type == "cuda" for t in tensors):
+        torch.cuda.synchronize()
+    return [None if t is None else t.numpy() for t in out]

@@ -7,9 +7,9 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.runtime import kernels
-from elinvar.vision.kernels import addnorm, describe, enlarge, join, turn
+from elinvar.vision.kernels import addnorm, describe, enlarge, gelu, join, turn
 
-ALL = [turn, addnorm, enlarge, join, describe]
+ALL = [turn, addnorm, enlarge, gelu, join, describe]
 ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
 
@@ -69,6 +69,8 @@ def _turn(width, groups, tokens, heads):
         lambda: addnorm.run(torch.ones(4, 8), torch.ones(4, 8).half(), torch.ones(1, 8)),
         lambda: enlarge.run(torch.ones(1, 4, 4, 8), torch.ones(4), size=(8, 8)),
         lambda: enlarge.run(torch.ones(1, 4, 4, 8), torch.ones(8), size=(3, 8)),
+        lambda: gelu.run(torch.ones(4, 8), torch.ones(3, 8)),
+        lambda: gelu.run(torch.ones(4, 6), torch.ones(1, 6)),
         lambda: join.run(torch.ones(4, 8), torch.ones(8), torch.ones(3, 8)),
         lambda: join.run(torch.ones(4, 6), torch.ones(6), torch.ones(4, 6)),
         lambda: describe.run(torch.ones(1, 5, 100), grid=(2, 3), patch=2),

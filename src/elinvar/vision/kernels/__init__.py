@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elinvar.vision.kernels import addnorm, describe, enlarge, join, nearest, turn
+from elinvar.vision.kernels import addnorm, describe, enlarge, gelu, join, nearest, turn
 
-__all__ = ["addnorm", "describe", "enlarge", "join", "nearest", "turn"]
+__all__ = ["addnorm", "describe", "enlarge", "gelu", "join", "nearest", "turn"]

@@ -54,7 +54,7 @@ def run(x: Tensor, *, grid: tuple[int, int], patch: int, device: Any = None) -> 
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Two small images; a descriptor of zeros."""
     make = torch.Generator().manual_seed(seed)
-    (h, w), patch, channels = (((2, 3), 4, 24), ((3, 1), 2, 5), ((1, 2), 3, 24))[seed % 3]
+    (h, w), patch, channels = (((2, 3), 4, 24), ((3, 1), 2, 5), ((4, 5), 3, 24))[seed % 3]
     x = torch.randn(2, h * w, patch * patch * (channels + 1), generator=make)
     x[0, 0, :channels] = 0.0
     return (x,), {"grid": (h, w), "patch": patch}
@@ -68,7 +68,8 @@ register(
     source="elinvar/vision/kernels/describe/describe.metal",
     example=example,
     tolerance=2e-6,
-    summary="pixels of tokens, unit descriptors, confidence: one thread per pixel",
+    summary="pixels of tokens, unit descriptors, confidence: through threadgroup memory",
     default=True,
+    group_size=128,
     defines={"T1": "half", "CHANNELS": 24},
 )

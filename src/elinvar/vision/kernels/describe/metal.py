@@ -15,6 +15,7 @@ from elinvar.vision.kernels.types import ONE
 __all__ = ["describe"]
 
 _HERE = Path(__file__).parent
+_GROUP = 128
 
 
 @lru_cache(maxsize=8)
@@ -28,5 +29,8 @@ def describe(x: Tensor, *, grid: tuple[int, int], patch: int, device: Any) -> tu
     size = (len(x), grid[0] * patch, grid[1] * patch)
     descriptors = x.new_empty((*size, channels), dtype=torch.float32)
     confidence = x.new_empty(size, dtype=torch.float32)
-    _library(device, x.dtype, channels).describe(x, descriptors, confidence, grid[1], patch, threads=confidence.numel())
+    pixels = confidence.numel()
+    _library(device, x.dtype, channels).describe(
+        x, descriptors, confidence, pixels, grid[1], patch, threads=-(-pixels // _GROUP) * _GROUP, group_size=_GROUP
+    )
     return descriptors, confidence

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from elinvar import metal
 
-from .estimate import BLOCK, estimator, with_torch
+from .estimate import BLOCK, SPAN, estimator, with_torch
 from .metal import nearest as direct
 
 __all__ = ["nearest", "through_estimates"]
@@ -34,7 +34,7 @@ _MOST_ROWS = 1 << 24
 
 @lru_cache(maxsize=16)
 def _library(device: Any, width4: int) -> Any:
-    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK})
+    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK, "SPAN": SPAN})
 
 
 def _halves(x: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,11 +42,12 @@ def _halves(x: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
 
     Rows are padded with copies of the last: a key that is there twice changes no maximum.
     """
-    longest = torch.linalg.vector_norm(x, dim=1).amax().clamp_min(1e-30)
-    scaled = x * torch.exp2(-torch.ceil(torch.log2(longest)))
+    length = torch.linalg.vector_norm(x, dim=1)
+    factor = torch.exp2(-torch.ceil(torch.log2(length.amax().clamp_min(1e-30))))
+    scaled = x * factor
     half = scaled.to(torch.float16)
-    lost = torch.linalg.vector_norm(scaled - half.float(), dim=1)
-    length = torch.linalg.vector_norm(half.float(), dim=1)
+    lost = torch.linalg.vector_norm(scaled - half, dim=1)
+    length = length * factor + lost  # of the query or its rounded self, whichever is longer
     half = functional.pad(half, (0, width - x.shape[1]))
     count = -(-len(x) // rows) * rows - len(x)
     if count:
@@ -62,8 +63,8 @@ def through_estimates(
     width = max(16, 1 << (channels - 1).bit_length())
     their, lost_k, long_k = _halves(keys, BLOCK, width)
     mine, lost_q, long_q = _halves(queries, _ROWS, width)
-    most_k = long_k.amax() + lost_k.amax()
-    bound = lost_q * most_k + long_q * lost_k.amax() + (_SUM + _STORED) * (long_q + lost_q) * most_k + 2.0**-24
+    most_k = long_k.amax()
+    bound = lost_q * most_k + long_q * lost_k.amax() + (_SUM + _STORED) * long_q * most_k + 2.0**-24
     margin = 2.0 * bound
     pad = -channels % 4
     if pad:
@@ -72,14 +73,16 @@ def through_estimates(
     score = torch.empty(n, dtype=torch.float32, device=queries.device)
     blocks = len(their) // BLOCK
     step = min(len(mine), max(_ROWS, _ESTIMATES // blocks // _ROWS * _ROWS))
-    room = torch.empty(blocks, step, dtype=torch.float16, device=queries.device)
+    spans = -(-blocks // SPAN)
+    room = torch.empty(blocks + spans, step, dtype=torch.float16, device=queries.device)
+    fine, coarse = room[:blocks], room[blocks:]
     recheck = _library(device, (channels + pad) // 4).recheck
     for start in range(0, n, step):
         some = mine[start : start + step]
-        estimate(some, their, room[:, : len(some)])
+        estimate(some, their, fine[:, : len(some)], coarse[:, : len(some)])
         stop = min(start + step, n)
         recheck(
-            queries[start:stop], keys, room, margin[start:stop], index[start:stop], score[start:stop],
+            queries[start:stop], keys, fine, coarse, margin[start:stop], index[start:stop], score[start:stop],
             m, blocks, step, threads=stop - start,
         )  # fmt: skip
     return index.long(), score
