@@ -280,3 +280,14 @@ def test_the_second_compilation_comes_from_disk(tmp_path: Path, monkeypatch: pyt
 def test_an_architecture_too_old_is_refused() -> None:
     with pytest.raises(nvrtc.NvrtcError, match="sm_35 is older than"):
         nvrtc.compile_program("", "x", "sm_35")
+
+
+def test_packing_is_compiled_only_where_something_packs() -> None:
+    plain = "kernel void k(device float4* x [[buffer(0)]], uint i [[thread_position_in_grid]]) { x[i] = 0; }\n"
+    packs = plain.replace("= 0", "= unpack_unorm4x8_to_float(i)")
+    for text, without in ((plain, True), (packs, False)):
+        source = parse(text)
+        made = cudaprogram.program_text(source, [cudaprogram.entry(source, "k")])
+        assert made.startswith("#define ELINVAR_NO_PACKING\n") is without
+        if nvrtc.available():
+            cudaprogram.compile_entries(source, [cudaprogram.entry(source, "k")], "sm_90")

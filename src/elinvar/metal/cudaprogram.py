@@ -179,8 +179,9 @@ def program_text(source: Source, entries: Sequence[Entry]) -> str:
     groups = _GROUPS.search(source.text)
     wrappers = "".join(_wrapper(made, groups[1] if groups else None) for made in entries)
     body = _REPEATED.sub("ELINVAR_CONSTANT ", translate(source))
+    unused = "" if "pack" in body else "#define ELINVAR_NO_PACKING\n"
     return (
-        '#include "msl_cuda.h"\nnamespace elinvar_msl {\n'
+        f'{unused}#include "msl_cuda.h"\nnamespace elinvar_msl {{\n'
         f'{body}\n#line 1 "elinvar_entries"\n{wrappers}}}  // namespace elinvar_msl\n'
     )
 
