@@ -49,23 +49,46 @@ def plain_separation(model: HTDemucs, mix: torch.Tensor, overlap: float, power: 
 def test_equals_the_formula(
     tiny_htdemucs: HTDemucs, mix: torch.Tensor, overlap: float, power: float, segment: float
 ) -> None:
-    options = {"overlap": overlap, "transition_power": power, "segment": segment}
+    options = {"overlap": overlap, "transition_power": power, "segment": segment, "normalise": False}
     got = separate(mix, RATE, tiny_htdemucs, device="cpu", **options)
     want = plain_separation(tiny_htdemucs, mix, overlap, power, round(segment * RATE))
     assert list(got) == ["voice", "rest"]
     assert relative(torch.stack(list(got.values())), want) < 1e-6
 
 
+def test_levels_are_taken_out_and_given_back(tiny_htdemucs: HTDemucs, mix: torch.Tensor) -> None:
+    """As the field's tools do it: mean and unbiased deviation of the mono mix of the whole track."""
+    quiet = 1e-4 * mix + 0.01
+    mono = quiet.double().mean(0)
+    mean, deviation = mono.mean(), mono.std()
+    inside = separate(((quiet - mean) / deviation).float(), RATE, tiny_htdemucs, device="cpu", normalise=False)["rest"]
+    got = separate(quiet, RATE, tiny_htdemucs, device="cpu")["rest"]
+    # What float32 keeps of a signal of 1e-4 beside a constant of 0.01 sets the tolerance.
+    assert relative(got - mean, inside * deviation) < 2e-4
+    assert (
+        relative(separate(quiet, RATE, tiny_htdemucs, device="cpu", normalise=False)["rest"] - mean, got - mean) > 2e-3
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25])
+def test_constants_have_no_level(tiny_htdemucs: HTDemucs, value: float) -> None:
+    flat = torch.full((2, 3000), value)
+    out = separate(flat, RATE, tiny_htdemucs, device="cpu")["rest"]
+    assert torch.equal(out, separate(flat, RATE, tiny_htdemucs, device="cpu", normalise=False)["rest"])
+    assert bool(out.isfinite().all())
+
+
 def test_shifts_average_shifted_grids(tiny_htdemucs: HTDemucs, mix: torch.Tensor) -> None:
-    one = separate(mix, RATE, tiny_htdemucs, shifts=2, seed=4, device="cpu")["voice"]
-    assert torch.equal(one, separate(mix, RATE, tiny_htdemucs, shifts=2, seed=4, device="cpu")["voice"])
-    assert not torch.equal(one, separate(mix, RATE, tiny_htdemucs, shifts=2, seed=5, device="cpu")["voice"])
+    as_is = {"device": "cpu", "normalise": False}
+    one = separate(mix, RATE, tiny_htdemucs, shifts=2, seed=4, **as_is)["voice"]
+    assert torch.equal(one, separate(mix, RATE, tiny_htdemucs, shifts=2, seed=4, **as_is)["voice"])
+    assert not torch.equal(one, separate(mix, RATE, tiny_htdemucs, shifts=2, seed=5, **as_is)["voice"])
     grid = Grid.make(4321, 1200, RATE, segment=None, overlap=0.25, shifts=2, seed=4, power=1.0)
     assert all(-400 <= origin <= 0 for origin in grid.origins)
     parts = []
     for origin in grid.origins:  # each shift alone: the same audio with silence before it
         wide = torch.nn.functional.pad(mix, (-origin, 0))
-        parts.append(separate(wide, RATE, tiny_htdemucs, device="cpu")["voice"][:, -origin:])
+        parts.append(separate(wide, RATE, tiny_htdemucs, **as_is)["voice"][:, -origin:])
     assert relative(one, (parts[0] + parts[1]) / 2) < 1e-6
 
 
@@ -120,9 +143,9 @@ def test_other_rates_come_back_at_their_own(tiny_htdemucs: HTDemucs) -> None:
     soxr = pytest.importorskip("soxr")
     t = torch.arange(9000) / 1600
     x = 0.3 * torch.sin(2 * torch.pi * 50 * t)[None].repeat(2, 1)
-    out = separate(x, 1600, tiny_htdemucs, device="cpu")["voice"]
+    out = separate(x, 1600, tiny_htdemucs, device="cpu", normalise=False)["voice"]
     low = torch.from_numpy(soxr.resample(x.T.numpy(), 1600, RATE, "VHQ").T.copy())
-    want = separate(low, RATE, tiny_htdemucs, device="cpu")["voice"]
+    want = separate(low, RATE, tiny_htdemucs, device="cpu", normalise=False)["voice"]
     assert out.shape == x.shape
     assert np.allclose(out.T.numpy(), soxr.resample(want.T.numpy(), RATE, 1600, "VHQ")[: len(out.T)], atol=1e-6)
 

@@ -90,6 +90,32 @@ def test_formats(model: HTDemucs, song: Path, tmp_path: Path, kind: str) -> None
         assert torch.allclose(got, want["voice"].clamp(-1, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_clip_modes(model: HTDemucs, tmp_path: Path, kind: str) -> None:
+    x = 4.0 * np.random.default_rng(0).standard_normal((5000, 2))
+    sf.write(tmp_path / "loud.wav", x, RATE, subtype="FLOAT")
+    want = separate(read(tmp_path / "loud.wav"), RATE, model, device="cpu")["voice"]
+    beyond = int((want.abs() > 1).sum())
+    assert beyond > 100
+    options: dict[str, Any] = {"device": "cpu", "format": kind, "overwrite": True}
+    for mode, cut, expected in (
+        ("none", 0 if kind == "wav" else beyond, want if kind == "wav" else want.clamp(-1, 1)),
+        ("clamp", beyond, want.clamp(-1, 1)),
+        ("rescale", 0, want / (1.01 * want.abs().max())),
+    ):
+        done = separate_file(tmp_path / "loud.wav", tmp_path, model, **options, clip_mode=mode)
+        assert done.clipped["voice"] == cut
+        assert torch.allclose(read(done.stems["voice"]), expected, atol=1e-6)
+        assert len(list(done.folder.iterdir())) == 3  # nothing kept beside the stems
+    with pytest.raises(InputError, match="rescale"):
+        separate_file(tmp_path / "loud.wav", tmp_path, model, clip_mode="tanh")
+
+
+def test_rescaling_leaves_quiet_stems_alone(model: HTDemucs, song: Path, tmp_path: Path) -> None:
+    done = separate_file(song, tmp_path, model, device="cpu", clip_mode="rescale")
+    assert torch.equal(read(done.stems["rest"]), separate(read(song), RATE, model, device="cpu")["rest"])
+
+
 def test_two_stems_add_up(make_htdemucs: Make, song: Path, tmp_path: Path) -> None:
     model = make_htdemucs(sources=("a", "b", "c"), sample_rate=RATE, segment=0.15)
     want = separate(read(song), RATE, model, device="cpu")

@@ -18,7 +18,7 @@ from elinvar.audio.files import BLOCK as _BLOCK
 from elinvar.audio.files import info, stream
 from elinvar.errors import InputError
 
-__all__ = ["FORMATS", "Reader", "Window", "Writer", "resampled"]
+__all__ = ["CLIP_MODES", "FORMATS", "Reader", "StemWriter", "Window", "Writer", "resampled"]
 
 _WAV_LIMIT = (1 << 32) - (1 << 20)
 
@@ -32,6 +32,7 @@ FORMATS = {
     "ogg": ("OGG", "VORBIS"),
 }
 """Format name -> libsndfile's container and encoding."""
+CLIP_MODES = ("none", "clamp", "rescale")
 
 
 class Reader:
@@ -50,8 +51,8 @@ class Reader:
         if self.channels > 2:
             raise InputError(f"{path} has {self.channels} channels; mix it down to one or two first.")
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield ``[2, n]`` until the declared end.
+    def blocks(self, *, once: bool = False) -> Iterator[NDArray[np.float32]]:
+        """Yield ``[2, n]`` until the declared end; ``[channels, n]`` with `once`.
 
         Raises
         ------
@@ -62,7 +63,7 @@ class Reader:
         for block in stream(self.path, _BLOCK):
             finite("separate_file", block, f"{self.path.name} near {done / self.rate:.1f} s")
             done += block.shape[1]
-            yield block if len(block) == 2 else np.repeat(block, 2, axis=0)
+            yield block if once or len(block) == 2 else np.repeat(block, 2, axis=0)
 
 
 def resampled(
@@ -141,10 +142,10 @@ class Writer:
                 f"{kind} cannot hold {channels} channels at {rate} Hz ({error}); choose wav or flac."
             ) from None
 
-    def write(self, samples: NDArray[np.float32]) -> None:
-        """Append ``[channels, n]``."""
+    def write(self, samples: NDArray[np.float32], *, clamp: bool = False) -> None:
+        """Append ``[channels, n]``; `clamp` cuts off in float WAV too."""
         rows = np.ascontiguousarray(samples.T)
-        if not self._float:
+        if clamp or not self._float:
             self.clipped += int((np.abs(rows) > 1).sum())
             rows = np.clip(rows, -1.0, 1.0)
         for at in range(0, len(rows), _BLOCK):
@@ -161,3 +162,46 @@ class Writer:
             if shutil.disk_usage(self._path.parent).free < 1 << 20:
                 raise OSError(errno.ENOSPC, "No space left on device", str(self._path)) from error
             raise OSError(errno.EIO, f"writing failed ({error})", str(self._path)) from error
+
+
+class StemWriter:
+    """One stem's file and what happens to samples beyond full scale; see `CLIP_MODES`.
+
+    To rescale, samples are kept as float WAV beside the file until the loudest is known.
+    """
+
+    def __init__(
+        self, path: Path, rate: int, channels: int, frames: int, kind: str, quality: float | None, clip_mode: str
+    ) -> None:
+        self._target, self._mode, self._peak = path, clip_mode, 0.0
+        self._what = (rate, channels, kind, frames, quality)
+        self._kept = path.with_name(path.name + ".float.wav") if clip_mode == "rescale" else None
+        first = Writer(self._kept, rate, channels, "wav", frames, None) if self._kept is not None else None
+        self._writer = first or Writer(path, *self._what)
+
+    @property
+    def clipped(self) -> int:
+        """Samples cut off."""
+        return self._writer.clipped
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """Append ``[channels, n]``."""
+        if self._kept is not None and samples.size:
+            self._peak = max(self._peak, float(np.abs(samples).max()))
+        self._writer.write(samples, clamp=self._mode == "clamp")
+
+    def finish(self) -> None:
+        """Complete the file: everything has been written."""
+        self.close()
+        if self._kept is None:
+            return
+        factor = np.float32(1.0 / max(1.01 * self._peak, 1.0))
+        self._writer = Writer(self._target, *self._what)
+        for block in stream(self._kept, _BLOCK):
+            self._writer.write(block * factor)
+        self.close()
+        self._kept.unlink()
+
+    def close(self) -> None:
+        """Let go of the file, whatever is in it."""
+        self._writer.close()

@@ -344,6 +344,9 @@ class HTDemucs(nn.Module):
 def _standardise(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Return ``(x - mean) / (1e-5 + std)`` over all but the batch, and what undoes it; std is unbiased."""
     axes = (1, 2, 3)
+    if x.device.type != "cpu":
+        std, mean = torch.std_mean(x, dim=axes, keepdim=True)
+        return (x - mean) / (1e-5 + std), (mean, std)
     mean = x.mean(dim=axes, keepdim=True)
     centred = x - mean
     # Sums of torch are pairwise; its std, one value after the other, takes five times as long on a CPU.

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from elinvar.audio._check import choice, count
+from elinvar.audio._level import Level
 from elinvar.audio._runner import Runner, compute_dtype, torch_threads
 from elinvar.audio._segments import Grid, overlap_add
-from elinvar.audio._stream_io import FORMATS, Reader, Window, Writer, resampled
+from elinvar.audio._stream_io import CLIP_MODES, FORMATS, Reader, StemWriter, Window, resampled
 from elinvar.audio.htdemucs import MODES
 from elinvar.audio.htdemucs_weights import Separator, load_model
 from elinvar.audio.separation import Progress, batch_of
@@ -70,14 +71,17 @@ class _Job:
     transition_power: float = 1.0
     seed: int = 0
     mode: str = "full"
+    normalise: bool = True
     precision: str = "fp32"
     two_stems: str | None = None
     format: str = "wav"
     quality: float | None = None
+    clip_mode: str = "none"
 
     def check(self, sources: Sequence[str]) -> None:
         choice("separate_file", "mode", self.mode, MODES)
         choice("separate_file", "format", self.format, tuple(FORMATS))
+        choice("separate_file", "clip_mode", self.clip_mode, CLIP_MODES)
         if self.two_stems is not None:
             choice("separate_file", "two_stems", self.two_stems, tuple(sources))
 
@@ -104,11 +108,13 @@ def separate_file(
     transition_power: float = 1.0,
     seed: int = 0,
     mode: str = "full",
+    normalise: bool = True,
     device: str | Device = "auto",
     precision: str | Precision = "fp32",
     two_stems: str | None = None,
     format: str = "wav",  # noqa: A002
     quality: float | None = None,
+    clip_mode: str = "none",
     batch: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -125,14 +131,18 @@ def separate_file(
         file's own rate and channels.
     out_dir
         Made when missing.
-    model, segment, shifts, overlap, transition_power, seed, mode, device, precision, batch, progress
-        As in `separate`.
+    model, segment, shifts, overlap, transition_power, seed, mode, normalise, device, precision, batch, progress
+        As in `separate`. To normalise, the file is read twice: first to measure it.
     two_stems
         A stem's name: write that stem and ``no_<stem>``, the sum of all others.
     format
         ``"wav"`` (float32), ``"wav16"``, ``"wav24"``, ``"flac"`` (24 bits), ``"flac16"``, ``"mp3"`` or ``"ogg"``.
     quality
         libsndfile's compression level from 0 (best or fastest) to 1; None takes its default.
+    clip_mode
+        Samples beyond full scale, where stems are louder than the mix: ``"none"`` writes them as they are, and every
+        format but float WAV cuts them off; ``"clamp"`` cuts them off in all; ``"rescale"`` makes a stem that has any
+        quieter as a whole, to 1 / 1.01 of full scale (its float samples are kept in the folder meanwhile).
     overwrite
         Do it again even if it is done.
 
@@ -146,7 +156,8 @@ def separate_file(
     """
     network = load_model(model) if isinstance(model, (str, Path)) else model
     job = _Job(
-        segment, shifts, overlap, transition_power, seed, mode, str(precision), two_stems, format, quality
+        segment, shifts, overlap, transition_power, seed, mode, normalise, str(precision), two_stems, format, quality,
+        clip_mode,
     )  # fmt: skip
     job.check(network.sources)
     source = Path(path)
@@ -164,7 +175,7 @@ def separate_file(
     network.to(place.torch)
     compute = compute_dtype(precision, place)
     with atomic_directory(folder) as temporary:
-        run = _Run(reader, network, job, place, compute, batch_of(batch, place), progress)
+        run = _Run(reader, network, job, place, compute, batch_of(batch, place, network, compute), progress)
         clipped = run.write(temporary)
         (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
     return SeparatedFile(source, folder, stems, seconds, clipped, skipped=False)
@@ -188,21 +199,23 @@ class _Run:
 
     def write(self, folder: Path) -> dict[str, int]:
         """Write all stems into `folder`; return how many samples were cut off in each."""
-        job, reader, network = self.job, self.reader, self.network
-        names = job.names(network.sources)
+        job, reader = self.job, self.reader
+        shape = (reader.rate, reader.channels, reader.frames)
         with contextlib.ExitStack() as stack:
             writers = []
-            for name in names:
+            for name in job.names(self.network.sources):
                 file = folder / f"{name}.{_suffix(job.format)}"
-                writer = Writer(file, reader.rate, reader.channels, job.format, reader.frames, job.quality)
+                writer = StemWriter(file, *shape, job.format, job.quality, job.clip_mode)
                 stack.callback(writer.close)
                 writers.append(writer)
-            for block in self._blocks(len(names)):
+            for block in self._blocks():
                 for i, writer in enumerate(writers):
                     writer.write(block[2 * i : 2 * i + 2] if reader.channels == 2 else block[i : i + 1])
-        return {name: writer.clipped for name, writer in zip(names, writers, strict=True)}
+            for writer in writers:
+                writer.finish()
+        return {name: writer.clipped for name, writer in zip(job.names(self.network.sources), writers, strict=True)}
 
-    def _blocks(self, stems: int) -> Iterator[Any]:
+    def _blocks(self) -> Iterator[Any]:
         """Yield ``[stems * channels, n]`` at the file's rate."""
         reader, network, job = self.reader, self.network, self.job
         rate, own = network.sample_rate, reader.rate
@@ -211,11 +224,12 @@ class _Run:
             length, network.length, rate, segment=job.segment, overlap=job.overlap, shifts=job.shifts, seed=job.seed,
             power=job.transition_power,
         )  # fmt: skip
+        level = Level.of(reader.blocks(once=True)) if job.normalise else Level()
         mix = reader.blocks() if own == rate else resampled(reader.blocks(), own, rate, length)
-        window = Window(mix, length, grid.reach, self.place.torch)
+        window = Window(level.take_from(mix), length, grid.reach, self.place.torch)
         runner = Runner(network, self.place, mode=job.mode, compute=self.compute)
         parts = overlap_add(grid, window.read, runner, batch=self.batch, progress=self.progress)
-        flat = (self._flat(part) for _, part in parts)
+        flat = (self._flat(level.give(part)) for _, part in parts)
         yield from flat if own == rate else resampled(flat, rate, own, reader.frames)
 
     def _flat(self, part: Tensor) -> Any:

@@ -29,8 +29,11 @@ def resynthesis(y: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     factor = math.sqrt(n) / 1.5
     turned = y.view(batch, bins, frames, rows, 2).permute(0, 3, 2, 1, 4)
     column = (-1, 1, 1, 1, 1)
-    wide = torch.addcmul((factor * shift).view(column), turned.float(), (factor * gain).view(column))
-    parts[..., :bins, :] = wide
+    wide = turned.float()
+    if torch.is_grad_enabled():
+        parts[..., :bins, :] = torch.addcmul((factor * shift).view(column), wide, (factor * gain).view(column))
+    else:
+        torch.addcmul((factor * shift).view(column), wide, (factor * gain).view(column), out=parts[..., :bins, :])
     parts[..., 0, 1] = 0
     waves = torch.fft.irfft(spectrum, n) * window(n, y.device)
     x = torch.zeros(batch, rows, frames + 3, hop, device=y.device)
