@@ -141,6 +141,7 @@ SHORT = {
     "order of arguments, structs": (
         "every", (Y[:1000], {"scale": 0.5, "count": 7}, 5, -3, 2**64 - 1, Q, 0.1, True), {"threads": 4}
     ),
+    "a tensor for a table": ("table", (X, Q), {}),
     "one value": ("total", (Q[1:2],), {}),
     "a parameter": ("grouped", (torch.nn.Parameter(torch.zeros(64)),), {"group_size": 32}),
 }  # fmt: skip
@@ -152,7 +153,6 @@ CHECKED = {
     "another device": ("axpy", (X.to("meta"), Y, 1.0, V), {}),
     "a list for what is written": ("axpy", (X, [1.0], 1.0, V), {}),
     "a list for what is read": ("table", (X, [1.0, 2.0, 3.0, 4.0]), {}),
-    "a tensor for a table": ("table", (X, Q), {}),
     "a tensor for a value": ("axpy", (X, Y, torch.tensor([2.0]), V), {}),
     "beyond float": ("axpy", (X, Y, 1e39, V), {}),
     "a huge int for a float": ("axpy", (X, Y, 2**2000, V), {}),

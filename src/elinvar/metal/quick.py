@@ -135,7 +135,7 @@ class _Recipe:
 
 def _recipe(buffer: Buffer, by_value: bool) -> _Recipe | None:
     kind = buffer.type
-    if kind is None or (buffer.space == "constant" and not by_value):
+    if kind is None:
         return None
     dtypes = frozenset(accepted_dtypes(buffer)) or _PLAIN
     if not by_value:
