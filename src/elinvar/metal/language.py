@@ -115,7 +115,7 @@ def parse(source: str | Path, defines: Defines | None = None) -> Source:
     ------
     MetalSyntaxError
         With file and line: the text cannot be read, has no kernel, or uses a feature refused on every device
-        (textures, samplers, ``[[threadgroup(n)]]`` arguments, ``double``, simdgroup matrices, floating-point atomics in
+        (textures, samplers, ``[[threadgroup(n)]]`` arguments, ``double``, floating-point atomics in
         threadgroup memory, function constants, more than 32 KB of threadgroup memory, non-ASCII characters).
     """
     text, file, path = load(source)

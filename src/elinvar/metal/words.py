@@ -56,7 +56,7 @@ BARRIERS = frozenset({"threadgroup_barrier", "simdgroup_barrier"})
 _SIMD = re.compile(
     r"(simd|quad)_(sum|product|min|max|and|or|xor|all|any|ballot|broadcast|broadcast_first|is_first"
     r"|active_threads_mask|prefix_(in|ex)clusive_(sum|product)|shuffle(_(up|down|xor|rotate_up|rotate_down"
-    r"|and_fill_up|and_fill_down))?)"
+    r"|and_fill_up|and_fill_down))?)|simdgroup_(load|store|multiply|multiply_accumulate)|make_filled_simdgroup_matrix"
 )
 
 _FLOAT_ATOMIC = "floating-point atomics exist in device memory only; use atomic_uint, or reduce with barriers"
@@ -90,10 +90,8 @@ _REFUSED_PATTERNS: Sequence[tuple[re.Pattern[str], str]] = (
         "textures cannot be bound by torch's Metal binding; read from a buffer and interpolate by hand",
     ),
     (
-        re.compile(
-            r"simdgroup_(matrix|(half|float|bfloat)8x8|load|store|multiply|multiply_accumulate|async_copy|event)"
-        ),
-        "simdgroup matrices exist on Apple GPUs only; use simd_shuffle, or torch's matmul",
+        re.compile(r"simdgroup_(async_copy|event)"),
+        "asynchronous copies exist on Apple GPUs only; copy with the group's threads and wait at a barrier",
     ),
     (re.compile(r"__\w*asm\w*|asm"), "Metal has no inline assembly"),
 )

@@ -192,3 +192,4 @@ ELINVAR_FN bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* a, T* 
 }
 }  // namespace metal
 }  // namespace elinvar_msl
+#include "msl_simdgroup.h"

@@ -267,6 +267,9 @@ ELINVAR_FN bool quad_all(bool yes) { return quad_ballot(yes).all(); }
 ELINVAR_FN bool quad_any(bool yes) { return quad_ballot(yes).any(); }
 ELINVAR_FN bool quad_is_first() { return (elinvar_lane() & 3u) == 0u; }
 }  // namespace metal
+}  // namespace elinvar_msl
+#include "msl_simdgroup.h"
+namespace elinvar_msl {
 using namespace metal;
 
 // ---- from the launch to a kernel's arguments ----------------------------------------------------------------------

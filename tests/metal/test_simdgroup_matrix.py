@@ -1,0 +1,84 @@
+"""8 x 8 matrices held by a simdgroup: loads, stores, products and transposes, in the emulator and on the GPUs present."""
+
+import pytest
+import torch
+
+from elinvar import metal
+from elinvar.errors import MetalLaunchError, MetalSyntaxError
+
+SOURCE = """
+#include <metal_stdlib>
+using namespace metal;
+kernel void products(device const T* a [[buffer(0)]], device const T* b [[buffer(1)]],
+                     device float* y [[buffer(2)]], device T* z [[buffer(3)]],
+                     uint number [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup T shared[2][8 * ROW];
+    for (uint i = lane; i < 64; i += 32) shared[number][i / 8 * ROW + i % 8] = b[number * 64 + i];
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    a += number * 64; y += number * 256; z += number * 128;
+    simdgroup_matrix<T, 8, 8> left, left_turned, right, right_turned;
+    simdgroup_float8x8 sum = make_filled_simdgroup_matrix<float, 8, 8>(1.0f);
+    simdgroup_load(left, a, 8);
+    simdgroup_load(left_turned, a, 8, ulong2(0), true);
+    simdgroup_load(right, shared[number], ROW);
+    simdgroup_load(right_turned, shared[number], ROW, ulong2(0), true);
+    simdgroup_multiply_accumulate(sum, left, right, sum);
+    simdgroup_store(sum, y, 8);
+    simdgroup_multiply(sum, left, right_turned);
+    simdgroup_store(sum, y + 64, 8);
+    simdgroup_multiply_accumulate(sum, left_turned, right_turned, sum);
+    simdgroup_store(sum, y + 128, 8, ulong2(0), true);
+    simdgroup_store(simdgroup_float8x8(2.0f), y + 192, 8);
+    simdgroup_store(left_turned, z, 8);
+    simdgroup_store(left, z + 64, 8);
+}
+kernel void corner(device const float* a [[buffer(0)]], device float* y [[buffer(1)]])
+{
+    simdgroup_float8x8 m;
+    simdgroup_load(m, a, 16, ulong2(4, 8));
+    simdgroup_store(m, y, 16, ulong2(8, 0));
+}
+"""
+TYPES = {"half": torch.float16, "bfloat": torch.bfloat16, "float": torch.float32}
+PRESENT = [
+    pytest.param("cpu", marks=pytest.mark.gxx),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")),
+    pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no Apple GPU")),
+]
+
+
+@pytest.mark.parametrize("device", PRESENT)
+@pytest.mark.parametrize(("name", "row"), [("half", 10), ("half", 9), ("bfloat", 16), ("float", 9)])
+def test_products_and_transposes(device, name, row):
+    library = metal.compile(SOURCE, device, defines={"T": name, "ROW": row})
+    make = torch.Generator().manual_seed(row)
+    a, b = (torch.randn(2, 8, 8, generator=make).to(TYPES[name]).to(device) for _ in "ab")
+    y, z = torch.zeros(2, 4, 8, 8, device=device), torch.zeros(2, 2, 8, 8, dtype=a.dtype, device=device)
+    library.products(a, b, y, z, threads=64, group_size=64)
+    left, right = a.double().cpu(), b.double().cpu()
+    expected = [
+        left @ right + 1,
+        left @ right.mT,
+        (left @ right.mT + left.mT @ right.mT).mT,
+        2 * torch.eye(8, dtype=torch.float64).expand(2, 8, 8),
+    ]
+    torch.testing.assert_close(y.double().cpu(), torch.stack(expected, 1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(z[:, 0], a.mT)
+    assert torch.equal(z[:, 1], a)
+
+
+@pytest.mark.parametrize("device", PRESENT)
+def test_origins(device):
+    a, y = torch.arange(256.0, device=device).view(16, 16), torch.zeros(16, 16, device=device)
+    library = metal.compile(SOURCE, device, defines={"T": "half", "ROW": 8})
+    library.corner(a, y, threads=32, group_size=32)
+    assert torch.equal(y[:8, 8:], a[8:, 4:12])
+    assert y[8:].abs().sum() == 0
+    with pytest.raises(MetalLaunchError, match="needs group_size=: it uses simd operations"):
+        library.corner(a, y, threads=32)
+
+
+def test_asynchronous_copies_are_refused():
+    with pytest.raises(MetalSyntaxError, match="asynchronous copies exist on Apple GPUs only"):
+        metal.compile("kernel void k(device float* y) { simdgroup_async_copy(y, y, 1); }", "cpu")
