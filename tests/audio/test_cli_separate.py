@@ -47,6 +47,17 @@ def test_separate(folder: Path) -> None:
     assert "done before" in run("separate", *both).output
 
 
+def test_levels_and_clipping(folder: Path) -> None:
+    model = ("-n", folder / "m.safetensors", "--device", "cpu", "--output", folder / "out")
+    run("separate", folder / "t0.wav", *model, "--clip-mode", "rescale")
+    first = json.loads((folder / "out" / "t0" / "separation.json").read_text())
+    assert (first["options"]["clip_mode"], first["options"]["normalise"]) == ("rescale", True)
+    run("separate", folder / "t0.wav", *model, "--clip-mode", "clamp", "--as-is")
+    second = json.loads((folder / "out" / "t0" / "separation.json").read_text())
+    assert (second["options"]["clip_mode"], second["options"]["normalise"]) == ("clamp", False)
+    assert "rescale" in run("separate", folder / "t0.wav", *model, "--clip-mode", "tanh", code=1).output
+
+
 def test_plan(folder: Path) -> None:
     model = ("-n", folder / "m.safetensors", "--device", "cpu")
     said = run("separate", folder / "t0.wav", *model, "--plan").output

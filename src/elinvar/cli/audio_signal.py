@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elinvar.cli.audio_output import Output, Sink, target
 from elinvar.cli.common import emit, progress
 from elinvar.errors import InputError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 Source = Annotated[Path, typer.Argument(help="Audio file: WAV, FLAC, OGG, MP3, AIFF.")]
-Sink = Annotated[Path, typer.Argument(help="File to write; the suffix chooses the format.")]
 Encoding = Annotated[
     str | None, typer.Option(help="pcm16, pcm24, float, double, vorbis, mp3 or opus; else what suits the suffix.")
 ]
@@ -69,7 +69,8 @@ def info(
 
 def stft(
     path: Source,
-    out: Annotated[Path, typer.Argument(help="PNG to write.")],
+    out: Annotated[Path | None, typer.Argument(help="PNG to write. Or give --output.", show_default=False)] = None,
+    output: Output = None,
     n_fft: Annotated[int, typer.Option("--n-fft", help="Samples of a transform.")] = 2048,
     hop: Annotated[
         int | None, typer.Option(help="Samples from frame to frame; a quarter of --n-fft by default.")
@@ -84,21 +85,23 @@ def stft(
     from elinvar import audio
     from elinvar.audio.pictures import spectrogram_png
 
+    picture = target(out, output)
     x, rate = audio.read(path, truncated=truncated)
     transform = audio.STFT(n_fft, hop, window=window)
     png, shape = spectrogram_png(x.mean(axis=0), rate, transform, mel=mel, span=span)
     from elinvar.runtime.files import atomic_write
 
-    with atomic_write(out) as temporary:
+    with atomic_write(picture) as temporary:
         temporary.write_bytes(png)
-    result = {"path": out, "frames": shape[1], "bins": shape[0], "hop_ms": 1e3 * transform.hop_length / rate}
-    emit(result, json_, lambda: f"{out}: {shape[1]} frames of {result['hop_ms']:.2f} ms x {shape[0]} frequencies")
+    result = {"path": picture, "frames": shape[1], "bins": shape[0], "hop_ms": 1e3 * transform.hop_length / rate}
+    emit(result, json_, lambda: f"{picture}: {shape[1]} frames of {result['hop_ms']:.2f} ms x {shape[0]} frequencies")
 
 
 def convolve(
     path: Source,
     ir: Annotated[Path, typer.Argument(help="Impulse response; brought to the file's rate when it has another.")],
-    out: Sink,
+    out: Sink = None,
+    output: Output = None,
     mix: Annotated[float, typer.Option(help="Part of the convolved sound, 0 to 1.")] = 1.0,
     same: Annotated[bool, typer.Option("--same", help="Keep the length; else the tail is written too.")] = False,
     encoding: Encoding = None,
@@ -111,6 +114,7 @@ def convolve(
 
     from elinvar import audio
 
+    file = target(out, output)
     if not 0.0 <= mix <= 1.0:
         raise InputError(f"--mix is {mix:g}; give 0 (dry) to 1 (wet).")
     x, rate = audio.read(path, truncated=truncated)
@@ -126,7 +130,7 @@ def convolve(
     if mix < 1.0:
         y *= np.float32(mix)
         y[:, : x.shape[1]] += np.float32(1.0 - mix) * x
-    _written(audio.write(out, y, rate, encoding=encoding, clip=clip), json_, cpu_ms=1e3 * spent)
+    _written(audio.write(file, y, rate, encoding=encoding, clip=clip), json_, cpu_ms=1e3 * spent)
 
 
 _BANDS = {"peak": "peaking", "low-shelf": "low_shelf", "high-shelf": "high_shelf"}
@@ -156,8 +160,9 @@ def _band(text: str, rate: int) -> Cascade:
 
 def eq(
     path: Source,
-    out: Sink,
     band: Annotated[list[str], typer.Option("--band", "-b", help="peak:1000:0.7:+3, high-pass:80, ...; repeatable.")],
+    out: Sink = None,
+    output: Output = None,
     encoding: Encoding = None,
     clip: Clip = "clip",
     truncated: Truncated = False,
@@ -166,15 +171,17 @@ def eq(
     """Equalise a file: bands in series, each KIND:HZ:Q:DB."""
     from elinvar import audio
 
+    file = target(out, output)
     x, rate = audio.read(path, truncated=truncated)
     filters = audio.Cascade([_band(text, rate) for text in band])
-    _written(audio.write(out, filters(x), rate, encoding=encoding, clip=clip), json_, sections=len(filters.sos))
+    _written(audio.write(file, filters(x), rate, encoding=encoding, clip=clip), json_, sections=len(filters.sos))
 
 
 def resample(
     path: Source,
-    out: Sink,
     rate: Annotated[int, typer.Option("--rate", "-r", help="New sampling rate in Hz.")],
+    out: Sink = None,
+    output: Output = None,
     quality: Annotated[str, typer.Option(help="quick, low, medium, high or best.")] = "high",
     encoding: Encoding = None,
     clip: Clip = "clip",
@@ -184,15 +191,16 @@ def resample(
     """Bring a file to another sampling rate."""
     from elinvar import audio
 
+    file = target(out, output)
     x, before = audio.read(path, truncated=truncated)
     y = audio.resample(x, before, rate, quality=quality)
-    _written(audio.write(out, y, rate, encoding=encoding, clip=clip), json_, from_rate=before)
+    _written(audio.write(file, y, rate, encoding=encoding, clip=clip), json_, from_rate=before)
 
 
 def bench(
     runs: Annotated[int, typer.Option(help="Measurements per row.")] = 15,
     only: Annotated[str | None, typer.Option(help="Rows whose name contains this.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option("--output", "--out", "-o", help="Also write the result as JSON.")] = None,
     json_: Json = False,
 ) -> None:
     """Measure this machine: transforms, STFT at three overlaps, convolution, filters; CPU time of one thread."""

@@ -1,0 +1,32 @@
+"""Where the audio commands write: after the inputs, or after ``--output``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Output", "Sink", "target"]
+
+Sink = Annotated[
+    Path | None,
+    typer.Argument(help="File to write; the suffix chooses the format. Or give --output.", show_default=False),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, instead of OUT.")]
+
+
+def target(out: Path | None, output: Path | None) -> Path:
+    """Return the one that was given.
+
+    Raises
+    ------
+    typer.BadParameter
+        Both were, or neither: wrong usage.
+    """
+    if out is not None and output is not None:
+        raise typer.BadParameter(f"{out} and --output {output} are two files to write; give one of them.")
+    found = output if out is None else out
+    if found is None:
+        raise typer.BadParameter("no file to write; give it after the inputs, or with --output (-o).")
+    return found
