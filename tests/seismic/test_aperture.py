@@ -100,7 +100,7 @@ def test_the_fold_is_what_the_limits_leave(which):
     grid = Grid((5.0, -8.0), 30.0, 1, 1, 25, 25, 80, 0.01, 0.1)
     aperture = Aperture(dip=None, radius=500.0, taper=0.3, **options)
     image = migrate(survey, Velocity.constant(2000), grid, aperture=aperture, device="cpu")
-    assert image.job.version == "baseline"
+    assert image.job.version == ("baseline" if which in ("legs", "stretch") else "v2")
     a = math.radians(30.0)  # clockwise from north
     inline, crossline = np.array([math.sin(a), math.cos(a)]), np.array([math.cos(a), -math.sin(a)])
     m, s, r = (end - np.array(grid.origin) for end in (survey.midpoint, survey.source, survey.receiver))

@@ -19,18 +19,22 @@ def test_what_every_version_does_changes_nothing():
 @pytest.mark.parametrize("name", ["seismic.migrate", "seismic.demigrate"])
 def test_the_fastest_version_that_can_and_why(name):
     usual = kernels.kernel(name, CPU).version
-    found = choose(name, CPU, None, ["mute", "relief"])
+    assert choose(name, CPU, None, ["mute", "limits"]).version == usual
+    found = choose(name, CPU, None, ["mute", "zones", "relief"])
     assert (found.version, found.backend) == ("baseline", "cpu")
     assert found.why.startswith("the fastest version on cpu for these options")
-    assert f"{usual} does not do mute or legs from elevations (datum)" in found.why
+    assert f"{usual} does not do mutes that begin behind the first sample or legs from elevations (datum)" in found.why
 
 
 def test_who_insists_is_refused_by_name(monkeypatch):
     with pytest.raises(NotImplementedError, match="version v1 does not do mute; choose baseline"):
         choose("seismic.migrate", CPU, "v1", ["mute"])
-    with kernels.use("seismic.migrate=v2"), pytest.raises(NotImplementedError, match="version v2 does not do limits"):
-        choose("seismic.migrate", CPU, None, ["limits"])
+    with (
+        kernels.use("seismic.migrate=v2"),
+        pytest.raises(NotImplementedError, match="version v2 does not do limits of angles"),
+    ):
+        choose("seismic.migrate", CPU, None, ["limits", "angles"])
     assert choose("seismic.migrate", CPU, "baseline", ["limits"]).version == "baseline"
     assert choose("seismic.migrate", CPU, "reference", FEATURES["reference"]).version == "reference"
     monkeypatch.setitem(FEATURES, "baseline", set())
-    assert choose("seismic.migrate", CPU, None, ["mute"]).version == "reference"
+    assert choose("seismic.migrate", CPU, None, ["relief"]).version == "reference"

@@ -187,9 +187,10 @@ def test_a_scan_is_of_the_migrations(survey, relative):
 
 
 def test_the_plan_says_which_version_and_why(survey):
-    job = plan(survey, V, GRID, mute=Mute(table=((0, 0.1),)), **HOW)
+    assert plan(survey, V, GRID, mute=Mute(table=((0, 0.1),)), **HOW).version == "v2"
+    job = plan(survey, V, GRID, aperture=Aperture(stretch=1.5), device="cpu")
     assert job.version == "baseline"
-    assert "v2 does not do mute" in str(job)
+    assert "v2 does not do limits of angles (leg_dip, stretch)" in str(job)
     both = plan(survey, V, GRID, normalize="illumination", **HOW)
     assert "migrated twice" in str(both)
     assert both.version == "v2"

@@ -221,7 +221,7 @@ class DeviceLane(Lane):
             "muted": None if options.mute is None else options.mute.zones(options.survey, index),
             "heights": None if options.datum is None else heights(options.survey, index),
         }
-        more = {name: torch.from_numpy(x.astype(np.float32)) for name, x in of_trace.items() if x is not None}
+        more = {name: torch.from_numpy(x) for name, x in of_trace.items() if x is not None}
         self.seconds["load"] += time.perf_counter() - begin
         return _Block(item.step, len(item.index), start, torch.from_numpy(samples), source, receiver, **more)
 
@@ -261,7 +261,7 @@ class DeviceLane(Lane):
         mute = self.options.mute
         assert mute is not None
         assert block.muted is not None
-        zones = to_host(block.muted).numpy().astype(np.float64)  # of a few numbers, where they are not here already
+        zones = to_host(block.muted).numpy()  # a few numbers, where they are not here already
         return to_device(torch.from_numpy(mute.weights(zones, block.start, dt, ns)), self.device)
 
     def _enter(self, step: Pass, start: State) -> None:

@@ -83,6 +83,10 @@ class Mute:
             )
         self.zones(survey, np.arange(survey.n_traces))
 
+    def inner(self, survey: Survey) -> bool:
+        """Whether a trace's mute begins behind its first sample."""
+        return self.header and bool(np.isfinite(self.zones(survey, np.arange(survey.n_traces))[:, 0]).any())
+
     def zones(self, survey: Survey, index: NDArray[np.int64]) -> Floats:
         """Return from when to when the traces at `index` are muted, seconds, (n, 2); both infinite for never."""
         zone = np.full((len(index), 2), np.inf)

@@ -83,8 +83,12 @@ class Options:
 
     def needs(self) -> dict[str, Any]:
         """Return all that not every version of the kernel does, by its name."""
-        traces = {"mute": self.mute, "relief": self.datum}
-        return {**self.features(), **{name: value for name, value in traces.items() if value is not None}}
+        asked: dict[str, Any] = _registered.migrate.asked(**self.features())
+        if self.mute is not None:
+            asked["mute"] = self.mute
+            if self.mute.inner(self.survey):
+                asked["zones"] = self.mute
+        return asked if self.datum is None else {**asked, "relief": self.datum}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -80,15 +81,40 @@ def test_reached_by_name() -> None:
     assert made.abs().max() > 0
 
 
+@pytest.mark.parametrize("seed", [0, 4, 5])
+def test_v2_and_v3_do_mutes_and_limits_along_the_axes(seed: int, relative: Any) -> None:
+    (image, fold, traces, *rest), options = tile(seed)
+    make = torch.Generator().manual_seed(seed)
+    until = torch.rand(len(traces), generator=make, dtype=torch.float64)
+    options["mute"] = torch.stack([torch.full_like(until, -math.inf), until], 1)
+    options["limits"] = Limits(x=400.0, y=300.0, taper=0.3 * (seed != 4))
+    options.pop("relief", None)
+    known, count = torch.zeros_like(image), torch.zeros_like(fold)
+    reference.migrate(known, count, traces, *rest, **options)
+    assert count.sum() > 500
+    for version in ("v2", "v3"):
+        made, counted = torch.zeros_like(image), torch.zeros_like(fold)
+        migrate.run(made, counted, traces, *rest, **options, version=version, device="cpu")
+        assert relative(made.numpy(), known.numpy()) < 2e-4
+        assert torch.equal(counted, count)
+    m = torch.randn(image.shape, generator=make)
+    back, wanted = torch.zeros_like(traces), torch.zeros_like(traces)
+    demigrate.run(back, m, *rest, **options, version="v1", device="cpu")
+    transposed.demigrate(wanted, m, *rest, **options)
+    assert relative(back.numpy(), wanted.numpy()) < 2e-4
+
+
 @pytest.mark.parametrize(
-    ("name", "words"), [("limits", "inline, crossline"), ("mute", "mute"), ("relief", "legs from elevations")]
+    ("name", "words"), [("limits", "limits of angles"), ("mute", "behind the first sample"), ("relief", "elevations")]
 )
 def test_versions_that_cannot_are_refused_by_name(name: str, words: str) -> None:
     args, options = tile(2)
     plain = {key: value for key, value in options.items() if key not in ("limits", "mute", "relief")}
-    for version in ("v1", "v2", "v3"):
+    for version in ("v2", "v3"):
         with pytest.raises(NotImplementedError, match=rf"version {version} does not do .*{words}.*; choose baseline"):
-            migrate.require(version, **{name: options[name]})
+            migrate.require(version, **migrate.asked(**{name: options[name]}))
+    with pytest.raises(NotImplementedError, match="version v1 does not do"):
+        migrate.require("v1", **migrate.asked(**{name: options[name]}))
     with pytest.raises(NotImplementedError, match=f"version v2 does not do .*{words}"):
         migrate.run(*args, **plain, **{name: options[name]}, version="v2", device="cpu")
     made = torch.zeros_like(args[2])
@@ -101,6 +127,8 @@ def test_on_a_gpu_it_is_the_reference_that_can() -> None:
         migrate.require("baseline", backend="metal", limits=LIMITS)
     migrate.require("reference", backend="reference", limits=LIMITS)
     migrate.require("baseline", backend="metal", interpolation="cubic")
+    with pytest.raises(NotImplementedError, match="version v2 does not do mute; choose reference"):
+        migrate.require("v2", backend="metal", mute=torch.zeros(1, 2))
 
 
 def test_wrong_mutes_and_reliefs_are_named() -> None:

@@ -25,6 +25,7 @@ from elinvar.seismic.kernels.migrate import (
     Relief,
     _check_axes,
     _check_tensors,
+    asked,
     bounds,
 )
 from elinvar.seismic.kernels.migrate.physics import check
@@ -32,7 +33,6 @@ from elinvar.seismic.kernels.migrate.physics import check
 __all__ = ["NAME", "example", "features_of", "require", "run"]
 
 NAME = "seismic.demigrate"
-BOUNDS = migrate.CPU_ONLY
 _HERE = "elinvar.seismic.kernels.demigrate"
 
 
@@ -110,7 +110,7 @@ def run(
     rays: dict[str, Any] = {"physics": physics, "medium": medium, "eta": values}
     rays |= {"interpolation": interpolation, "bank": bank}
     chosen = kernel(NAME, device, version)
-    require(chosen.version, backend=chosen.backend, **bounded)
+    require(chosen.version, backend=chosen.backend, **asked(**bounded))
     chosen(traces, image, source, receiver, pillars, vrms, **options, **rays, **bounded)
     return traces
 
@@ -125,8 +125,7 @@ def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
 
 def features_of(version: str, backend: str = "cpu") -> set[str]:
     """Return what a version does on the processor of a backend beside what all do."""
-    bounded = version == "reference" or (version == "baseline" and backend == "cpu")
-    return {"interpolation", "bank"} | (BOUNDS if bounded else set())
+    return migrate.features_of({"v1": "v2"}.get(version, version), backend)  # v1 is the transpose of that v2
 
 
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

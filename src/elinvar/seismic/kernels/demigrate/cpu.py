@@ -32,8 +32,8 @@ AT_ONCE = 32  # traces at most
 
 
 def _code(*, wide: bool) -> Any:
-    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int) -> None:
-        transposed.Transposed(builder, data, rest, taps=taps, copies=copies, wide=wide).emit()
+    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int, bounded: int) -> None:
+        transposed.Transposed(builder, data, rest, taps=taps, copies=copies, bounded=bounded, wide=wide).emit()
 
     return _intrinsic(5, emit)
 

@@ -157,9 +157,17 @@ class Transposed(Group):
     """Code for the blocks of one pillar, already weighted in time, into four traces of cells."""
 
     def __init__(
-        self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int = 2, copies: int = 1, wide: bool
+        self,
+        builder: Any,
+        pointers: list[Any],
+        scalars: list[Any],
+        *,
+        taps: int = 2,
+        copies: int = 1,
+        bounded: int = 1,
+        wide: bool,
     ) -> None:
-        super().__init__(builder, pointers, scalars, taps=taps, copies=copies, wide=wide)
+        super().__init__(builder, pointers, scalars, taps=taps, copies=copies, bounded=bounded, wide=wide)
         self.e = self.scatter = _Scatter(builder, taps)
         self.traces = builder.bitcast(self.traces, ir.VectorType(F32, taps).as_pointer())
 
@@ -168,10 +176,10 @@ class Transposed(Group):
         self.scatter.given = self.e.vector(self.total, t)
         super().four(c, t, state)
 
-    def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
+    def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any, n: Any) -> None:
         """Hand a block of the image out to one trace, every sample at its own travel time."""
         self.scatter.given = self.e.vector(self.total, t)
-        super().exact(block, t, ds, dr, reach, row)
+        super().exact(block, t, ds, dr, reach, row, n)
 
 
 def weigh(builder: Any, pointers: list[Any], length: Any, blocks: Any) -> None:

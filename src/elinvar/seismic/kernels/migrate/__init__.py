@@ -25,6 +25,7 @@ and ends that are above or below the datum (`relief`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ __all__ = [
     "Limits",
     "RadiusAperture",
     "Relief",
+    "asked",
     "example",
     "features_of",
     "require",
@@ -58,18 +60,24 @@ __all__ = [
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
 FEATURES = {
-    "v3": {"interpolation", "bank"},
-    "v2": {"interpolation", "bank"},
-    "baseline": {"interpolation", "bank", "limits", "mute", "relief"},
-    "reference": {"interpolation", "bank", "limits", "mute", "relief"},
+    "v3": {"interpolation", "bank", "limits", "mute"},
+    "v2": {"interpolation", "bank", "limits", "mute"},
+    "baseline": {"interpolation", "bank", "limits", "angles", "mute", "zones", "relief"},
+    "reference": {"interpolation", "bank", "limits", "angles", "mute", "zones", "relief"},
 }
-"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation. Fastest first."""
-CPU_ONLY = {"limits", "mute", "relief"}
+"""What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation. Fastest first.
+
+``limits`` are those along the axes, ``angles`` those of legs and stretch; ``mute`` ends somewhere on the trace, and
+``zones`` begin there too.
+"""
+CPU_ONLY = {"limits", "angles", "mute", "zones", "relief"}
 """What the .metal of no version does; on a GPU the reference does it."""
 WORDS = {
     "bank": "antialias",
-    "limits": "limits of the aperture (inline, crossline, leg_dip, stretch)",
+    "limits": "limits along the axes (inline, crossline)",
+    "angles": "limits of angles (leg_dip, stretch)",
     "mute": "mute",
+    "zones": "mutes that begin behind the first sample",
     "relief": "legs from elevations (datum)",
 }
 _HERE = "elinvar.seismic.kernels.migrate"
@@ -142,7 +150,7 @@ def run(
         `antialias` says which of them are read.
     limits : Limits or None
         More of what bounds the aperture.
-    mute : Tensor[ntr, 2] float32 or None
+    mute : Tensor[ntr, 2] or None
         From when to when each trace is muted, seconds: travel times in ``[from, until)`` are no contributions.
     relief : Relief or None
         Elevations of the ends of traces and of the datum; None has all on one level.
@@ -174,7 +182,7 @@ def run(
     features: dict[str, Any] = {} if interpolation == "linear" else {"interpolation": interpolation}
     features |= {} if bank is None else {"bank": bank}
     features |= bounds(limits, mute, relief, physics, len(traces), len(pillars))
-    require(migrate.version, backend=migrate.backend, **features)
+    require(migrate.version, backend=migrate.backend, **asked(**features))
     migrate(
         image,
         fold,
@@ -210,6 +218,19 @@ def bounds(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def asked(limits: Limits | None = None, mute: torch.Tensor | None = None, **features: Any) -> dict[str, Any]:
+    """Return the names, as `FEATURES` has them, of what a call asks for."""
+    if limits is not None:
+        features["limits"] = limits
+        if not math.isinf(limits.tan_leg) or not math.isinf(limits.stretch):
+            features["angles"] = limits
+    if mute is not None:
+        features["mute"] = mute
+        if bool(torch.isfinite(mute[:, 0]).any()):
+            features["zones"] = mute
+    return features
+
+
 def features_of(version: str, backend: str = "cpu") -> set[str]:
     """Return what a version does on the processor of a backend beside what all do."""
     known = FEATURES.get(version, set())
@@ -221,9 +242,9 @@ def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
     for name, value in features.items():
         if name not in features_of(version, backend):
             able = [other for other in FEATURES if other != "reference" and name in features_of(other, backend)]
-            asked = f"{name}={value!r}" if isinstance(value, str) else WORDS.get(name, name)
+            what = f"{name}={value!r}" if isinstance(value, str) else WORDS.get(name, name)
             choices = " or ".join(sorted(able) or ["reference"])
-            raise NotImplementedError(f"{NAME}: version {version} does not do {asked}; choose {choices}.")
+            raise NotImplementedError(f"{NAME}: version {version} does not do {what}; choose {choices}.")
 
 
 def _check_tensors(

@@ -50,9 +50,11 @@ COEF = 0  # [GROUP, ROWS, CHUNK]
 BASE = COEF + GROUP * ROWS * CHUNK  # [GROUP, 2, CHUNK] int32: starts of the windows of a block's halves
 STATE = BASE + GROUP * 2 * CHUNK  # [CHUNK] int32: bit n: trace n is live; bit 8 + n: in its rim; bit 16 + n: exact
 KNOTS = STATE + CHUNK  # [4, WIDE]: moveout at even and odd knots, (t0 / T)^2 at even and odd knots
-# [7, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2, and what slopes need (see geometry)
+# [9, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2, what slopes need (see geometry), and of bounded traces the
+# weight that limits along the axes leave, and the first sample that is not muted
 TRACE = KNOTS + 4 * WIDE
-TOTAL = TRACE + 7 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
+ACROSS, UNMUTED = TRACE + 7 * DEPTH, TRACE + 8 * DEPTH
+TOTAL = TRACE + 9 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,14 +128,22 @@ class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
     def __init__(
-        self, builder: Any, pointers: list[Any], scalars: list[Any], *, taps: int = 2, copies: int = 1, wide: bool
+        self,
+        builder: Any,
+        pointers: list[Any],
+        scalars: list[Any],
+        *,
+        taps: int = 2,
+        copies: int = 1,
+        bounded: int = 1,
+        wide: bool,
     ) -> None:
         self.e, self.b = Emit(builder), builder
         e = self.e
         self.work, self.traces, self.samples, self.table, self.bending = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
         self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa, self.apart, self.most = scalars[7:]
-        self.filtered = copies > 1
+        self.filtered, self.bounded = copies > 1, bounded > 1
         self.share: tuple[Vector, Any] | None = (
             None  # part of the next copy, and how far the copy lies behind the trace
         )
@@ -151,9 +161,13 @@ class Group:
         return self.b.mul(x, ir.Constant(I64, k))
 
     def of_trace(self, n: Any) -> list[Any]:
-        """ds^2, dr^2 and midpoint distance of trace n of the group, and where it begins."""
+        """ds^2, dr^2 and midpoint distance of trace n of the group, where it begins, and n."""
         scalars = [self.b.load(self.e.at(self.work, TRACE + q * DEPTH, self.first, n)) for q in range(3)]
-        return [*scalars, self.b.add(self.row, self.b.mul(n, self.stride))]
+        return [*scalars, self.b.add(self.row, self.b.mul(n, self.stride)), n]
+
+    def bound(self, place: int, n: Any) -> Any:
+        """One of a bounded trace's own numbers."""
+        return self.b.load(self.e.at(self.work, place, self.first, n))
 
     def whole(self, pointer: Any, *offsets: Any) -> Any:
         """An int32 from the working memory."""
@@ -165,7 +179,7 @@ class Group:
         with cgutils.for_range(self.b, ir.Constant(I64, CHUNK // LANES)) as loop:
             self.e.store(self.e.integers(0), self.work, STATE, self.times(loop.index, LANES))
         with cgutils.for_range(self.b, ir.Constant(I64, GROUP)) as loop:
-            ds, dr, reach, row = self.of_trace(loop.index)
+            ds, dr, reach, row, _ = self.of_trace(loop.index)
             with cgutils.for_range_slice(self.b, *self._range(self.b.add(number, ir.Constant(I64, 2)))) as (c, _):
                 self.knots(c, ds, dr)
             with cgutils.for_range_slice(self.b, *self._range(number)) as (c, _):
@@ -251,6 +265,9 @@ class Group:
         eighth = e.scalar(self.ratio) * float(BLOCK // 2)
         x0, x1, x2 = part + m[1], part + eighth + m[2], part + eighth + eighth + m[3]
         low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        if self.bounded:
+            low = low + e.scalar(self.bound(UNMUTED, n))
+            w0, w1, w2 = (w * self.bound(ACROSS, n) for w in (w0, w1, w2))
         f0, f1, fits, least, most = self._windows(x0, x1, x2)
         good = good & fits
         off = good & ((least > high + MARGIN) | (most < low - MARGIN))
@@ -368,13 +385,14 @@ class Group:
         """Samples at ``x`` of the windows, whatever reads them best."""
         return self.e.interpolate(windows, x, self.taps, scattered=self.wide and ISA != "avx512")
 
-    def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any) -> None:
+    def exact(self, block: Any, t: Any, ds: Any, dr: Any, reach: Any, row: Any, n: Any) -> None:
         """Add one trace, every sample with its own travel time."""
         e, b = self.e, self.b
         places = [(self.samples, t, self.times(self.length, q)) for q in (0, 1, SAMPLE_ROWS, SAMPLE_ROWS + 1)]
         radius, slope = (e.vector(self.samples, t, self.times(self.length, q)) for q in (2, 3))
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
-        low, high, start = e.floats(0.0) - whole, e.scalar(self.last) - whole, e.ramp() * self.ratio + part
+        begin, high, start = e.floats(0.0) - whole, e.scalar(self.last) - whole, e.ramp() * self.ratio + part
+        low = begin + e.scalar(self.bound(UNMUTED, n)) if self.bounded else begin
         moved, tau = self.moveout(places, ds, dr)
         result = self.variable()
         b.store(moved.value, result)
@@ -387,9 +405,11 @@ class Group:
         x = start + moved  # from the whole sample where the block begins at zero offset
         inside = (radius >= reach) & (x >= low) & (x <= high)
         weight = e.scalar(self.weighted).where((_obliquity(tau, moved), 1.0)) * _taper(reach, slope, self.rim)
+        if self.bounded:
+            weight = weight * self.bound(ACROSS, n)
         weight = inside.where((weight, 0.0))
         e.store(e.vector(self.count, t, kind=VI) + inside.ones(), self.count, t)
-        x = x.max(low).min(high)
+        x = x.max(begin).min(high)
         lanes = [(0, 7), (8, 15)] if self.split else [(0, 15)]
         firsts = [e.call("llvm.floor.f32", F32, e.call("llvm.minnum.f32", F32, x.lane(i), x.lane(k))) for i, k in lanes]
         origin = e.join(e.half(e.splat(firsts[0]), 0), e.half(e.splat(firsts[-1]), 1))
@@ -402,19 +422,22 @@ class Group:
             with near:
                 e.store(self.interpolate(windows, y) * weight + e.vector(self.total, t), self.total, t)
             with far:  # the samples lie too far apart for a window: one by one
-                value = e.interpolate([self.window(trace, part)], x - low, self.taps, scattered=True)
+                value = e.interpolate([self.window(trace, part)], x - begin, self.taps, scattered=True)
                 e.store(value * weight + e.vector(self.total, t), self.total, t)
 
 
-def geometry(builder: Any, pointers: list[Any], scalars: list[Any]) -> None:
+def geometry(builder: Any, pointers: list[Any], scalars: list[Any], bounded: int) -> None:
     """Fill TRACE for up to DEPTH traces from ``first`` on: ``ends`` is [4, ntr + DEPTH], rows ``columns`` apart.
+
+    Of bounded traces a fifth row is the first sample that is not muted, and ``limits`` are one over the largest
+    midpoint distances along the axes, and the two numbers of their rim (`_taper`).
 
     With the distances (x, y) of source and receiver, squared slopes need sums of ``wx x x + wy y y``: of the source
     with itself, of the receiver with itself, and twice of one with the other.
     """
     e = Emit(builder)
     work, ends = pointers
-    columns, first, number, x, y, wx, wy = scalars
+    columns, first, number, x, y, wx, wy, *limits = scalars
     for part in range(DEPTH // LANES):
         sx, sy, rx, ry = (
             e.vector(ends, first, builder.mul(columns, ir.Constant(I64, q)), part * LANES) for q in range(4)
@@ -424,6 +447,13 @@ def geometry(builder: Any, pointers: list[Any], scalars: list[Any]) -> None:
         ds, dr = sx * sx + sy * sy, rx * rx + ry * ry
         reach = (mx * mx + my * my).unary("sqrt")
         exists = e.ramp() + float(part * LANES) < builder.sitofp(number, F32)
+        if bounded > 1:
+            one, other, slope, rim = limits
+            ratios = [(mx * one).unary("fabs"), (my * other).unary("fabs")]
+            exists = exists & (ratios[0] <= 1.0) & (ratios[1] <= 1.0)
+            e.store(_taper(slope, ratios[0], rim) * _taper(slope, ratios[1], rim), work, ACROSS + part * LANES)
+            muted = e.vector(ends, first, builder.mul(columns, ir.Constant(I64, 4)), part * LANES)
+            e.store(muted, work, UNMUTED + part * LANES)
         values = [ds, dr, exists.where((reach, FAR)), ds + dr + (ds * dr).unary("sqrt") * 2.0]
         values += [sx * sx * wx + sy * sy * wy, rx * rx * wx + ry * ry * wy, (sx * rx * wx + sy * ry * wy) * 2.0]
         for q, value in enumerate(values):

@@ -30,9 +30,10 @@ from elinvar.seismic.kernels.migrate import blocks, simd
 from elinvar.seismic.kernels.migrate import interpolation as reading
 from elinvar.seismic.kernels.migrate import physics as rays
 from elinvar.seismic.kernels.migrate.antialias import Bank
-from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
+from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
 from elinvar.seismic.kernels.migrate.tables import Tables, prepare
@@ -72,6 +73,8 @@ class _Job(NamedTuple):
     wx: Any  # squared distances of neighbouring midpoints, 0 without a bank
     wy: Any
     filtered: Any  # a tuple of two where there is a bank, else of one
+    bounded: Any  # a tuple of two where traces have mutes or limits along the axes, else of one
+    limits: Any  # one over the largest distances along the axes, 1 / taper and (1 - taper) / taper
     taps: Any  # a tuple as long as the row of neighbours that interpolation reads
     first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
 
@@ -100,8 +103,8 @@ def _intrinsic(arrays: int, emit: Callable[..., None]) -> Any:
 
 
 def _code(*, wide: bool) -> Any:
-    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int) -> None:
-        blocks.Group(builder, data, rest, taps=taps, copies=copies, wide=wide).emit()
+    def emit(builder: Any, data: list[Any], rest: list[Any], taps: int, copies: int, bounded: int) -> None:
+        blocks.Group(builder, data, rest, taps=taps, copies=copies, bounded=bounded, wide=wide).emit()
 
     return _intrinsic(5, emit)
 
@@ -138,7 +141,9 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
     """Migrate traces first to first + depth, which begin ``traces``, into the total, count and blocks of ``work``."""
     # Names, not attributes, inside loops: numba counts references at every attribute.
     furthest, fastest, table, samples = r.furthest, r.fastest, r.knots, r.samples
-    _geometry((work, ends, ends.shape[1], first, depth, pillar[0], pillar[1], job.wx, job.wy))
+    one, other, slope, rim = job.limits
+    place = (ends.shape[1], first, depth, pillar[0], pillar[1], job.wx, job.wy)
+    _geometry((work, ends, *place, one, other, slope, rim, job.bounded))
     lo = hi = 0
     n, limit, row, polynomial = len(furthest), job.latest * job.latest, job.first, job.bending
     for k in range(0, depth, GROUP):
@@ -160,7 +165,7 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             what = (
                 work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
                 job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
-                job.kappa, job.apart, job.most, job.taps, job.filtered,
+                job.kappa, job.apart, job.most, job.taps, job.filtered, job.bounded,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -249,6 +254,8 @@ def _inputs(
     medium: tuple[float, float] | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[_Row, _Job, NDArray[np.float32]]:
     """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
@@ -281,12 +288,32 @@ def _inputs(
         wx=f4(chosen.dx**2),
         wy=f4(chosen.dy**2),
         filtered=(0,) if bank is None else (0, 0),
+        bounded=(0,) if limits is None and mute is None else (0, 0),
+        limits=_rims(limits or Limits()),
         taps=(0,) * taps,
         first=KNOT_ROWS if physics == "curved" else 0,
     )
     # Each group of 64 is read whole: repeat the last trace for those that are not there.
-    ends = torch.cat([source.T, receiver.T]).contiguous()
-    return _arrays(tables), job, torch.cat([ends, ends[:, -1:].expand(4, DEPTH)], 1).numpy()
+    given = [source.T, receiver.T]
+    if limits is not None or mute is not None:
+        given.append(_unmuted(mute, dt, options["start"], len(source))[None])
+    ends = torch.cat(given).contiguous()
+    return _arrays(tables), job, torch.cat([ends, ends[:, -1:].expand(-1, DEPTH)], 1).numpy()
+
+
+def _rims(limits: Limits) -> tuple[Any, ...]:
+    taper = limits.taper if limits.taper >= NARROWEST else 0.0
+    rim = (1 / taper, (1 - taper) / taper) if taper else (0.0, 0.0)
+    return tuple(f4(value) for value in (1 / limits.x, 1 / limits.y, *rim))
+
+
+def _unmuted(mute: torch.Tensor | None, dt: float, start: float, traces: int) -> torch.Tensor:
+    """Return the first sample of each trace, (traces,), that its mute leaves: 0 for none."""
+    if mute is None:
+        return torch.zeros(traces)
+    begin, end = mute.double().unbind(1)
+    first = torch.where(begin < end, (end - start) / dt, torch.zeros_like(end))
+    return first.clamp(0.0, 1e9).float()
 
 
 def migrate(
@@ -310,11 +337,14 @@ def migrate(
     eta: torch.Tensor | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
+    limits: Limits | None = None,
+    mute: torch.Tensor | None = None,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     axes: dict[str, Any] = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, "eta": eta}
     rays: dict[str, Any] = {"physics": physics, "medium": medium, "interpolation": interpolation, "bank": bank}
+    rays |= {"limits": limits, "mute": mute}
     copies = 1 if bank is None else bank.copies
     rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **axes, **options, **rays)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()

@@ -130,6 +130,8 @@ def migrate(
     order = neighbourly(0.5 * (source + receiver), FEW_TRACES)
     if order is not None:
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
+        if options.get("mute") is not None:
+            options["mute"] = options["mute"][order]
     bank, taps = options.get("bank"), TAPS[options.get("interpolation", "linear")]
     copies = 1 if bank is None else bank.copies
     rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **options)
