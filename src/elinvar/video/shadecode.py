@@ -11,6 +11,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -239,7 +240,7 @@ def numba_text(chain: Chain) -> str:
     flags = "set()" if chain.strict else "_CONTRACT"
     lines = [
         f'@njit(nogil=True, error_model="numpy", fastmath={flags}, cache=True)',
-        f"def shade_row(y, width, height, x0, {''.join(e + ', ' for e in extras)}F, I, s, d, at):",
+        f"def shade_row(y, width, height, x0, {''.join(e + ', ' for e in extras)}F, I, s, d, at, held, a):",
         "    fw, fh, fy, iy = f4(width), f4(height), f4(y), i4(y)",
     ]
     loads: list[list[str]] = [[] for _ in chain.functions]
@@ -256,22 +257,45 @@ def numba_text(chain: Chain) -> str:
         loads[k] += [f"e{i + 1}{n} = {_load(f'x{i + 1}[{c}, y, i]', chain.stored[i + 1])}" for c, n in enumerate("rgb")]
     lines += [f"    {line}" for line in value_lines(chain, "")]
     # One loop per pass over a row that stays in the first-level cache: a single loop over all of them runs out of
-    # registers and is slower.
+    # registers and is slower. The busiest loop brings the next row along, so that memory works while it computes.
     written = statements(chain, constant, "w_")
-    for k in range(max(1, len(written))):
-        rows, stored = ("x0[{}, y, i]", chain.stored[0]) if k == 0 else ("d[{}, at, i]", "f32")
+    count = max(1, len(written))
+    busy = _busiest(written)
+    if busy:
+        lines += ["    below = min(y + 1, height - 1)", "    if held != y:", "        a[:] = x0[:3, y]"]
+    halves = [f"x{i + 1}" for i, (_, scale) in enumerate(places) if scale == "half"]
+    for k in range(count):
+        stored = chain.stored[0] if k == 0 else "f32"
+        rows = ("a[{}, i]" if busy else "x0[{}, y, i]") if k == 0 else "d[{}, at, i]"
+        lines += [f"    fetch_row({x}, (y >> 1) + 2, {k} + (y & 1) * {count}, {2 * count})" for x in halves]
         lines += ["    for i in range(width):", "        ix = i4(i)", "        fx = f4(ix)"]
         lines += [f"        {n} = {_load(rows.format(c), stored)}" for c, n in enumerate("rgb")]
         lines += [f"        {line}" for line in (loads[k] if loads else [])]
         for targets, value in written[k] if written else []:
             lines.append(f"        {', '.join(ast.unparse(t) for t in targets)} = {ast.unparse(value)}")
         lines += [f"        d[{c}, at, i] = {n}" for c, n in enumerate("rgb")]
+        if busy == k > 0:
+            lines += [f"        a[{c}, i] = x0[{c}, below, i]" for c in range(3)]
+    lines.append("    return below" if busy else "    return y")
     arguments = f"x0, {''.join(e + ', ' for e in extras)}"
     # Without passes there is nothing to copy: the rows are read where they are.
     direct = not chain.functions and chain.stored[0] == "f32"
     loops = _LOOPS.replace("PIXELS, AT", "x0, y" if direct else "pixels, 0")
     loops = loops.replace("SHADE", "pass" if direct else _SHADE).replace("EXTRAS, ", arguments)
-    return "w_root = w_powr\n\n\n" + "\n".join(lines) + "\n\n\n" + loops
+    return "\n".join(lines) + "\n\n\n" + loops
+
+
+_COSTS = {"w_powr": 40, "w_root": 40, "w_log2": 20, "w_exp2": 20, "w_tetrahedral": 60, "w_value_noise": 60}
+
+
+def _busiest(written: list[list[tuple[list[ast.expr], ast.expr]]]) -> int:
+    """Return which pass computes most, by its powers and noises; the first one when none has any."""
+    costs = [0]
+    for lines in written:
+        nodes = itertools.chain.from_iterable(ast.walk(value) for _, value in lines)
+        names = [n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        costs.append(sum(_COSTS.get(name, 0) for name in names))
+    return max(costs.index(max(costs)) - 1, 0)
 
 
 def _load(element: str, stored: str) -> str:
@@ -292,15 +316,16 @@ def value_lines(chain: Chain, semicolon: str, first: int = 0) -> list[str]:
     return lines
 
 
-_SHADE = "shade_row(y, width, height, EXTRAS, F, I, s, pixels, 0)"
+_SHADE = "held = shade_row(y, width, height, EXTRAS, F, I, s, pixels, 0, held, a)"
 _LOOPS = '''
 @njit(nogil=True, error_model="numpy", cache=True)
 def shade_planes(first, last, EXTRAS, F, I, out):
     """Rows first to last of a frame, as planes."""
     height, width = out.shape[1], out.shape[2]
     s = row_memory(9, width, 0)
+    held, a = -1, np.empty((3, width), x0.dtype)
     for y in range(first, last):
-        shade_row(y, width, height, EXTRAS, F, I, s, out, y)
+        held = shade_row(y, width, height, EXTRAS, F, I, s, out, y, held, a)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -309,6 +334,7 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     height, width = luma_out.shape
     columns = (width + across - 1) // across
     s = row_memory(9, width, 0)
+    held, a = -1, np.empty((3, width), x0.dtype)
     pixels = row_memory(3, width, 0)
     pixels = pixels.reshape(3, 1, pixels.shape[1])
     cb, cr = row_memory(3, width, 1), row_memory(3, width, 2)

@@ -14,6 +14,7 @@ row): a slice costs two atomic reference counts.
 # mypy: ignore-errors
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _CONTRACT = {"contract", "arcp", "nsz"}
@@ -149,6 +150,23 @@ def w_powr(x, y):
     return f4(0.0) if x < f4(1.17549435e-38) else result
 
 
+@njit(fastmath=_CONTRACT, forceinline=True)
+def w_root(x, y):
+    # As a power, with a polynomial of one degree less: 1e-7 relative beside the logarithm's rounding.
+    z = y * log2_of_power(x)
+    z = z if z < f4(127.0) else f4(127.0)
+    t = z + f4(12582912.0)
+    r = z - (t - f4(12582912.0))
+    p = f4(1.32647273e-03)
+    p = p * r + f4(9.67151299e-03)
+    p = p * r + f4(5.55073359e-02)
+    p = p * r + f4(2.40222424e-01)
+    p = p * r + f4(6.93147004e-01)
+    p = p * r + f4(1.0)
+    result = bits_float(i4(float_bits(p) + shift_left(float_bits(t), i4(23))))
+    return f4(0.0) if x < f4(1.17549435e-38) else result
+
+
 @intrinsic
 def pcg(_context, v):
     """In LLVM's own words, because numba computes with 64 bits what is written with 32."""
@@ -229,6 +247,33 @@ def row_memory(rows, width, first):
     memory = np.empty(rows * pitch + 16, f4)
     at = (-(memory.ctypes.data >> 2) - first) & 15
     return memory[at : at + rows * pitch].reshape(rows, pitch)
+
+
+@intrinsic
+def fetch(_context, a, at):
+    """Ask for the cache line of one element, counted through a contiguous array."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        whole = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, whole, whole, whole])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, whole(0), whole(3), whole(1)])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), generate
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def fetch_row(x, y, part, parts):
+    """Ask for one of `parts` of a row: short rows end before the processor has noticed that they are read."""
+    if y < x.shape[1]:
+        size = (x.shape[2] + parts - 1) // parts
+        for c in range(3):
+            row = (c * x.shape[1] + y) * x.shape[2]
+            for i in range(part * size, min((part + 1) * size, x.shape[2]), 16):
+                fetch(x, row + i)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=_CONTRACT, cache=True)
