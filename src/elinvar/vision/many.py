@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Many"]
 
 _PAIRS = {"cpu": 1, "cuda": 8, "mps": 2}  # pairs decoded together
-_CHUNK = {"cpu": 1, "cuda": 4, "mps": 1}  # images that go through a pipeline together
+_CHUNK = {"cpu": 1, "cuda": 8, "mps": 1}  # images that go through a pipeline together
 
 
 class Many:
@@ -74,7 +74,7 @@ class Many:
         if len(given) < 2:
             raise InputError(f"infer_batch_pipelined: {len(given)} image(s) make no pair; pass at least two.")
         self._loaded()
-        most = _CHUNK[self.device.kind]
+        most = _even(len(given), _CHUNK[self.device.kind])
         chunks = [given[k : k + most] for k in range(0, len(given), most)]
         last: list[tuple[Prepared, Tensor, float]] = []
 

@@ -100,6 +100,24 @@ def test_estimates_in_several_pieces(monkeypatch):
 
 
 @pytest.mark.gxx
+def test_estimates_of_many_spans(monkeypatch):
+    from elinvar.vision.kernels.nearest import estimate, filtered, metal
+
+    filtered._library.cache_clear()
+    monkeypatch.setattr(estimate, "BLOCK", 4)
+    monkeypatch.setattr(filtered, "BLOCK", 4)
+    keys = torch.randn(4 * 32 * 34 + 5, 4)  # more spans than a SIMD group has lanes
+    queries = torch.cat([torch.randn(5, 4), keys[-1:] * 9, keys[:1] * 9])
+    keys[4100:4300] = keys[7]  # equal ones in several blocks and spans
+    queries[0] = keys[7] * 100
+    got = filtered.through_estimates(queries, keys, device="cpu")
+    want = metal.nearest(queries, keys, device="cpu")
+    filtered._library.cache_clear()
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+@pytest.mark.gxx
 def test_without_matrix_units_the_first_version_runs():
     from elinvar.vision.kernels.nearest import estimate, filtered, metal
 

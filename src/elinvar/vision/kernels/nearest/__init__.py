@@ -105,5 +105,6 @@ register(
         "a query's 24 channels stay in registers; the first half of this version, on the matrix units, takes most of "
         "the time"
     ),
-    defines={"WIDTH4": 6, "BLOCK": 128, "SPAN": 32},
+    group_size=128,
+    defines={"WIDTH4": 6, "BLOCK": 256},
 )

@@ -18,8 +18,8 @@ from torch import Tensor
 
 __all__ = ["BLOCK", "SPAN", "estimator", "with_torch"]
 
-BLOCK = 128  # keys with one estimate
-SPAN = 32  # blocks with one estimate of their best
+BLOCK = 256  # keys with one estimate
+SPAN = 32  # blocks with one estimate of their best: a SIMD group's lanes
 _ROWS = 128  # queries per program
 _log = logging.getLogger("elinvar.kernels")
 Estimator = Callable[[Tensor, Tensor, Tensor, Tensor], None]
@@ -63,7 +63,7 @@ def _program():
     return estimate
 
 
-def _with_triton(queries: Tensor, keys: Tensor, fine: Tensor, coarse: Tensor, warps: int = 4, stages: int = 2) -> None:
+def _with_triton(queries: Tensor, keys: Tensor, fine: Tensor, coarse: Tensor, warps: int = 4, stages: int = 3) -> None:
     """Do what `with_torch` does; n is a multiple of 128, c is 16, 32, 64 or 128, both outputs have one row stride."""
     _program()[(len(queries) // _ROWS, len(coarse))](
         queries, keys, fine, coarse, fine.stride(0), len(keys) // BLOCK,

@@ -25,7 +25,7 @@ from .metal import nearest as direct
 __all__ = ["nearest", "through_estimates"]
 
 _HERE = Path(__file__).parent
-_ROWS = 128
+_ROWS, _GROUPS = 128, 4  # queries per program of the first half, per group of the second
 _SUM, _STORED = 2.0**-18, 2.0**-11
 _ESTIMATES = 1 << 26  # at once: 134 MB
 _LEAST = 1 << 26  # products below which estimating does not pay
@@ -34,7 +34,7 @@ _MOST_ROWS = 1 << 24
 
 @lru_cache(maxsize=16)
 def _library(device: Any, width4: int) -> Any:
-    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK, "SPAN": SPAN})
+    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK})
 
 
 def _halves(x: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +83,8 @@ def through_estimates(
         stop = min(start + step, n)
         recheck(
             queries[start:stop], keys, fine, coarse, margin[start:stop], index[start:stop], score[start:stop],
-            m, blocks, step, threads=stop - start,
+            stop - start, m, blocks, step,
+            threads=-(-(stop - start) // _GROUPS) * _GROUPS * 32, group_size=_GROUPS * 32,
         )  # fmt: skip
     return index.long(), score
 

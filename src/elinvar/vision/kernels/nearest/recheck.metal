@@ -1,7 +1,8 @@
 // vision.nearest, version v2, second half: exact products where an estimate leaves doubt.
 //
-// The first half (filtered.py) estimates, for every query, the largest product in each block of keys. A block whose
-// estimate is within `margin` of the best one may hold the winner; its products are summed here as version v1 does.
+// The first half (filtered.py) estimates, for every query, the largest product in each block of keys and in each span of
+// blocks. A block whose estimate is within `margin` of the best one may hold the winner; its products are summed here as
+// version v1 does. One SIMD group per query: its lanes look through spans, then blocks, then keys.
 #include <metal_stdlib>
 using namespace metal;
 
@@ -9,49 +10,65 @@ using namespace metal;
 #define WIDTH4 6
 #endif
 #ifndef BLOCK
-#define BLOCK 128
+#define BLOCK 256
 #endif
-#ifndef SPAN
 #define SPAN 32
-#endif
+#define GROUPS 4
 
 kernel void recheck(
     device const float4* queries [[buffer(0)]],  // [n_queries, WIDTH4]
     device const float4* keys [[buffer(1)]],     // [n_keys, WIDTH4]
     device const half* fine [[buffer(2)]],       // [blocks, stride]
-    device const half* coarse [[buffer(3)]],     // [blocks / SPAN, stride]: the largest of SPAN blocks
+    device const half* coarse [[buffer(3)]],     // [ceil(blocks / SPAN), stride]
     device const float* margin [[buffer(4)]],    // [n_queries]
     device int* index [[buffer(5)]],             // [n_queries]
     device float* score [[buffer(6)]],           // [n_queries]
-    constant int& n_keys [[buffer(7)]],
-    constant int& blocks [[buffer(8)]],
-    constant int& stride [[buffer(9)]],
-    uint position [[thread_position_in_grid]])
+    constant int& n_queries [[buffer(7)]],
+    constant int& n_keys [[buffer(8)]],
+    constant int& blocks [[buffer(9)]],
+    constant int& stride [[buffer(10)]],
+    uint group [[threadgroup_position_in_grid]],
+    uint simd [[simdgroup_index_in_threadgroup]],
+    uint lane_ [[thread_index_in_simdgroup]])
 {
-    const int q = int(position), spans = (blocks + SPAN - 1) / SPAN;
+    const int q = int(group) * GROUPS + int(simd), lane = int(lane_), spans = (blocks + SPAN - 1) / SPAN;
+    if (q >= n_queries) return;  // a whole SIMD group
     float top = -INFINITY;
-    for (int s = 0; s < spans; s++) top = max(top, float(coarse[ulong(s) * ulong(stride) + ulong(q)]));
-    const float least = top - margin[q];
+    for (int s = lane; s < spans; s += 32) top = max(top, float(coarse[ulong(s) * ulong(stride) + ulong(q)]));
+    const float least = simd_max(top) - margin[q];
     float4 mine[WIDTH4];
     for (int c = 0; c < WIDTH4; c++) mine[c] = queries[ulong(q) * WIDTH4 + c];
     float best = -INFINITY;
-    int where = 0;
-    for (int s = 0; s < spans; s++) {
-        if (float(coarse[ulong(s) * ulong(stride) + ulong(q)]) < least) continue;
-        for (int b = s * SPAN; b < min((s + 1) * SPAN, blocks); b++) {
-            if (float(fine[ulong(b) * ulong(stride) + ulong(q)]) < least) continue;
-            const int last = min((b + 1) * BLOCK, n_keys);
-            for (int k = b * BLOCK; k < last; k++) {
-                float4 sum = mine[0] * keys[ulong(k) * WIDTH4];
-                for (int c = 1; c < WIDTH4; c++) sum = fma(mine[c], keys[ulong(k) * WIDTH4 + c], sum);
-                const float product = (sum.x + sum.y) + (sum.z + sum.w);
-                if (product > best) {
-                    best = product;
-                    where = k;
+    int where = 0x7fffffff;
+    for (int start = 0; start < spans; start += 32) {
+        const int s = start + lane;
+        const bool near = s < spans && float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) >= least;
+        uint open = uint(simd_vote::vote_t(simd_ballot(near)));
+        while (open != 0) {
+            const int span = start + int(ctz(open));
+            open &= open - 1;
+            const int b = span * SPAN + lane;
+            const bool holds = b < blocks && float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) >= least;
+            uint left = uint(simd_vote::vote_t(simd_ballot(holds)));
+            while (left != 0) {
+                const int first = (span * SPAN + int(ctz(left))) * BLOCK;
+                left &= left - 1;
+                for (int k = first + lane; k < min(first + BLOCK, n_keys); k += 32) {
+                    float4 sum = mine[0] * keys[ulong(k) * WIDTH4];
+                    for (int c = 1; c < WIDTH4; c++) sum = fma(mine[c], keys[ulong(k) * WIDTH4 + c], sum);
+                    const float product = (sum.x + sum.y) + (sum.z + sum.w);
+                    if (product > best) {
+                        best = product;
+                        where = k;
+                    }
                 }
             }
         }
     }
-    index[q] = where;
-    score[q] = best;
+    const float most = simd_max(best);
+    const int found = simd_min(best == most ? where : 0x7fffffff);  // of equal products the first key wins
+    if (lane == 0) {
+        index[q] = found == 0x7fffffff ? 0 : found;
+        score[q] = most;
+    }
 }
