@@ -188,3 +188,11 @@ def test_shapes_and_types() -> None:
 def test_bad_input(call: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_gradients_are_refused_not_dropped() -> None:
+    x = torch.ones(100, requires_grad=True)
+    with pytest.raises(InputError, match=r"Biquad.*requires gradients.*detach"):
+        audio.Biquad.lowpass(100, 0.7, 8000)(x)
+    with torch.no_grad():
+        assert not audio.Biquad.lowpass(100, 0.7, 8000)(x).requires_grad

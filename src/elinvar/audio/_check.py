@@ -64,7 +64,8 @@ def signal(
     Raises
     ------
     InputError
-        For other dtypes, no dimension, or no samples where `empty` is not accepted.
+        For other dtypes, no dimension, no samples where `empty` is not accepted, or a tensor that requires gradients
+        while they are recorded.
     """
     back: Callable[[Any], Any] = _same
     if not isinstance(value, np.ndarray) and hasattr(value, "detach"):
@@ -72,6 +73,11 @@ def signal(
 
         from elinvar.runtime.transfers import to_device, to_host
 
+        if value.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                f"{operation}: {name} requires gradients, which are not computed here; pass x.detach(), or filter with "
+                "convolve, which has them."
+            )
         device = value.device
         host = to_host(value.detach())
         value = host.float().numpy() if host.dtype in (torch.float16, torch.bfloat16) else host.numpy()

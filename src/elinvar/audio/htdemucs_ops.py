@@ -97,6 +97,9 @@ def _convolution(
             return cast("Tensor", run(x, w, b, padding, stride, dilation, 1, "gelu", [], "none"))
         y = torch.mkldnn_convolution(x, w, b, padding, stride, dilation, 1)
     elif transposed:
+        if x.device.type == "cuda" and x.dtype == torch.float32:
+            # Channels-last, cuDNN has no float32 algorithm without TF32 but one that is 80 times slower.
+            x, w = x.contiguous(), w.contiguous()
         y = functional.conv_transpose2d(x, w, b, stride, padding)
     else:
         y = functional.conv2d(x, w, b, stride, padding, dilation)

@@ -1,0 +1,87 @@
+"""What an NVIDIA GPU changes: nothing but the speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from elinvar import audio
+from elinvar.audio._download import Download
+from elinvar.audio.separation import plan_separation, separate
+from elinvar.runtime.transfers import transfers
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+RATE = 800
+
+
+def relative(got: torch.Tensor, want: torch.Tensor) -> float:
+    return float((got.cpu() - want).double().norm() / want.double().norm())
+
+
+@pytest.fixture(scope="module")
+def mix() -> torch.Tensor:
+    return 0.3 * torch.randn(2, 9000, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-5), ("fp16", 5e-3), ("bf16", 3e-2)])
+@pytest.mark.parametrize("batch", [1, 5, None])  # a recorded graph; a last batch that is smaller; the default
+def test_separation_equals_the_cpus(
+    make_htdemucs: Callable[..., Any], mix: torch.Tensor, precision: str, tolerance: float, batch: int | None
+) -> None:
+    want = separate(mix, RATE, make_htdemucs(), device="cpu")
+    model = make_htdemucs()
+    got = separate(mix, RATE, model, device="cuda", precision=precision, batch=batch)
+    assert got["voice"].device.type == "cpu"
+    assert relative(got["voice"], want["voice"]) < tolerance
+    again = separate(mix, RATE, model, device="cuda", precision=precision, batch=batch)
+    assert relative(again["rest"], got["rest"]) < (1e-6 if precision == "fp32" else 1e-2)
+
+
+def test_what_is_on_the_gpu_stays_there(make_htdemucs: Callable[..., Any], mix: torch.Tensor) -> None:
+    model = make_htdemucs()
+    want = separate(mix, RATE, model, device="cpu")["voice"]
+    with transfers.count() as counter:
+        got = separate(mix.cuda(), RATE, model, device="cuda")["voice"]
+    assert got.device.type == "cuda"
+    assert counter.d2h_bytes == 0
+    assert relative(got, want) < 2e-5
+    with transfers.count() as counter:
+        separate(mix, RATE, model, device="cuda")
+    assert counter.d2h_bytes == 2 * 2 * 9000 * 4  # every sample of every stem once
+
+
+def test_plan_counts_the_batch(make_htdemucs: Callable[..., Any]) -> None:
+    model = make_htdemucs()
+    one = plan_separation(60.0, model, device="cuda", batch=1)
+    many = plan_separation(60.0, model, device="cuda", batch=16)
+    assert many.work_bytes > 4 * one.work_bytes
+    assert many.runs == one.runs
+
+
+def test_download_keeps_the_order_and_waits_for_the_last() -> None:
+    out = torch.full((2, 2, 10_000), float("nan"))
+    parts = torch.randn(2, 2, 10_000, device="cuda")
+    with Download(out, parts.device, behind=3) as download:
+        for start in range(0, 10_000, 700):
+            download.put(start, parts[..., start : start + 700] + 0.0)
+    assert torch.equal(out, parts.cpu())
+
+
+def test_signals_of_the_gpu_come_back_to_it(mix: torch.Tensor) -> None:
+    """Recursive filters have nothing to spread over a GPU: they run on the CPU and say so; convolution runs there."""
+    response = 0.1 * np.random.default_rng(0).standard_normal(500).astype(np.float32)
+    here = mix.cuda()
+    for run in (
+        audio.Biquad.lowpass(100, 0.7, RATE),
+        audio.butterworth(4, 100, RATE),
+        lambda x: audio.convolve(x, response),
+        lambda x: audio.resample(x, RATE, 600),
+        lambda x: audio.STFT(256, 64).inverse(audio.STFT(256, 64)(x), length=9000),
+    ):
+        got = run(here)
+        assert got.device == here.device
+        assert relative(got, run(mix)) < 1e-6
