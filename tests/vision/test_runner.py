@@ -104,3 +104,16 @@ def test_side_by_side_is_one_after_the_other_off_cuda():
     out = side_by_side(lambda: order.append(1) or [torch.ones(1)], lambda: order.append(2) or [], torch.device("cpu"))
     assert order == [1, 2]
     assert len(out) == 1
+
+
+def test_what_was_recorded_for_many_sizes_is_bounded(fused, monkeypatch):
+    from elinvar.vision import runner as module
+
+    monkeypatch.setattr(module, "_MOST", 2)
+    runner = Runner(fused, torch.device("cpu"))
+    kept = runner._replay(("a",), list)
+    for name in "bab":
+        runner._replay((name,), list)
+    assert runner._replay(("a",), list) is kept
+    runner._replay(("c",), list)
+    assert set(runner._known) == {("a",), ("c",)}

@@ -18,6 +18,7 @@ __all__ = ["HEADS", "Runner"]
 
 Grid = tuple[int, int]
 States = tuple[list[Tensor], list[Tensor]]
+_MOST = 48  # recordings' keys to keep: six for each pair of image sizes
 HEADS = (("dense", 1), ("local", 1), ("dense", 2), ("local", 2))
 
 
@@ -49,10 +50,12 @@ class Runner:
         self._known: dict[tuple[object, ...], Replay] = {}
 
     def _replay(self, key: tuple[object, ...], fn: Callable[..., list[Tensor]]) -> Replay:
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = Replay(fn, self._device, shared=self._shared)
-        return found
+        with self._shared.lock:
+            found = self._known.pop(key, None) or Replay(fn, self._device, shared=self._shared)
+            self._known[key] = found  # the last one is the one used last
+            while len(self._known) > _MOST:
+                del self._known[next(iter(self._known))]
+            return found
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode uint8 images [batch, height, width, 3], on the host or the device: tokens [batch, n, width]."""
