@@ -117,3 +117,13 @@ def test_what_was_recorded_for_many_sizes_is_bounded(fused, monkeypatch):
     assert runner._replay(("a",), list) is kept
     runner._replay(("c",), list)
     assert set(runner._known) == {("a",), ("c",)}
+
+
+def test_folded_weights_are_counted_as_they_are_kept(weights):
+    source, names = checked(State(weights(MICRO)), MICRO)
+    sizes = [
+        Network(MICRO, source, names, dtype=torch.float16, paths=Paths(fused=fused), stacked=True).bytes
+        for fused in (False, True)
+    ]
+    whole = sum(2 * weights(MICRO)[name].numel() for name in names)
+    assert all(1.0 <= size / whole < 1.01 for size in sizes)  # a few stay float32

@@ -72,6 +72,9 @@ class Build:
         biases = [self.tensor(f"{name}.bias", dtype) for name in names]
         weight, bias = (torch.cat(part) if len(names) > 1 else part[0] for part in (weights, biases))
         del weights
+        if dtype is not None:  # what stays is smaller than what was read
+            spare = dtype.itemsize - self.dtype.itemsize
+            self.bytes -= spare * (weight.numel() + bias.numel())
         if norm is not None:
             gain, offset = (self.tensor(f"{norm}.{part}", torch.float32) for part in ("weight", "bias"))
             bias = (bias.double() + weight.double() @ offset.double()).to(self.dtype)
