@@ -132,6 +132,22 @@ class TestInTheEmulator:
         gpu.prepare(program, views, outputs, layout)([x, y], outputs, [])
         torch.testing.assert_close(x, expected)
 
+    @pytest.mark.parametrize(
+        ("columns", "lanes", "units"),
+        [(4, 1, 1), (24, 4, 2), (500, 32, 4), (37, 32, 2), (1000, 256, 1), (4100, 256, 8), (8200, 256, 0)],
+    )
+    def test_rows_of_every_length(self, columns, lanes, units):
+        x, weight, each = torch.randn(11, columns), torch.randn(columns), torch.randn(11, 1)
+        program = record(lambda x, w, e: _layer_norm(x, w) + e, ("tensor",) * 3)
+        views, outputs, layout, _ = arranged(program, [x, weight, each], "test")
+        form = gpu_form.form_of(program, views, outputs, layout)
+        assert (form.lanes, form.units) == (lanes, units)
+        _check(lambda x, w, e: _layer_norm(x, w) + e, [x, weight, each])
+
+    def test_rows_of_halves(self):
+        _check(_layer_norm, [torch.randn(5, 136).half(), torch.randn(136).half()], 1e-3)
+        _check(lambda x, m: (x * m).amax(-1), [torch.randn(5, 16).bfloat16(), torch.rand(5, 16) > 0.5], 1e-2)
+
     def test_rows(self):
         _check(_layer_norm, [torch.randn(3, 300), torch.randn(300)])
         _check(lambda x: x.amax(0), [torch.randn(40, 2)])

@@ -45,13 +45,16 @@ class Form:
     width
         Neighbouring columns in one vector.
     units
-        Vectors per thread: of one row when there is but one, otherwise of as many rows.
+        Vectors per thread: of one row when there is but one, otherwise of as many rows. Of a program that reduces:
+        those of its row, or 0 when they are too many to be kept.
     tail
         Whether columns are left behind the last vector; only where there is one row.
     wide
         Offsets need 64 bits.
     counted
         Positions have less than 32 bits, so reciprocals replace divisions.
+    lanes
+        Threads per row of a program that reduces.
     """
 
     program: Program
@@ -65,6 +68,7 @@ class Form:
     tail: bool = False
     wide: bool = False
     counted: bool = True
+    lanes: int = 0
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -95,8 +99,8 @@ class Places:
         self._fields: list[tuple[str, str, int]] = []
         vectors = layout.columns // form.width
         if form.program.axis is not None:
-            self.threads = layout.rows * GROUP
-            self._add("Q", columns=layout.columns)
+            self.threads = -(-layout.rows * form.lanes // GROUP) * GROUP
+            self._add(place, columns=layout.columns, rows=layout.rows)
         elif not form.dims:
             self.threads = -(-vectors // (form.units * GROUP)) * GROUP
             self._add(place, columns=vectors)
@@ -141,9 +145,11 @@ class Places:
         return packed.ljust(-(-len(packed) // 8) * 8, b"\0") if longs else packed
 
 
-def _width(arrays: Sequence[torch.Tensor], layout: Layout) -> int:
-    """Neighbouring columns per vector: 16 bytes of the narrowest array where every row starts aligned."""
-    alone = not layout.sizes  # one row may leave columns behind its last vector
+def _width(arrays: Sequence[torch.Tensor], layout: Layout, *, alone: bool) -> int:
+    """Neighbouring columns per vector: 16 bytes of the narrowest array where every row starts aligned.
+
+    A row that is ``alone`` may leave columns behind its last vector.
+    """
     for width in (8, 4) if min(a.element_size() for a in arrays) < 4 else (4,):
         fits = layout.columns >= width if alone else layout.columns % width == 0
         for array, step, strides in zip(arrays, layout.steps, layout.strides, strict=True):
@@ -156,6 +162,15 @@ def _width(arrays: Sequence[torch.Tensor], layout: Layout) -> int:
     return 1
 
 
+def _lanes(vectors: int) -> tuple[int, int]:
+    """Threads for a row of so many vectors, and vectors for each of them; 0 for more than registers can keep."""
+    if vectors <= 32 * _UNITS:
+        lanes = min(32, 1 << max(0, -(-vectors // 2) - 1).bit_length())
+        return lanes, max(1, -(-vectors // lanes))
+    units = 1 << (-(-vectors // GROUP) - 1).bit_length()  # a power of two: fewer kernels to compile
+    return GROUP, units if units <= 2 * _UNITS else 0
+
+
 def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Tensor], layout: Layout) -> Form:
     """Choose how a call's kernel walks."""
     arrays = [*inputs, *outputs]
@@ -163,10 +178,13 @@ def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Te
     steps = tuple(min(s, 2) for s in layout.steps)
     moves = tuple(any(strides) for strides in layout.strides)
     dims = len(layout.sizes)
-    if program.axis is not None:
-        return Form(program, stored, result, steps, moves, dims, wide=True, counted=False)
-    width = _width(arrays, layout)
+    width = _width(arrays, layout, alone=dims == 0 and program.axis is None)
     vectors = layout.columns // width
+    wide = max(*(reach(a) for a in arrays), layout.rows * layout.columns) >= _SMALL
+    if program.axis is not None:
+        lanes, units = _lanes(vectors)
+        counted = layout.rows < _SMALL
+        return Form(program, stored, result, steps, moves, dims, width, units, False, wide, counted, lanes)
     many = width == 1 and (dims == 0 or layout.rows >= _MANY_ROWS)
     return Form(
         program,
@@ -178,6 +196,6 @@ def form_of(program: Program, inputs: list[torch.Tensor], outputs: list[torch.Te
         width,
         _UNITS if many else 1,
         layout.columns % width != 0,
-        wide=max(*(reach(a) for a in arrays), layout.rows * layout.columns) >= _SMALL,
+        wide=wide,
         counted=layout.rows * vectors < _SMALL,
     )
