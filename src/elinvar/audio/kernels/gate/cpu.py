@@ -56,17 +56,20 @@ def _narrow_typed(v: Any, like: Any) -> Any:  # noqa: ARG001
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
 def _exp(x: Any) -> Any:
-    """Exp by range reduction and a polynomial (Cephes expf, Moshier 1992), 2 ulp."""
-    x = min(max(x, f4(-87.0)), f4(87.0))
-    n = np.floor(x * f4(1.4426950408889634) + f4(0.5))
-    r = x - n * f4(0.693359375) + n * f4(2.12194440e-4)
-    p = f4(1.9875691500e-4)
-    p = p * r + f4(1.3981999507e-3)
-    p = p * r + f4(8.3334519073e-3)
-    p = p * r + f4(4.1665795894e-2)
-    p = p * r + f4(1.6666665459e-1)
-    p = p * r + f4(5.0000001201e-1)
-    return (p * (r * r) + r + f4(1)) * i4((i4(n) + i4(127)) << i4(23)).view(np.float32)
+    """Exp as a power of two: a polynomial of the fraction (3e-7), the integer added to its exponent.
+
+    Adding 1.5 * 2**23 leaves the nearest integer in the last bits: nothing here may be reordered.
+    """
+    y = min(max(x * f4(1.4426950408889634), f4(-126.0)), f4(126.0))
+    shifted = y + f4(12582912.0)
+    r = y - (shifted - f4(12582912.0))
+    p = f4(1.34004322e-3)
+    p = p * r + f4(9.6760371e-3)
+    p = p * r + f4(5.55032721e-2)
+    p = p * r + f4(0.240221074)
+    p = p * r + f4(0.693147207)
+    p = p * r + f4(1.00000008)
+    return i4(f4(p).view(np.int32) + (i4(f4(shifted).view(np.int32)) << i4(23))).view(np.float32)
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
@@ -76,27 +79,28 @@ def _sigmoid(x: Any) -> Any:
 
 @numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract", "reassoc"})
 def _moments(y: Any, first: int, end: int) -> Any:
-    """Mean and sum of squared deviations of ``y[first:end]``; each in float64 over float32 sums of one time step."""
-    channels = y.shape[1]
+    """Mean and sum of squared deviations of ``y[first:end]``; each in float64 over float32 sums of a thousand values."""
+    flat = y[first:end].reshape(-1)
+    n = len(flat)
     total = 0.0
-    for t in range(first, end):
+    for a in range(0, n, 1024):
+        block = flat[a : a + 1024]
         s: Any = f4(0)
-        for c in range(channels):
-            s += _widen(y[t, c])
+        for k in range(len(block)):
+            s += _widen(block[k])
         total += float(s)
-    mean = total / ((end - first) * channels)
-    centre = f4(mean)
+    centre = f4(total / n)
     squares, rest = 0.0, 0.0
-    for t in range(first, end):
+    for a in range(0, n, 1024):
+        block = flat[a : a + 1024]
         q: Any = f4(0)
         s = f4(0)
-        for c in range(channels):
-            d = _widen(y[t, c]) - centre
+        for k in range(len(block)):
+            d = _widen(block[k]) - centre
             q += d * d
             s += d
         squares += float(q)
         rest += float(s)
-    n = (end - first) * channels
     return centre + rest / n, squares - rest * rest / n
 
 
@@ -142,16 +146,19 @@ def _gelu(x: Any) -> Any:
 
 @numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"})
 def _apply_gelu(y: Any, weight: Any, bias: Any, mean: float, rstd: float, first: int, end: int) -> None:
-    """Normalise and activate ``y[first:end]`` in place."""
+    """Normalise and activate ``y[first:end]`` in place; several time steps at once where channels are few."""
     n = y.shape[1]
-    gain, shift = np.empty(n, f4), np.empty(n, f4)
-    for c in range(n):
-        gain[c] = f4(weight[c] * rstd)
-        shift[c] = f4(bias[c] - mean * rstd * weight[c])
-    for t in range(first, end):
-        for c in range(n):
-            old = y[t, c]
-            y[t, c] = _narrow(_gelu(_widen(old) * gain[c] + shift[c]), old)
+    width = n * max(1, 512 // n)
+    gain, shift = np.empty(width, f4), np.empty(width, f4)
+    for c in range(width):
+        gain[c] = f4(weight[c % n] * rstd)
+        shift[c] = f4(bias[c % n] - mean * rstd * weight[c % n])
+    flat = y[first:end].reshape(-1)
+    for a in range(0, len(flat), width):
+        block = flat[a : a + width]
+        for c in range(len(block)):
+            old = block[c]
+            block[c] = _narrow(_gelu(_widen(old) * gain[c] + shift[c]), old)
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
