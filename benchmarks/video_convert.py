@@ -7,7 +7,7 @@ elinvar nv12, p010, ...
 swscale ...
     PyAV's reformat of 8-bit RGB to NV12 and of gbrpf32 to P010; the latter's codes are wrong (white 943).
 aces exact, fast
-    ``color.transform(frame, "acescg", "aces1.3-sdr")``: OpenColorIO lossless, and the 65³ table over ACEScct.
+    ``color.transform(frame, "acescg", "aces1.3-sdr")``: OpenColorIO lossless, and the 97³ table over ACEScct.
 
 CPU time of the process, one thread.
 """

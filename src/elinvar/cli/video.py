@@ -12,6 +12,7 @@ from elinvar.errors import InputError
 
 if TYPE_CHECKING:
     from elinvar.video import Graph
+    from elinvar.video.probing import AudioInfo
 
 __all__ = ["app"]
 
@@ -78,6 +79,11 @@ def _save(frame: Any, path: Path) -> None:
     pillow.fromarray(pixels).save(path)
 
 
+def _track(info: AudioInfo) -> str:
+    told = [text for text in (info.language, info.title) if text]
+    return ", ".join([info.codec, f"{info.rate} Hz", f"{info.channels} channels", *told])
+
+
 @app.command()
 def probe(path: Annotated[Path, typer.Argument(help="A media file.")], json_: Json = False) -> None:
     """Say what a file holds: size, exact rate, colours, what was not specified."""
@@ -97,7 +103,7 @@ def probe(path: Annotated[Path, typer.Argument(help="A media file.")], json_: Js
         },
         {"what": "colours", "value": f"{info.space}, {info.matrix} matrix, {info.range} range"},
         {"what": "not specified", "value": ", ".join(info.assumed) or "nothing"},
-        *({"what": "sound", "value": f"{a.codec}, {a.rate} Hz, {a.channels} channels"} for a in info.audio),
+        *({"what": f"audio track {k}", "value": _track(a)} for k, a in enumerate(info.audio)),
     ]
     plain = {k: v for k, v in vars(info).items() if k != "pts"}
     emit(plain, json_, lambda: table(rows, title=str(path)))
@@ -180,7 +186,7 @@ def export(  # one option per knob of the library
     segment: Annotated[
         float | None, typer.Option(help="Seconds per piece: an interrupted export goes on from there.")
     ] = None,
-    sound: Annotated[bool, typer.Option(help="Carry the sound along.")] = True,
+    audio: Annotated[str, typer.Option(help="Audio tracks to carry along: all, first, none, or a number.")] = "all",
     preview: Annotated[bool, typer.Option("--preview", help="Small and fast: 360 lines, ultrafast.")] = False,
     device: Device = "auto",
     json_: Json = False,
@@ -200,7 +206,7 @@ def export(  # one option per knob of the library
         done = video.export(
             graph if manifest else source, out, graph=graph, codec=codec, frame_rate=rate, bitrate=bitrate,
             quality=quality, bit_depth=depth, in_flight=in_flight, device=device, progress=report, preset=preset,
-            size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=sound, segment=segment,
+            size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=audio, segment=segment,
         )  # fmt: skip
     line = (
         f"{done.path}: {done.frames} frames of {done.width} x {done.height} at {done.frame_rate}, {done.encoder} "

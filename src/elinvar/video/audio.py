@@ -4,38 +4,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from elinvar.errors import InputError
 from elinvar.video._check import optional_library
 
-__all__ = ["AudioTrack"]
+__all__ = ["AudioTrack", "Sound", "chosen_tracks"]
 
 _TAKES = {
     "mp4": {"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "flac"},
     "mov": {"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"},
     "webm": {"vorbis", "opus"},
 }
+_QUICKTIME = {
+    "ces": "cze", "deu": "ger", "ell": "gre", "fas": "per", "isl": "ice", "mkd": "mac", "nld": "dut", "ron": "rum",
+    "slk": "slo", "sqi": "alb", "zho": "chi",
+}  # fmt: skip
+"""QuickTime's list of languages has these by their bibliographic codes (ISO 639-2/B) and forgets others."""
 
 
-class AudioTrack:
-    """The first audio stream of a file on its way into an output container.
+def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
+    """Return which of a file's audio tracks go along.
 
     Parameters
     ----------
-    path
-        File with the sound.
+    audio
+        "all" or True, "first", "none" or False, or a track's number from 0 on.
+
+    Raises
+    ------
+    InputError
+        Another word, or a track the file does not have.
+    """
+    from elinvar.video.probing import opened
+
+    with opened(path) as file:
+        count = len(file.streams.audio)
+    if isinstance(audio, str) and audio.isdecimal():
+        audio = int(audio)
+    if isinstance(audio, bool):
+        audio = "all" if audio else "none"
+    if isinstance(audio, int):
+        if not 0 <= audio < count:
+            raise InputError(
+                f"video.export: audio={audio}, but {path} has {count} audio tracks; give a number from 0 to "
+                f"{max(count - 1, 0)}, 'all', 'first' or 'none'."
+            )
+        return (audio,)
+    known = {"all": tuple(range(count)), "first": tuple(range(min(1, count))), "none": ()}
+    if audio not in known:
+        raise InputError(f"video.export: audio={audio!r}; give 'all', 'first', 'none' or a track's number.")
+    return known[audio]
+
+
+class AudioTrack:
+    """One audio track of a file on its way into an output container.
+
+    Parameters
+    ----------
+    path, index
+        File with the sound, and which of its audio tracks.
     container, format
         PyAV's output container and its short name.
     start, duration
         Seconds of the file to take.
+
+    Attributes
+    ----------
+    copied
+        Whether the packets go as they are; otherwise they are encoded again.
     """
 
-    def __init__(self, path: Path, container: Any, format: str, start: Fraction, duration: Fraction) -> None:
+    def __init__(
+        self, path: Path, index: int, container: Any, format: str, start: Fraction, duration: Fraction
+    ) -> None:
         av = optional_library("av", "video.export")
         self._input = av.open(str(path))
-        self._stream = self._input.streams.audio[0]
+        self._stream = self._input.streams.audio[index]
         self._start, self._end = start, start + duration
         self._container = container
         name = self._stream.codec_context.name
@@ -47,42 +95,53 @@ class AudioTrack:
             codec = "libopus" if format == "webm" else "aac"
             rate = 48000 if codec == "libopus" else self._stream.rate
             self._out = container.add_stream(codec, rate=rate)
-            self._out.layout = self._stream.layout
-        self._packets = self._read()
+            self._out.layout = _layout(self._stream)
+        self._out.metadata.update(_known(self._stream.metadata, format))
+        self._out.disposition = self._stream.disposition
+        self._packets = self._copied() if self.copied else self._encoded()
         self._waiting: tuple[Fraction, Any] | None = next(self._packets, None)
 
-    def _read(self) -> Any:
+    def _demuxed(self) -> Iterator[Any]:
+        if self._start > 0:
+            self._input.seek(int(self._start / Fraction(self._stream.time_base)), stream=self._stream)
+        yield from self._input.demux(self._stream)
+
+    def _copied(self) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds from the start, packet for the output)."""
         base = Fraction(self._stream.time_base)
-        if self._start > 0:
-            self._input.seek(int(self._start / base), stream=self._stream)
-        samples = 0
-        for packet in self._input.demux(self._stream):
-            if self.copied:
-                if packet.pts is None or packet.pts * base < self._start:
-                    continue
-                when = packet.pts * base - self._start
-                if when >= self._end - self._start:
-                    break
-                shift = int(self._start / base)
-                packet.pts -= shift
-                packet.dts = packet.pts
-                packet.stream = self._out
-                yield when, packet
+        shift = int(self._start / base)
+        for packet in self._demuxed():
+            if packet.pts is None or packet.pts * base < self._start:
                 continue
+            when = packet.pts * base - self._start
+            if when >= self._end - self._start:
+                return
+            packet.pts -= shift
+            packet.dts = packet.pts
+            packet.stream = self._out
+            yield when, packet
+
+    def _encoded(self) -> Iterator[tuple[Fraction, Any]]:
+        samples = 0
+        for frame in self._frames():
+            frame.pts, frame.time_base = samples, Fraction(1, frame.sample_rate)
+            when = Fraction(samples, frame.sample_rate)
+            samples += frame.samples
+            for made in self._out.encode(frame):
+                yield when, made
+        for made in self._out.encode(None):
+            yield self._end - self._start, made
+
+    def _frames(self) -> Iterator[Any]:
+        """Yield the decoded frames of the time to take."""
+        base = Fraction(self._stream.time_base)
+        for packet in self._demuxed():
             for frame in packet.decode():
-                when = (frame.pts or 0) * base - self._start
-                if when >= self._end - self._start:
-                    break
-                if when < 0:
-                    continue
-                frame.pts, frame.time_base = samples, Fraction(1, frame.sample_rate)
-                samples += frame.samples
-                for made in self._out.encode(frame):
-                    yield when, made
-        if not self.copied:
-            for made in self._out.encode(None):
-                yield self._end - self._start, made
+                when = (frame.pts or 0) * base
+                if when >= self._end:
+                    return
+                if when >= self._start:
+                    yield frame
 
     def until(self, seconds: Fraction) -> None:
         """Write what sounds before a time, so that sound and picture lie beside each other in the file."""
@@ -94,3 +153,45 @@ class AudioTrack:
         """Write the rest and close the input."""
         self.until(self._end)
         self._input.close()
+
+
+def _known(metadata: Any, format: str) -> dict[str, str]:
+    """Return what is said of a track beside its samples, in the words of a container."""
+    language, title = metadata.get("language"), metadata.get("title") or metadata.get("name")
+    if format == "mov":
+        language = _QUICKTIME.get(language, language)
+    words = {"language": language, "title": title, "comment": metadata.get("comment")}
+    return {key: value for key, value in words.items() if value}
+
+
+def _layout(stream: Any) -> Any:
+    """Return where a stream's channels belong: PCM in some containers only says how many there are."""
+    layout = stream.layout
+    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+    return usual.get(layout.nb_channels, layout) if "channels" in layout.name else layout
+
+
+class Sound:
+    """Several tracks of one file beside each other; parameters as for `AudioTrack`."""
+
+    def __init__(
+        self, path: Path, indices: tuple[int, ...], container: Any, start: Fraction, duration: Fraction
+    ) -> None:
+        name = container.format.name.split(",")[0]
+        self.tracks = [AudioTrack(path, k, container, name, start, duration) for k in indices]
+
+    @property
+    def how(self) -> str | None:
+        """Return "copied", "encoded", "copied and encoded", or None without a track."""
+        words = {"copied" if track.copied else "encoded" for track in self.tracks}
+        return " and ".join(sorted(words)) or None
+
+    def until(self, seconds: Fraction) -> None:
+        """Write what sounds before a time."""
+        for track in self.tracks:
+            track.until(seconds)
+
+    def close(self) -> None:
+        """Write the rest and close the inputs."""
+        for track in self.tracks:
+            track.close()

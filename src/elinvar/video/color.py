@@ -103,7 +103,7 @@ def transform(frame: torch.Tensor, src: str, dst: str, mode: str = "exact") -> t
     dst
         A space, or an output transform such as "aces1.3-sdr", "aces2-pq1000", "aces-fit".
     mode
-        "exact" runs OpenColorIO's processor for output transforms; "fast" a 65³ table over ACEScct with tetrahedral
+        "exact" runs OpenColorIO's processor for output transforms; "fast" a 97³ table over ACEScct with tetrahedral
         interpolation (mean dE2000 below 0.1). Transforms between spaces are formulas in both.
 
     Returns

@@ -22,7 +22,7 @@ from elinvar.runtime.transfers import to_host
 from elinvar.video import codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
-from elinvar.video.audio import AudioTrack
+from elinvar.video.audio import Sound, chosen_tracks
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
 from elinvar.video.probing import tag_of
@@ -50,7 +50,9 @@ class Exported:
     slots
         Buffers that were in use at most: in flight, and kept by the encoder.
     audio
-        "copied", "encoded" or None.
+        "copied", "encoded", "copied and encoded" or None.
+    audio_tracks
+        How many.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Exported:
     space: str
     slots: int
     audio: str | None
+    audio_tracks: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Job:
     frames: int
     in_flight: int
     sound: Path | None
+    tracks: tuple[int, ...] = ()
+    """Which audio tracks of `sound` go along."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,7 +111,7 @@ def export(
     speed: str | None = None,
     start: int = 0,
     frames: int | None = None,
-    audio: bool = True,
+    audio: bool | str | int = "all",
     segment: float | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Exported:
@@ -150,7 +155,8 @@ def export(
     start, frames
         First frame and number of frames; None takes all there are.
     audio
-        Carry the source's first audio stream along.
+        Which of the source's audio tracks go along: "all" (or True), "first", "none" (or False), or a track's number
+        from 0 on. They keep their language, title and disposition.
     segment
         Encode in pieces of so many seconds, each kept until the end: after an interruption, the same call goes on where
         it stopped.
@@ -183,10 +189,12 @@ def export(
         written: Exported = write_sequence(built, Path(path), start, frames, in_flight, progress, cancel, size)
         return written
     job = plan_job(
-        built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound if audio else None,
+        built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound,
         bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
         keyframe_interval=keyframe_interval, speed=speed,
     )  # fmt: skip
+    if sound is not None:
+        job = dataclasses.replace(job, tracks=chosen_tracks(sound, audio))
     if segment is not None:
         from elinvar.video.segments import export_segments
 
@@ -330,9 +338,7 @@ def encode_frames(
     made = job.settings
     stream = container.add_stream(made.encoder, rate=made.rate)
     made.apply(stream)
-    track = None
-    if job.sound is not None:
-        track = _sound(job, container)
+    track = sound_of(job, container)
     slots = Slots(job.coding.format, *job.size)
     k = -1
     try:
@@ -367,18 +373,17 @@ def _encoder_error(error: Any, encoder: str, k: int) -> Exception:
     )
 
 
-def _sound(job: Job, container: Any) -> AudioTrack | None:
+def sound_of(job: Job, container: Any) -> Sound | None:
+    """Return the job's sound with its streams added to a container; None when there is none."""
     from elinvar.video.probing import opened
 
-    assert job.sound is not None
+    if job.sound is None or not job.tracks:
+        return None
     with opened(job.sound) as file:
-        if not file.streams.audio:
-            return None
         stream = file.streams.video[0]
         begin = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
     offset = Fraction(job.first) / job.settings.rate
-    length = Fraction(job.frames) / job.settings.rate
-    return AudioTrack(job.sound, container, container.format.name.split(",")[0], begin + offset, length)
+    return Sound(job.sound, job.tracks, container, begin + offset, Fraction(job.frames) / job.settings.rate)
 
 
 @contextmanager
@@ -405,14 +410,16 @@ def run_job(job: Job, progress: Progress | None = None, cancel: Callable[[], boo
     """Encode a job into its file."""
     with writing(job.path) as container:
         made, track = encode_frames(job, container, progress, cancel)
-    sound = None if track is None else ("copied" if track.copied else "encoded")
-    return summary(job, made, sound)
+    return summary(job, made, track)
 
 
-def summary(job: Job, slots: int, audio: str | None) -> Exported:
+def summary(job: Job, slots: int, sound: Sound | None) -> Exported:
     """Return what a finished job wrote."""
     s = job.settings
-    return Exported(job.path, job.frames, s.width, s.height, s.rate, s.encoder, s.format, job.graph.space, slots, audio)
+    how, count = (sound.how, len(sound.tracks)) if sound is not None else (None, 0)
+    return Exported(
+        job.path, job.frames, s.width, s.height, s.rate, s.encoder, s.format, job.graph.space, slots, how, count
+    )
 
 
 def part_of(job: Job, path: Path, first: int, frames: int) -> Job:

@@ -33,6 +33,8 @@ class AudioInfo:
     rate: int
     channels: int
     seconds: float | None
+    language: str | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,16 +218,23 @@ def probe(path: Any, *, warn: bool = True) -> MediaInfo:
             )
         turned = int(first.rotation or 0) % 360
         width, height = (first.height, first.width) if turned % 180 else (first.width, first.height)
-        audio = tuple(
-            AudioInfo(a.codec_context.name, a.rate, a.channels, float(a.duration * a.time_base) if a.duration else None)
-            for a in container.streams.audio
-        )
+        audio = tuple(_audio(a) for a in container.streams.audio)
         count = len(times) if not variable else max(1, round(duration * rate))
         return MediaInfo(
             str(place), container.format.name, stream.codec_context.name, width, height, rate, count, variable,
             times[0] * base, duration, turned, first.format.name, tag, where, matrix,
             "full" if full else "limited", assumed, audio, tuple(times), base,
         )  # fmt: skip
+
+
+def _audio(stream: Any) -> AudioInfo:
+    told = stream.metadata
+    seconds = float(stream.duration * stream.time_base) if stream.duration else None
+    language = None if told.get("language") == "und" else told.get("language")
+    context = stream.codec_context
+    return AudioInfo(
+        context.name, stream.rate, stream.channels, seconds, language, told.get("title") or told.get("name")
+    )
 
 
 def tag_of(space: str) -> Tag:

@@ -68,12 +68,12 @@ def export_segments(
             made = max(made, encode_frames(part_of(job, part, first, count), container, report, cancel)[0])
     track = _join(job, parts)
     shutil.rmtree(folder)
-    return summary(job, made, None if track is None else ("copied" if track.copied else "encoded"))
+    return summary(job, made, track)
 
 
 def _join(job: Any, parts: list[tuple[Path, int, int]]) -> Any:
     """Copy the packets of all parts behind each other, frame numbers as times."""
-    from elinvar.video.exporting import _sound, writing
+    from elinvar.video.exporting import sound_of, writing
 
     av = optional_library("av", "video.export")
     rate: Fraction = job.settings.rate
@@ -86,7 +86,7 @@ def _join(job: Any, parts: list[tuple[Path, int, int]]) -> Any:
                 if out is None:
                     out = container.add_stream_from_template(stream)
                     out.time_base = 1 / rate
-                    track = None if job.sound is None else _sound(job, container)
+                    track = sound_of(job, container)
                 seen = 0
                 for packet in _packets(source, stream, rate, first):
                     seen += 1

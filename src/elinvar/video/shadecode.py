@@ -262,7 +262,8 @@ def numba_text(chain: Chain) -> str:
     count = max(1, len(written))
     busy = _busiest(written)
     if busy:
-        lines += ["    below = min(y + 1, height - 1)", "    if held != y:", "        a[:] = x0[:3, y]"]
+        lines += ["    below = min(y + 1, height - 1)", "    if held != y:", "        for i in range(width):"]
+        lines += [f"            a[{c}, i] = x0[{c}, y, i]" for c in range(3)]
     halves = [f"x{i + 1}" for i, (_, scale) in enumerate(places) if scale == "half"]
     for k in range(count):
         stored = chain.stored[0] if k == 0 else "f32"
@@ -281,6 +282,7 @@ def numba_text(chain: Chain) -> str:
     # Without passes there is nothing to copy: the rows are read where they are.
     direct = not chain.functions and chain.stored[0] == "f32"
     loops = _LOOPS.replace("PIXELS, AT", "x0, y" if direct else "pixels, 0")
+    loops = loops.replace("ENLARGED", "row_memory(9, width, 0)" if halves else "np.empty((1, 1), f4)")
     loops = loops.replace("SHADE", "pass" if direct else _SHADE).replace("EXTRAS, ", arguments)
     return "\n".join(lines) + "\n\n\n" + loops
 
@@ -322,7 +324,7 @@ _LOOPS = '''
 def shade_planes(first, last, EXTRAS, F, I, out):
     """Rows first to last of a frame, as planes."""
     height, width = out.shape[1], out.shape[2]
-    s = row_memory(9, width, 0)
+    s = ENLARGED
     held, a = -1, np.empty((3, width), x0.dtype)
     for y in range(first, last):
         held = shade_row(y, width, height, EXTRAS, F, I, s, out, y, held, a)
@@ -333,20 +335,22 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     """Chroma rows first to last of a frame with their luma rows, as codes."""
     height, width = luma_out.shape
     columns = (width + across - 1) // across
-    s = row_memory(9, width, 0)
+    s = ENLARGED
     held, a = -1, np.empty((3, width), x0.dtype)
     pixels = row_memory(3, width, 0)
     pixels = pixels.reshape(3, 1, pixels.shape[1])
     cb, cr = row_memory(3, width, 1), row_memory(3, width, 2)
     noise = row_memory(2, width + 1, 0)
-    noise[0], noise[1] = f4(0.5), f4(0.0)  # luma is rounded here, chroma where its middle is added
+    for i in range(width + 1):
+        noise[0, i], noise[1, i] = f4(0.5), f4(0.0)  # luma is rounded here, chroma where its middle is added
     dithered = k[6] > f4(0.0)
     pairs = np.empty((1, 2 * columns), luma_out.dtype)
     above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
     for unit in range(first, last):
         begin = 0
         if above:
-            cb[0], cr[0] = cb[2], cr[2]
+            for i in range(width + 2):
+                cb[0, i], cr[0, i] = cb[2, i], cr[2, i]
             begin = -1 if unit == first else 0
         for d in range(begin, down):
             y = max(0, min(unit * down + d, height - 1))
