@@ -26,7 +26,7 @@ from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.modes import cast, plain_product
 from elinvar.tensor.modes import transforming as _transforming
 from elinvar.tensor.storage import stored
-from elinvar.tensor.workspace import FLOATS, Scratch, check_out, check_pool, check_same, new
+from elinvar.tensor.workspace import FLOATS, HALVES, Scratch, check_out, check_pool, check_same, new
 
 __all__ = ["EPILOGUES", "linear", "matmul"]
 
@@ -155,15 +155,27 @@ def _short(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str
         return None
 
 
+@cache
+def _quick() -> Callable[..., torch.Tensor | None]:
+    """The launch of the engine's own small product on NVIDIA GPUs."""
+    from elinvar.tensor.kernels.small_linear.metal import quick
+
+    return quick
+
+
 def _short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
-    """A layer that is one cuBLASLt call with its epilogue, or None for the long way."""
+    """A layer that is one launch: the engine's own where it is small, else cuBLASLt's. None for the long way."""
     try:
         if len(bias) != len(w) or bias.ndim != 1 or not x.shape[1]:
             return None
+        if x.dtype in HALVES and (activation is None or activation == "relu"):
+            done = _quick()(x, w, bias, relu=activation == "relu")
+            if done is not None:
+                return done
         if activation == "relu" and keeps_nan(x.dtype, x.device):
             return _addmm_relu(bias, x, w.t())
         return torch.addmm(bias, x, w.t()) if activation is None else None
-    except (RuntimeError, TypeError, AttributeError):
+    except (RuntimeError, TypeError, AttributeError, ValueError):
         return None
 
 
@@ -340,10 +352,14 @@ def forward(
 def _cuda_epilogue(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, activation: str | None, out: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """The product with bias and relu in one cuBLASLt call, where it answers NaN with NaN.
+    """The product with bias and relu in one launch: the engine's own, or cuBLASLt's where that answers NaN with NaN.
 
     Its GELU is not used: at sizes that are no multiple of eight its error is 125 times what this engine promises.
     """
+    if out is None and activation in (None, "relu") and x.dtype in HALVES:
+        done = _quick()(x, w, bias, relu=activation == "relu")
+        if done is not None:
+            return done
     if activation != "relu" or not x.shape[1] or not keeps_nan(x.dtype, x.device):
         return None
     shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias

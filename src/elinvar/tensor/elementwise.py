@@ -20,7 +20,7 @@ from elinvar.runtime.memory import Pool, refuse_grad
 from elinvar.runtime.parallel import cpu_threads, parallel_for
 from elinvar.tensor.activation import ACTIVATIONS, expression, named
 from elinvar.tensor.modes import autocasting, promote, transforming
-from elinvar.tensor.workspace import FLOATS, check_pool, check_same, new
+from elinvar.tensor.workspace import FLOATS, HALVES, check_pool, check_same, new
 
 __all__ = [
     "BINARY",
@@ -337,7 +337,7 @@ def call(program: Fused, args: tuple[Any, ...], out: torch.Tensor | None, pool: 
     if transforming():
         if out is not None:
             raise InputError(f"{name}: out= was given inside a transform of torch.func; drop it there")
-        wide = [a.float() if isinstance(a, torch.Tensor) and a.dtype in FLOATS[:2] else a for a in args]
+        wide = [a.float() if isinstance(a, torch.Tensor) and a.dtype in HALVES else a for a in args]
         transformed: torch.Tensor = program.function(*wide).to(tensors[0].dtype)
         return transformed
     if out is not None:

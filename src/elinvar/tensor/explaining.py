@@ -85,6 +85,11 @@ def _product(
     if name == "matmul" and b.dim() > 2:
         return f"{name}: {size}: torch's batched product, then what follows in one fused pass"
     route = choose(a.dtype, a.device, (m, k, n), activation, residual=residual is not None, native=native)
+    if a.is_cuda and residual is None and activation in (None, "relu"):
+        from elinvar.tensor.kernels.small_linear.metal import chosen
+
+        if chosen(m, n, k, a.dtype, a.get_device()) is not None:
+            route = route._replace(why="small enough for the kernel tensor.small_linear")
     after = [word for word, there in (("bias", bias is not None), ("residual", residual is not None)) if there]
     after += [activation] if activation else []
     follows = " + ".join(after) or "nothing"

@@ -13,12 +13,12 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.tensor import activation as act
+from elinvar.tensor.workspace import HALVES
 
 __all__ = ["autocasting", "cast", "plain_product", "promote", "transforming"]
 
 autocasting = torch._C._is_any_autocast_enabled  # noqa: SLF001  (a quarter of the public question's cost)
 transforming = torch._C._are_functorch_transforms_active  # noqa: SLF001
-_HALVES = (torch.float16, torch.bfloat16)
 _Maybe = torch.Tensor | None
 
 
@@ -34,7 +34,7 @@ def cast(precision: object, *tensors: _Maybe) -> list[Any] | None:
     if precision is not None:
         return list(tensors)
     dtype = torch.get_autocast_dtype(first.device.type)
-    able = (*_HALVES, torch.float32)
+    able = (*HALVES, torch.float32)
     return [t.to(dtype) if isinstance(t, torch.Tensor) and t.dtype in able else t for t in tensors]
 
 
@@ -60,7 +60,7 @@ def plain_product(
     """Return ``activation(a @ b + bias + residual)`` by operations that torch.func can transform, rounded once."""
     if out is not None:
         raise InputError(f"{name}: out= was given inside a transform of torch.func; drop it there")
-    wide = torch.float32 if a.dtype in _HALVES else a.dtype
+    wide = torch.float32 if a.dtype in HALVES else a.dtype
     y = torch.matmul(a.to(wide), b.to(wide))
     for term in (bias, residual):
         y = y if term is None else y + term

@@ -14,9 +14,10 @@ from elinvar.runtime.memory import Lease, Pool
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["FLOATS", "Scratch", "check_out", "check_pool", "check_same", "new"]
+__all__ = ["FLOATS", "HALVES", "Scratch", "check_out", "check_pool", "check_same", "new"]
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (*HALVES, torch.float32, torch.float64)
 
 
 def new(

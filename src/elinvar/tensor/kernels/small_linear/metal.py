@@ -1,0 +1,125 @@
+"""Launches of ``small_linear.metal``: any size for verification, the sizes it is good for without the checks."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elinvar import metal
+from elinvar.metal.quick import Repeat
+
+__all__ = ["MOST_DEPTH", "chosen", "linear", "quick", "tile"]
+
+_HERE = Path(__file__).parent
+_TYPES = {torch.float16: "half", torch.bfloat16: "bfloat"}
+_KEPT = 512
+MOST_DEPTH = 256  # one fetch; with two, the library's pipelined loops win
+Tile = tuple[int, int, int]
+
+
+def tile(m: int, n: int, units: int) -> Tile | None:
+    """Return rows, columns and threads of a group such that no multiprocessor gets two, None where that fails."""
+    for rows, columns, group in ((16, 16, 128), (32, 16, 256)):
+        if -(-m // rows) * -(-n // columns) <= units:
+            return rows, columns, group
+    return None
+
+
+@lru_cache(maxsize=32)
+def _library(device: str, dtype: torch.dtype, size: Tile) -> Any:
+    rows, columns, group = size
+    defines: dict[str, int | float | str] = {
+        "T": _TYPES[dtype],
+        "ROWS": rows,
+        "COLUMNS": columns,
+        "DEPTH": MOST_DEPTH,
+        "GROUP": group,
+    }
+    return metal.compile(_HERE / "small_linear.metal", device, defines=defines)
+
+
+def _grid(m: int, n: int, size: Tile) -> tuple[int, int]:
+    rows, columns, group = size
+    return -(-n // columns) * group, -(-m // rows)
+
+
+def linear(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None, *, relu: bool = False, device: Any
+) -> torch.Tensor:
+    """Compute a product of any size; arguments and result as ``small_linear.run``."""
+    (m, k), n = x.shape, w.shape[0]
+    size = tile(m, n, 1) or (32, 16, 256)
+    y = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    _library(str(device), x.dtype, size).small_linear(
+        x, w, x if bias is None else bias, y, struct.pack("<5I", m, n, k, bias is not None, relu),
+        threads=_grid(m, n, size), group_size=(size[2], 1),
+    )  # fmt: skip
+    return y
+
+
+@cache
+def _units(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).multi_processor_count)
+
+
+def chosen(m: int, n: int, k: int, dtype: torch.dtype, index: int) -> Tile | None:
+    """Return the tile with which this kernel serves a size on a CUDA device, None where the library does."""
+    if dtype not in _TYPES or not 0 < k <= MOST_DEPTH or k % 8 or not m or not n or index < 0:
+        return None
+    from elinvar.runtime.kernels import kernel
+    from elinvar.tensor.kernels.small_linear import NAME
+
+    size = tile(m, n, _units(index))
+    return size if size is not None and kernel(NAME, f"cuda:{index}").backend == "metal" else None
+
+
+_ready: dict[Any, Repeat | None] = {}
+
+
+def quick(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, *, relu: bool) -> torch.Tensor | None:
+    """Launch without checks for a CUDA device, or None where another way is faster or something does not fit.
+
+    Parameters
+    ----------
+    x, w, bias
+        As for ``small_linear.run``; nothing is assumed about them.
+    """
+    (m, k), (n, depth) = x.shape, w.shape
+    dtype, index = x.dtype, x.get_device()
+    key = (m, n, k, dtype, index, relu, bias is None)
+    repeat = _ready.get(key)
+    if repeat is None and (key in _ready or (repeat := _learn(key)) is None):
+        return None
+    if depth != k or w.dtype is not dtype or w.get_device() != index or not (x.is_contiguous() and w.is_contiguous()):
+        return None
+    left, right, shift = x.data_ptr(), w.data_ptr(), 0
+    if (left | right) & 15:
+        return None
+    if bias is not None:
+        if bias.dtype is not dtype or bias.get_device() != index or bias.shape != (n,) or not bias.is_contiguous():
+            return None
+        shift = bias.data_ptr()
+    y = x.new_empty((m, n))
+    return y if repeat((left, right, shift or left, y.data_ptr()), False) else None
+
+
+def _learn(key: tuple[Any, ...]) -> Repeat | None:
+    """Prepare the launch of one size, once."""
+    m, n, k, dtype, index, relu, plain = key
+    if index < 0 or torch.cuda.is_current_stream_capturing():  # compiling and checking would spoil a graph
+        return None
+    found: Repeat | None = None
+    size = chosen(m, n, k, dtype, index)
+    if size is not None:
+        one = _library(f"cuda:{index}", dtype, size).small_linear
+        if one.quick is not None:
+            last = struct.pack("<5I", m, n, k, not plain, relu)
+            found = one.quick.repeat(4, last, _grid(m, n, size), (size[2], 1))
+    if len(_ready) >= _KEPT:  # sizes that never come back must not pile up
+        _ready.clear()
+    _ready[key] = found
+    return found

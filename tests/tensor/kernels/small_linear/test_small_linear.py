@@ -1,0 +1,105 @@
+"""The small 16-bit product: its reference, every edge of its tiles, NaN, and when it is used."""
+
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from elinvar import metal, tensor
+from elinvar.runtime import kernels
+from elinvar.tensor.kernels import small_linear
+from elinvar.tensor.kernels.small_linear import metal as launches
+from elinvar.tensor.kernels.small_linear.reference import linear as reference
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+SOURCE = Path(launches.__file__).with_name("small_linear.metal")
+
+
+def operands(m, k, n, dtype, device="cpu"):
+    make = torch.Generator().manual_seed(m + 100 * k + 10_000 * n)
+    return [torch.randn(s, generator=make).to(dtype).to(device) for s in ((m, k), (n, k), (n,))]
+
+
+def close(got, x, w, b, relu):
+    exact = reference(x.double(), w.double(), None if b is None else b.double(), relu=relu)
+    size = x.double().abs() @ w.double().abs().t() + (0 if b is None else b.double().abs())
+    allowed = torch.finfo(x.dtype).eps * exact.abs() + 4 * x.shape[1] ** 0.5 * 2.0**-24 * size
+    return bool(((got.double() - exact).abs() <= allowed).all())
+
+
+@pytest.mark.gxx
+class TestInTheEmulator:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_agrees_with_its_reference(self, seed):
+        kernels.check(small_linear.NAME, "v1", "cpu", backend="metal", seed=seed).require()
+
+    @pytest.mark.parametrize(("m", "k", "n"), [(1, 8, 1), (17, 24, 16), (32, 264, 33)])
+    def test_nothing_beyond_the_result_is_written(self, m, k, n):
+        x, w, b = operands(m, k, n, torch.float16)
+        defines = {"T": "half", "ROWS": 16, "COLUMNS": 16, "DEPTH": 256, "GROUP": 128}
+        library = metal.compile(SOURCE, "cpu", defines=defines, races=True)
+        out = torch.full((m * n + 64,), 7.0, dtype=torch.float16)
+        size, grid = struct.pack("<5I", m, n, k, 1, 0), (-(-n // 16) * 128, -(-m // 16))
+        library.small_linear(x, w, b, out, size, threads=grid, group_size=(128, 1))
+        assert close(out[: m * n].view(m, n), x, w, b, relu=False)
+        assert (out[m * n :] == 7).all()
+
+    def test_nan_and_infinity_pass_through(self):
+        x, w, b = operands(20, 16, 18, torch.bfloat16)
+        x[0, 3], x[1, 5] = float("nan"), float("inf")
+        got = launches.linear(x, w, b, relu=True, device="cpu")
+        torch.testing.assert_close(got, reference(x, w, b, relu=True), equal_nan=True)
+        assert got[0].isnan().all()
+
+
+def test_no_multiprocessor_gets_two_tiles():
+    assert launches.tile(256, 256, 132) == (32, 16, 256)
+    assert launches.tile(64, 64, 132) == (16, 16, 128)
+    assert launches.tile(512, 512, 132) is None
+
+
+def test_what_is_not_on_a_gpu_or_too_deep_goes_another_way():
+    x, w, b = operands(16, 16, 16, torch.float16)
+    if torch.cuda.is_available():
+        x, w, b = (t.cuda() for t in (x, w, b))
+        assert launches.quick(x.float(), w.float(), b.float(), relu=True) is None
+        assert launches.quick(x[:, ::2], w[:, ::2], b, relu=True) is None
+        assert launches.quick(x[:, :12].contiguous(), w[:, :12].contiguous(), b, relu=True) is None
+        assert launches.quick(*operands(16, 512, 16, torch.float16, "cuda"), relu=True) is None
+        assert launches.quick(x, w.bfloat16(), b, relu=True) is None
+        assert launches.quick(x, w[:, :8].contiguous(), b, relu=True) is None
+        assert launches.quick(x, w, b[:8], relu=True) is None
+        assert launches.quick(x, w, b.cpu(), relu=True) is None
+        moved = torch.empty(257, dtype=torch.float16, device="cuda")[1:].view(16, 16)
+        assert launches.quick(moved, w, b, relu=True) is None
+
+
+@CUDA
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 8, 1), (65, 136, 70), (256, 256, 256), (33, 40, 17), (16, 256, 1000)])
+def test_on_a_gpu(m, k, n, dtype):
+    x, w, b = operands(m, k, n, dtype, "cuda")
+    for bias in (b, None):
+        for relu in (False, True):
+            got = launches.quick(x, w, bias, relu=relu)
+            assert got is not None
+            assert close(got, x, w, bias, relu)
+            assert torch.equal(tensor.linear(x, w, bias, "relu" if relu else None), got)
+
+
+@CUDA
+def test_inside_a_graph_and_on_another_stream():
+    x, w, b = operands(64, 64, 64, torch.float16, "cuda")
+    expected = tensor.linear(x, w, b, "relu")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        assert torch.equal(tensor.linear(x, w, b, "relu"), expected)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = tensor.linear(x, w, b, "relu")
+    x.copy_(x.flip(0))
+    graph.replay()
+    assert torch.equal(found, expected.flip(0))
