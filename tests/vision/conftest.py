@@ -53,7 +53,7 @@ def engine(_engine):
     """A loaded float32 engine with an empty cache and its counters at zero."""
     _engine.clear_cache()
     _engine.encodes = 0
-    _engine._retrieval = None
+    _engine._retrieval = _engine._codebook = None
     return _engine
 
 

@@ -122,6 +122,11 @@ def test_retrieve(folder, checkpoint):
     told = json.loads(done.stdout)
     assert [row["picture"] for row in told] == ["0.png", "1.png"]
     assert told[0]["most similar"][0][0] == "1.png"
+    np.save(folder / "codebook.npy", np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32))
+    done = call("retrieve", folder / "pictures", "--retrieval", folder / "retrieval.safetensors", *COMMON,
+                "--codebook", folder / "codebook.npy", "--weights", checkpoint, "--json")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert 0 <= json.loads(done.stdout)[0]["most similar"][0][1] <= 1
 
 
 def test_info():

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from elinvar.errors import InputError, WeightsError
+from elinvar.vision.asmk import Codebook
 from elinvar.vision.retrieval import Retrieval, similarity
 
 WIDTH = 64
@@ -92,3 +93,20 @@ def test_bad_weights(engine, images, tmp_path):
             engine.load_retrieval(tmp_path / "bad.safetensors")
     with pytest.raises(InputError, match="similarity"):
         similarity([np.zeros(3), np.zeros(4)])
+
+
+def test_a_codebook_makes_the_graph(engine, images, tmp_path):
+    save_file(whitening(), tmp_path / "retrieval.safetensors")
+    centroids = np.random.default_rng(0).normal(size=(8, WIDTH)).astype(np.float32)
+    np.save(tmp_path / "codebook.npy", centroids)
+    for given in (tmp_path / "codebook.npy", Codebook(centroids)):
+        engine.load_retrieval(tmp_path, codebook=given)
+        found = engine.encode_retrieval_batch(images)
+        alike = engine.compare_retrieval(found)
+        want = Codebook(centroids).similarity([r.local()[0] for r in found])
+        assert np.allclose(alike, want)
+        assert engine.infer_pairs(images, "retrieval-2-1").indices
+    with pytest.raises(InputError, match="channels"):
+        engine.load_retrieval(tmp_path, Codebook(np.ones((2, 3)))).compare_retrieval(found)
+    plain = engine.load_retrieval(tmp_path).compare_retrieval(found)
+    assert np.allclose(plain, similarity([r.descriptor for r in found]))

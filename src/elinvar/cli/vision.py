@@ -27,6 +27,7 @@ Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint: a f
 Size = Annotated[int, typer.Option("--size", help="Long side of the network's input, pixels.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionName = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
+Codebook = Annotated[Path | None, typer.Option(help="Codebook of visual words, to compare pictures by; see the docs.")]
 RandomSeed = Annotated[
     int | None,
     typer.Option("--random-weights", help="SMOKE TEST ONLY: random weights of this seed; results mean nothing."),
@@ -100,6 +101,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
     size: Size = 512,
     graph: Annotated[str, typer.Option(help="sequence, swin-K, complete, oneref or retrieval-N-K.")] = "sequence",
     retrieval: Annotated[Path | None, typer.Option(help="Retrieval checkpoint, for --graph retrieval-N-K.")] = None,
+    codebook: Codebook = None,
     intrinsics: Annotated[str | None, typer.Option(help="fx,fy,cx,cy of the pictures, or a JSON file.")] = None,
     poses: Annotated[Path | None, typer.Option(help="JSON file of 4x4 camera-to-world matrices to keep.")] = None,
     conf: Annotated[float, typer.Option(help="Least confidence of an exported point.")] = 1.5,
@@ -124,7 +126,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
         raise InputError(f"reconstruct: {len(paths)} picture; pass at least two that show the same things.")
     engine = _engine(model, size, precision, device, weights, random_weights)
     if retrieval is not None:
-        engine.load_retrieval(retrieval)
+        engine.load_retrieval(retrieval, codebook)
     start = time.perf_counter()
     with progress("pairs", unit="pairs") as report:
         pairs = engine.infer_pairs(paths, graph, progress=report)
@@ -212,6 +214,7 @@ def match(
 def retrieve(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
     retrieval: Annotated[Path, typer.Option(help="Retrieval checkpoint with the whitening weights.")],
+    codebook: Codebook = None,
     k: Annotated[int, typer.Option("-k", help="Most similar pictures to list for each.")] = 3,
     model: Model = "mast3r",
     weights: Weights = None,
@@ -225,16 +228,15 @@ def retrieve(
     import numpy as np
 
     from elinvar.cli.common import table
-    from elinvar.vision.retrieval import similarity
 
     pictures = _pictures([folder])
-    engine = _engine(model, size, precision, device, weights, random_weights).load_retrieval(retrieval)
+    engine = _engine(model, size, precision, device, weights, random_weights).load_retrieval(retrieval, codebook)
     with progress("encoding", total=len(pictures), unit="images") as report:
-        descriptors = []
+        found = []
         for done, path in enumerate(pictures, 1):
-            descriptors.append(engine.encode_retrieval(path).descriptor)
+            found.append(engine.encode_retrieval(path))
             report(done, len(pictures))
-    alike = similarity(descriptors)
+    alike = engine.compare_retrieval(found)
     np.fill_diagonal(alike, -np.inf)
     rows = [
         {

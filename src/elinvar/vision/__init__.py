@@ -43,7 +43,7 @@ _HOME = {
     "variants": "catalogue",
     "view_points": "viewer",
 }
-_MODULES = ("plain", "synthetic", "training")
+_MODULES = ("asmk", "plain", "synthetic", "training")
 
 __all__ = [
     "Engine",
@@ -58,6 +58,7 @@ __all__ = [
     "Scene",
     "Variant",
     "align",
+    "asmk",
     "available",
     "export_points",
     "focal",
@@ -75,7 +76,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import plain, synthetic, training
+    from . import asmk, plain, synthetic, training
     from .alignment import align
     from .availability import available
     from .catalogue import Variant, register_variant, variants

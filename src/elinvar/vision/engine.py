@@ -40,6 +40,7 @@ from .result import Clock, Decoded, PairResult, synchronised
 from .runner import Runner
 
 if TYPE_CHECKING:
+    from .asmk import Codebook
     from .retrieval import Retrieval
 
 __all__ = ["Engine"]
@@ -104,6 +105,7 @@ class Engine(Features, Many):
         self._cache = FeatureCache(cache_bytes)
         self._network: Network | None = None
         self._retrieval: Retrieval | None = None
+        self._codebook: Codebook | None = None
         self._lock = threading.RLock()
         self._weights = "none"
         self._made: Runner | None = None

@@ -23,6 +23,9 @@ from .pairs import Pairs
 from .result import Clock, PairResult
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from elinvar.runtime.device import Device
 
     from .retrieval import RetrievalResult
@@ -39,6 +42,7 @@ class Many:
     device: Device
     prepare: Callable[[Any], Prepared]
     encode_retrieval_batch: Callable[[Iterable[Any]], list[RetrievalResult]]
+    compare_retrieval: Callable[[Sequence[RetrievalResult]], NDArray[np.float64]]
     _loaded: Callable[[], Network]
     _run: Callable[..., Any]
     _tokens: Callable[..., list[Tensor]]
@@ -203,9 +207,7 @@ class Many:
             return chosen
         similarity = None
         if graph.startswith("retrieval"):
-            from .retrieval import similarity as compare
-
-            similarity = compare([item.descriptor for item in self.encode_retrieval_batch(ready)])
+            similarity = self.compare_retrieval(self.encode_retrieval_batch(ready))
         return graphs.image_pairs(len(ready), graph, similarity)
 
 

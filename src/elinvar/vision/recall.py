@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,6 +19,10 @@ from .result import PairResult
 if TYPE_CHECKING:
     from typing import Self
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .asmk import Codebook
     from .matching import Matches
     from .retrieval import Retrieval, RetrievalResult
 
@@ -32,12 +36,23 @@ class Features:
     prepare: Callable[[Any], Prepared]
     _network: Network | None
     _retrieval: Retrieval | None
+    _codebook: Codebook | None
     _loaded: Callable[[], Network]
     _run: Callable[..., Any]
     _tokens: Callable[..., list[Tensor]]
 
-    def load_retrieval(self, path: str | os.PathLike[str]) -> Self:
+    def load_retrieval(
+        self, path: str | os.PathLike[str], codebook: str | os.PathLike[str] | Codebook | None = None
+    ) -> Self:
         """Load whitening weights for `encode_retrieval`; the encoder is shared.
+
+        Parameters
+        ----------
+        path
+            The whitening.
+        codebook
+            A codebook (`elinvar.vision.asmk.Codebook`) or its file: ``retrieval`` graphs then compare images by their
+            visual words instead of one descriptor each.
 
         Raises
         ------
@@ -46,8 +61,27 @@ class Features:
         """
         from .retrieval import Retrieval
 
-        self._retrieval = Retrieval.load(path, self.variant.width)
+        found = Retrieval.load(path, self.variant.width)
+        if codebook is not None:
+            from .asmk import Codebook
+
+            codebook = codebook if isinstance(codebook, Codebook) else Codebook.load(codebook)
+        self._retrieval, self._codebook = found, codebook
         return self
+
+    def compare_retrieval(self, found: Sequence[RetrievalResult]) -> NDArray[np.float64]:
+        """Return how alike images are, [n, n]: by the codebook where one is loaded, else by their descriptors.
+
+        Raises
+        ------
+        InputError
+            No images, or the codebook's width is not that of the whitened features.
+        """
+        if self._codebook is not None:
+            return self._codebook.similarity([result.local()[0] for result in found])
+        from .retrieval import similarity
+
+        return similarity([result.descriptor for result in found])
 
     def is_retrieval_ready(self) -> bool:
         """Whether the encoder and whitening weights are loaded."""
