@@ -62,6 +62,31 @@ def test_migrate_writes_an_image(tiny, tmp_path):
         assert int(image.fold.sum()) == found["contributions"]
 
 
+def test_migrate_with_mutes_limits_and_a_mean(tiny, tmp_path):
+    out = tmp_path / "image.zarr"
+    result = run(
+        "migrate", tiny, out, "-v", 2500, "--bin", 100, "--t-max", 700, "--dt-out", 4, "--device", "cpu",
+        "--inline-limit", 400, "--crossline-limit", 300, "--leg-dip", 50, "--stretch", 1.5, "--mute", "0:0,400:250",
+        "--normalize", "fold", "--datum", 0, "--replacement", 2500, "--json",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert next(iter(found["job"]["plan"]["kernels"].values())) == "baseline"
+    with xarray.open_zarr(out, consolidated=False) as image:
+        attributes = image.image.attrs
+        assert "inline 400, crossline 300, leg_dip 50, stretch 1.5" in attributes["aperture"]
+        assert attributes["mute"] == "2 times by offset, taper 0.02 s"
+        assert attributes["normalized"] == "fold"
+        assert attributes["datum"] == "0 m, replacement 2500 m/s"
+    plan = run("migrate", tiny, out, "-v", 2500, "--dimension", "2d", "--normalize", "illumination", "--plan").stdout
+    assert "migrated twice" in plan
+
+
+@pytest.mark.parametrize("table", ["0:0:0", "late", "0:0,x:1"])
+def test_a_wrong_mute_is_named(tiny, tmp_path, table):
+    result = run("migrate", tiny, tmp_path / "o", "-v", 2500, "--mute", table, code=1)
+    assert "is not m:ms,m:ms" in result.output
+
+
 def test_a_plan_reads_and_writes_nothing(tiny, tmp_path):
     out = tmp_path / "image.zarr"
     text = run("migrate", tiny, out, "-v", "0:2400,1000:2600", "--plan", "--device", "cpu").stdout

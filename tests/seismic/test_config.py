@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elinvar.errors import ConfigError, InputError
-from elinvar.seismic import Aperture, Grid, Velocity, config, jobfile, migrate, synthetic, workflow
+from elinvar.seismic import Aperture, Grid, Mute, Velocity, config, jobfile, migrate, synthetic, workflow
 from elinvar.seismic.config import JobConfig, memory_bytes
 
 LEAST = {"input": {"path": "a.sgy"}, "velocity": {"type": "constant", "v": 2500}}
@@ -441,3 +441,44 @@ def test_an_existing_result_is_not_replaced_unasked(tiny, tmp_path):
     workflow.execute(workflow.assemble(made, tiny), None)
     assert (tmp_path / "image.zarr" / "zarr.json").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["image.zarr"]
+
+
+def test_mutes_limits_and_datums_reach_the_migration(tiny):
+    text = """
+input: {path: a.sgy}
+velocity: {type: constant, v: 2500}
+algorithm:
+  aperture: {inline: 300, crossline: 200, leg_dip: 50, stretch: 1.5}
+  mute: {table: [[0, 0], [400, 250]], taper_ms: 12}
+  normalize: illumination
+  dimension: 2.5d
+  datum: 20
+  replacement: 1600
+"""
+    work = workflow.assemble(jobfile.parse(text), tiny)
+    assert work.options["mute"] == Mute(False, ((0, 0), (400, 0.25)), 0.012)
+    assert work.options["aperture"] == Aperture(inline=300, crossline=200, leg_dip=50, stretch=1.5)
+    assert [work.options[k] for k in ("normalize", "dimension", "datum", "replacement")] == [
+        "illumination", "2.5d", 20, 1600
+    ]  # fmt: skip
+    job = workflow.estimate(work)
+    assert job.version == "baseline"
+    assert jobfile.parse(jobfile.render(work.config)) == work.config
+
+
+@pytest.mark.parametrize(
+    ("ways", "words"),
+    [
+        ("mute: {taper_ms: 5}", "neither header nor table"),
+        ("mute: {table: [[5, 1], [5, 2]]}", "offsets rising"),
+        ("datum: 5", "needs replacement"),
+        ("replacement: 1500", "belongs to datum"),
+        ("aperture: {stretch: 1}", "stretch is 1"),
+        ("normalize: volume", "normalize is 'volume'"),
+        ("dimension: 2d5", "dimension is '2d5'"),
+    ],
+)
+def test_wrong_mutes_and_datums_are_named(tiny, ways, words):
+    text = f"input: {{path: a.sgy}}\nvelocity: {{type: constant, v: 2500}}\nalgorithm: {{{ways}}}\n"
+    with pytest.raises(ConfigError, match=words):
+        workflow.assemble(jobfile.parse(text), tiny)

@@ -136,3 +136,41 @@ def test_positive_eta_arrives_earlier_and_far_out_travels_horizontally():
 def test_wrong_arguments_are_named(arguments, options, words):
     with pytest.raises(InputError, match=words.replace(".", r"\.")):
         travel_time(*arguments, **options)
+
+
+def test_ends_above_the_datum():
+    """In one velocity the legs are straight lines; v0 + k z goes on above; on the datum nothing changes."""
+    rng = np.random.default_rng(0)
+    source, receiver, point = (rng.uniform(-900, 900, (8, 2)) for _ in range(3))
+    up, down, t0 = rng.uniform(0, 200, 8), rng.uniform(-50, 0, 8), rng.uniform(0.3, 2, 8)
+    z = 1250.0 * t0
+    legs = [np.hypot(np.hypot(*(end - point).T), z + h) / 2500 for end, h in ((source, up), (receiver, down))]
+    heights = {"source_height": up, "receiver_height": down}
+    found = travel_time(source, receiver, point, t0, Velocity.constant(2500), replacement=2500, **heights)
+    assert found == pytest.approx(sum(legs), rel=1e-12)
+    medium = Velocity.linear(2000, 0.5)
+    z = 4000.0 * np.expm1(0.25 * t0)
+    known = 0.0
+    for end, h in ((source, up), (receiver, down)):
+        far = ((end - point) ** 2).sum(1) + (z + h) ** 2
+        known = known + np.arccosh(1 + 0.25 * far / (2 * (2000 - 0.5 * h) * (2000 + 0.5 * z))) / 0.5
+    assert travel_time(source, receiver, point, t0, medium, physics="curved", **heights) == pytest.approx(known)
+    for physics, eta in (("straight", None), ("vti", 0.1)):
+        level = travel_time(
+            source, receiver, point, t0, 2300.0, physics=physics, eta=eta, source_height=0.0, replacement=900
+        )
+        assert level == pytest.approx(travel_time(source, receiver, point, t0, 2300.0, physics=physics, eta=eta))
+    assert np.isnan(travel_time((0, 0), (0, 0), (0, 0), 0.1, 2000.0, source_height=-200.0, replacement=2000))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"replacement": 1500}, "replacement belongs to heights"),
+        ({"source_height": 10.0}, "replacement is None"),
+        ({"source_height": 10.0, "replacement": 1500, "physics": "curved"}, "no replacement"),
+    ],
+)
+def test_wrong_heights_are_named(options, words):
+    with pytest.raises(InputError, match=words):
+        travel_time((0, 0), (100, 0), (0, 0), 1.0, Velocity.linear(2000, 0.5), **options)

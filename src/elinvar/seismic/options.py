@@ -88,7 +88,8 @@ class Options:
             asked["mute"] = self.mute
             if self.mute.inner(self.survey):
                 asked["zones"] = self.mute
-        return asked if self.datum is None else {**asked, "relief": self.datum}
+        name = "relief" if self.replacement is not None else "curved_relief"
+        return asked if self.datum is None else {**asked, name: self.datum}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the image should remember, as plain values."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elinvar.errors import InputError
 
-from ._check import choice
+from ._check import choice, number
 from .velocity import Velocity
 
 __all__ = ["PHYSICS", "check_eta", "curved_leg", "straight_leg", "travel_time", "vti_leg"]
@@ -91,6 +91,9 @@ def travel_time(
     *,
     physics: str = "straight",
     eta: ArrayLike | None = None,
+    source_height: ArrayLike | None = None,
+    receiver_height: ArrayLike | None = None,
+    replacement: float | None = None,
 ) -> NDArray[np.float64]:
     """Return the source-to-image-point-to-receiver time in seconds, in float64.
 
@@ -106,6 +109,12 @@ def travel_time(
         ``"straight"``, ``"curved"`` (needs ``Velocity.linear``) or ``"vti"`` (needs `eta`).
     eta
         Anellipticity for ``"vti"``, in [-0.5, 0.5]; broadcasts with `t0`.
+    source_height, receiver_height
+        Heights above the datum that `t0` is counted from, metres, broadcasting as `source` without its last dimension;
+        0 by default. Times of points above an end are NaN. :mod:`elinvar.seismic.kernels.migrate.relief` has the
+        formulas.
+    replacement
+        Velocity between datum and surface in m/s, needed with heights; curved rays take none, their medium goes on.
 
     Raises
     ------
@@ -118,13 +127,18 @@ def travel_time(
         if array.ndim == 0 or array.shape[-1] != 2:
             raise InputError(
                 f"travel_time: {name} has shape {array.shape}; the last dimension must be the 2 map coordinates in "
-                "metres (elevations are not part of this reference yet)."
+                "metres (elevations are source_height and receiver_height)."
             )
     t = np.asarray(t0, dtype=np.float64)
     if not np.isfinite(t).all() or (t < 0).any():
         raise InputError(f"travel_time: t0 reaches {np.nanmin(t):g} s; two-way times must be finite and >= 0.")
     hs, hr = np.hypot(*np.moveaxis(p - s, -1, 0)), np.hypot(*np.moveaxis(p - r, -1, 0))
     tau = 0.5 * t
+    if source_height is not None or receiver_height is not None:
+        ends = ((hs, source_height), (hr, receiver_height))
+        return sum((_raised(*end, t, p, velocity, physics, eta, replacement) for end in ends), np.zeros(()))
+    if replacement is not None:
+        raise InputError("travel_time: replacement belongs to heights above the datum; leave it out, or give them.")
     if physics == "curved":
         if not isinstance(velocity, Velocity):
             raise InputError("travel_time: curved rays need Velocity.linear(v0, k), not an array of velocities.")
@@ -139,6 +153,39 @@ def travel_time(
         return straight_leg(hs, tau, v) + straight_leg(hr, tau, v)
     anellipticity = check_eta("travel_time", eta)
     return vti_leg(hs, tau, v, anellipticity) + vti_leg(hr, tau, v, anellipticity)
+
+
+def _raised(
+    h: NDArray[np.float64],
+    height: ArrayLike | None,
+    t0: NDArray[np.float64],
+    point: NDArray[np.float64],
+    velocity: Velocity | ArrayLike,
+    physics: str,
+    eta: ArrayLike | None,
+    replacement: float | None,
+) -> NDArray[np.float64]:
+    """Return the time of one leg from an end above the datum."""
+    import torch
+
+    from .kernels.migrate.relief import layer, raised_leg
+
+    medium = None
+    if physics == "curved":
+        if replacement is not None or not isinstance(velocity, Velocity):
+            raise InputError("travel_time: curved rays continue Velocity.linear above the datum; no replacement.")
+        medium = velocity.gradient()
+    else:
+        number("travel_time", "replacement", replacement, low=0.0, open_low=True)
+    v = velocity.rms(t0, point[..., 0], point[..., 1]) if isinstance(velocity, Velocity) else velocity
+    bent = None if physics != "vti" else check_eta("travel_time", eta)
+    above = 0.0 if height is None else height
+    given = (h, t0, np.asarray(v, np.float64), np.asarray(above, np.float64), 0.0 if bent is None else bent)
+    away, time, speed, up, curl = (torch.from_numpy(x.copy()) for x in np.broadcast_arrays(*given))
+    between = layer(up, replacement, medium)
+    anellipticity = None if bent is None else curl
+    found = raised_leg(physics, away.square(), up, between, time, speed, medium, anellipticity)
+    return np.asarray(found.numpy())
 
 
 def check_eta(operation: str, eta: ArrayLike | None) -> NDArray[np.float64]:

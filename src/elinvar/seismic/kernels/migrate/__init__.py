@@ -59,19 +59,20 @@ __all__ = [
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
+_BOUNDS = {"limits", "angles", "mute", "zones", "relief", "curved_relief"}
 FEATURES = {
     "v3": {"interpolation", "bank", "limits", "mute"},
     "v2": {"interpolation", "bank", "limits", "mute"},
-    "baseline": {"interpolation", "bank", "limits", "angles", "mute", "zones", "relief"},
-    "reference": {"interpolation", "bank", "limits", "angles", "mute", "zones", "relief"},
+    "baseline": {"interpolation", "bank", *_BOUNDS},
+    "reference": {"interpolation", "bank", *_BOUNDS},
 }
 """What versions do beside what all of them do: straight, curved and VTI rays, linear interpolation. Fastest first.
 
 ``limits`` are those along the axes, ``angles`` those of legs and stretch; ``mute`` ends somewhere on the trace, and
 ``zones`` begin there too.
 """
-CPU_ONLY = {"limits", "angles", "mute", "zones", "relief"}
-"""What the .metal of no version does; on a GPU the reference does it."""
+CPU_ONLY = {"v3": {"limits", "mute"}, "v2": {"limits", "mute"}, "baseline": {"curved_relief"}}
+"""What the .metal of a version does not do."""
 WORDS = {
     "bank": "antialias",
     "limits": "limits along the axes (inline, crossline)",
@@ -79,6 +80,7 @@ WORDS = {
     "mute": "mute",
     "zones": "mutes that begin behind the first sample",
     "relief": "legs from elevations (datum)",
+    "curved_relief": "curved legs from elevations (datum)",
 }
 _HERE = "elinvar.seismic.kernels.migrate"
 
@@ -218,7 +220,9 @@ def bounds(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def asked(limits: Limits | None = None, mute: torch.Tensor | None = None, **features: Any) -> dict[str, Any]:
+def asked(
+    limits: Limits | None = None, mute: torch.Tensor | None = None, relief: Relief | None = None, **features: Any
+) -> dict[str, Any]:
     """Return the names, as `FEATURES` has them, of what a call asks for."""
     if limits is not None:
         features["limits"] = limits
@@ -228,13 +232,15 @@ def asked(limits: Limits | None = None, mute: torch.Tensor | None = None, **feat
         features["mute"] = mute
         if bool(torch.isfinite(mute[:, 0]).any()):
             features["zones"] = mute
+    if relief is not None:
+        features["relief" if relief.replacement is not None else "curved_relief"] = relief
     return features
 
 
 def features_of(version: str, backend: str = "cpu") -> set[str]:
     """Return what a version does on the processor of a backend beside what all do."""
     known = FEATURES.get(version, set())
-    return known - CPU_ONLY if backend == "metal" else known
+    return known - CPU_ONLY.get(version, set()) if backend == "metal" else known
 
 
 def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
@@ -371,7 +377,7 @@ register(
     "baseline",
     reference=f"{_HERE}.reference:migrate",
     cpu=f"{_HERE}.cpu:migrate",
-    metal=f"{_HERE}.metal:migrate_baseline",
+    metal=f"{_HERE}.baseline_metal:migrate",
     source="elinvar/seismic/kernels/migrate/baseline.metal",
     example=full_example,
     tolerance=2e-4,
@@ -406,7 +412,14 @@ register(
     ),
     default=True,
     group_size=128,
-    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},  # metal.Tuning(), which needs no import here
+    defines={
+        "SIMDGROUPS": 4,
+        "SAMPLES": 2,
+        "PAIRS": 1,
+        "WEIGHTED": 1,
+        "WINDOW": 2048,
+        "ELINVAR_CUDA_GROUPS": 10,
+    },  # metal.Tuning(), which needs no import here
 )
 register(
     NAME,
@@ -415,10 +428,10 @@ register(
     cpu=f"{_HERE}.v3:migrate",
     metal=f"{_HERE}.v3_metal:migrate",
     source="elinvar/seismic/kernels/migrate/v3.metal",
-    example=example,
+    example=full_example,
     tolerance=2e-4,
     summary="v2 over a list of tiles, traces and pillars in Morton order, batches out of reach never looked at",
     occupancy_reason="as v2, whose loops it runs",
     group_size=128,
-    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},
+    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1, "WINDOW": 2048, "ELINVAR_CUDA_GROUPS": 10},
 )

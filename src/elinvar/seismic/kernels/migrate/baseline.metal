@@ -126,6 +126,81 @@ static float beyond(float ds, float dr, float4 leg, float2 bend, float kappa)
 #endif
 }
 
+#ifndef BOUNDED
+#define BOUNDED 0  // 1: limits, mutes and ends above the datum (limits.py, relief.py)
+#endif
+
+#if BOUNDED
+// What bounds holds, one number each.
+enum Bound {
+    ONE_X, ONE_Y,             // over the largest distances along the axes
+    SLOPE, RIM,               // of the limits' taper
+    TAN_LEG, MINIMUM,         // of both legs; a tangent of 0 for none
+    STRETCH,                  // one over what it may exceed 1 by; 0 for none
+    RAISED,                   // 1 where ends have heights
+    REPLACED,                 // replacement velocity, metres per sample
+    STRENGTH,                 // 2 area dt / pi
+    EARLIEST
+};
+
+static float fall(float q, device const float* bounds)
+{
+    return fma(0.5f, fast::cos(M_PI_F * clamp(fma(q, bounds[SLOPE], -bounds[RIM]), 0.0f, 1.0f)), 0.5f);
+}
+
+// Weight of the limits, negative outside one of them; e are the ends seen from the pillar, z the depth of the point.
+static float bounded(float4 e, float z, device const float* bounds)
+{
+    const float qx = fabs(0.5f * (e.x + e.z)) * bounds[ONE_X], qy = fabs(0.5f * (e.y + e.w)) * bounds[ONE_Y];
+    if (qx > 1.0f || qy > 1.0f) return -1.0f;
+    float weight = fall(qx, bounds) * fall(qy, bounds);
+    const float ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
+    if (bounds[TAN_LEG] > 0.0f) {
+        const float widest = max(z * bounds[TAN_LEG], bounds[MINIMUM]), hs = sqrt(ds), hr = sqrt(dr);
+        if (hs > widest || hr > widest) return -1.0f;
+        const float one = 1.0f / max(widest, 1e-20f);
+        weight *= fall(hs * one, bounds) * fall(hr * one, bounds);
+    }
+    if (bounds[STRETCH] > 0.0f) {
+        const float z2 = z * z, product = sqrt(ds + z2) * sqrt(dr + z2);
+        const float along = fma(e.x, e.z, fma(e.y, e.w, z2));
+        const float twice = product > 0.0f ? clamp(along / product, -1.0f, 1.0f) : 1.0f;
+        const float q = (1.0f / sqrt(fma(0.5f, twice, 0.5f)) - 1.0f) * bounds[STRETCH];
+        if (!(q <= 1.0f)) return -1.0f;
+        weight *= fall(q, bounds);
+    }
+    return weight;
+}
+
+#if PHYSICS != 1
+// T - t0 / 2 of a leg whose end is `above` the datum, -1e30 where there is none (relief.py).
+static float raised(float square, float above, float4 leg, float2 bend, device const float* bounds)
+{
+    if (above == 0.0f) return moveout(square, leg, bend);
+    const float v = bounds[REPLACED], time = above / v, tau = leg.x + time;
+    const float own = leg.x / leg.y, second = fma(above, v, own);
+    if (tau <= 0.0f || second <= 0.0f) return -1e30f;
+    const float4 here = float4(tau, tau / second, leg.z, leg.w);
+    float2 bent = bend;
+#if PHYSICS == 2
+    const float fourth = fma(fma(4.0f, bend.x, -3.0f), own / leg.y, above * v * v * v);
+    bent.x = clamp(fma(0.25f, fourth * here.y / second - 1.0f, 1.0f), 0.0f, 2.0f);
+#endif
+    return time + moveout(square, here, bent);
+}
+#endif
+
+// What the weight of a contribution has beside gain, which is 1 where ends have heights.
+static float weight_of(float moved, float2 above, float4 leg, device const float* bounds)
+{
+    const float t0 = 2.0f * leg.x, total = max(t0 + moved, 1e-20f);
+    if (bounds[RAISED] == 0.0f) return (t0 / total) * (t0 / total);
+    const float sum = above.x + above.y, vertical = t0 + sum / bounds[REPLACED];
+    const float second = fma(sum, bounds[REPLACED], t0 / leg.y), ratio = vertical / total;
+    return vertical >= bounds[EARLIEST] && second > 0.0f ? bounds[STRENGTH] * ratio * ratio / second : 0.0f;
+}
+#endif
+
 kernel void migrate_baseline(
     device const float* traces [[buffer(0)]],
     device const float4* ends [[buffer(1)]],      // source x, y, receiver x, y of each trace, metres
@@ -147,6 +222,13 @@ kernel void migrate_baseline(
     device const float2* middles [[buffer(17)]],  // legs.xy where antialias.py looks at slopes; one unused entry without
     constant float& wx [[buffer(18)]],            // squared distances of neighbouring midpoints
     constant float& wy [[buffer(19)]],
+#if BOUNDED
+    device const float4* own [[buffer(20)]],      // of each trace: first and last muted sample, height of both ends
+    device const float* levels [[buffer(21)]],    // of the datum
+    constant int& level_step [[buffer(22)]],      // distance of two pillars' levels; 0 when they share one
+    device const float* depths [[buffer(23)]],    // V t0 / 2 in metres, in rows as legs
+    device const float* bounds [[buffer(24)]],
+#endif
     uint2 position [[thread_position_in_grid]])
 {
     const int t = int(position.x), p = int(position.y);
@@ -168,10 +250,23 @@ kernel void migrate_baseline(
         const float mx = 0.5f * (e.x + e.z) - pillar.x, my = 0.5f * (e.y + e.w) - pillar.y;
         const float distance = sqrt(fma(mx, mx, my * my));
         const float sx = e.x - pillar.x, sy = e.y - pillar.y, rx = e.z - pillar.x, ry = e.w - pillar.y;
+#if BOUNDED
+        const float inner = bounded(float4(sx, sy, rx, ry), depths[p * row_step + t], bounds);
+        if (inner < 0.0f) continue;
+        const float2 above = own[k].zw - levels[p * level_step];
+#endif
+#if BOUNDED && PHYSICS != 1
+        const float moved = raised(fma(sx, sx, sy * sy), above.x, leg, bend, bounds)
+            + raised(fma(rx, rx, ry * ry), above.y, leg, bend, bounds);
+#else
         const float moved = beyond(fma(sx, sx, sy * sy), fma(rx, rx, ry * ry), leg, bend, kappa);
+#endif
         // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
         const float zero = fma(2.0f, leg.x, -shift);
         if (!(distance <= leg.z && moved >= -zero && moved <= last - zero)) continue;
+#if BOUNDED
+        if (moved >= own[k].x - zero && moved < own[k].y - zero) continue;
+#endif
         const float x = zero + moved;
         const int left = clamp(int(x), 0, n_samples - 2);
         const int apart = n_samples + BEYOND;
@@ -186,10 +281,15 @@ kernel void migrate_baseline(
         float value = read(sample, x - float(left));
 #endif
         value *= fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
+#if BOUNDED
+        value *= inner;
+        if (weighted != 0) value *= weight_of(moved, above, leg, bounds);
+#else
         if (weighted != 0) {
             const float ratio = 2.0f * leg.x / max(fma(2.0f, leg.x, moved), 1e-20f);  // t0 / T
             value *= ratio * ratio;
         }
+#endif
         sum += value;
         count += 1;
     }
