@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from elinvar.errors import InputError
-from elinvar.runtime.device import DeviceProfile
-from elinvar.video import adaptive, passes
+from elinvar.video import passes
 from elinvar.video.verifying import Record, frame_hash, record, verify
 
 
@@ -40,17 +39,3 @@ def test_hashes_see_shape_type_and_content() -> None:
     zero = torch.zeros(2, 3, dtype=torch.uint8)
     hashes = {frame_hash([z]) for z in (zero, zero.T, zero.to(torch.uint16), zero + 1)}
     assert len(hashes) == 4
-
-
-def test_limits_fall_with_pressure_and_never_below_one() -> None:
-    limits = adaptive.for_profile(DeviceProfile.fake())
-    assert limits.in_flight >= 1
-    hot = adaptive.adjusted(limits, adaptive.Snapshot(thermal="critical", memory="critical", on_battery_low=True))
-    assert hot.in_flight >= 1
-    assert hot.decoders >= 1
-    assert hot.cache_bytes < limits.cache_bytes
-    assert adaptive.fraction(adaptive.Snapshot(thermal="fair")) == 0.8
-    assert adaptive.fraction(adaptive.Snapshot(thermal="critical", on_battery_low=True)) == 0.25, (
-        "the strictest decides"
-    )
-    assert adaptive.adjusted(limits, adaptive.Snapshot()) == limits

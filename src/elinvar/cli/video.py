@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,7 +183,10 @@ def export(  # one option per knob of the library
     speed: Annotated[str | None, typer.Option(help="The encoder's own preset.")] = None,
     start: Annotated[int, typer.Option(help="First frame.")] = 0,
     frames: Annotated[int | None, typer.Option(help="How many.")] = None,
-    in_flight: Annotated[int, typer.Option(help="Frames on their way at a time.")] = 3,
+    in_flight: Annotated[int, typer.Option(help="Frames on their way at a time; 0: by the machine.")] = 3,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Give way while memory, heat or power is short.")
+    ] = False,
     segment: Annotated[
         float | None, typer.Option(help="Seconds per piece: an interrupted export goes on from there.")
     ] = None,
@@ -193,6 +197,7 @@ def export(  # one option per knob of the library
 ) -> None:
     """Render and encode, with tagged colours and exact rates."""
     from elinvar import video
+    from elinvar.runtime.pressure import Monitor
 
     manifest = source.suffix.lower() in (".json", ".yaml", ".yml")
     graph = None
@@ -202,11 +207,14 @@ def export(  # one option per knob of the library
     if preview:
         width, height = wanted or (graph.size if graph is not None else _own_size(source))
         wanted, speed = (round(width * 360 / height) // 2 * 2, 360), speed or "ultrafast"
-    with progress("exporting", total=frames, unit="frames") as report:
+    with contextlib.ExitStack() as stack:
+        monitor = stack.enter_context(Monitor()) if adaptive else None
+        report = stack.enter_context(progress("exporting", total=frames, unit="frames"))
         done = video.export(
             graph if manifest else source, out, graph=graph, codec=codec, frame_rate=rate, bitrate=bitrate,
-            quality=quality, bit_depth=depth, in_flight=in_flight, device=device, progress=report, preset=preset,
-            size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=audio, segment=segment,
+            quality=quality, bit_depth=depth, in_flight=in_flight or None, device=device, progress=report,
+            preset=preset, size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=audio, segment=segment,
+            monitor=monitor,
         )  # fmt: skip
     line = (
         f"{done.path}: {done.frames} frames of {done.width} x {done.height} at {done.frame_rate}, {done.encoder} "

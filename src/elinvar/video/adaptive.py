@@ -1,13 +1,21 @@
-"""Adapting to the machine: presets, and throttling what runs. Never a pixel: frames in flight and cache sizes only."""
+"""Adapting to the machine: how much an export uses at a time, and less of it under pressure. Never a pixel.
+
+``export(..., in_flight=None)`` takes what `for_profile` says of the graph's device, and ``export(..., monitor=m)``
+gives way while an `elinvar.Monitor` sees memory, heat or power run short: fewer frames on their way, and buffers that
+only wait are given back. When the pressure is gone, everything is as before.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from elinvar.runtime.device import DeviceProfile
-from elinvar.video._check import number
+from elinvar.runtime.pressure import Change, Monitor, Pressure, Relief
 
-__all__ = ["Limits", "Snapshot", "adjusted", "for_profile", "fraction"]
+__all__ = ["Limits", "adjusted", "for_profile", "fraction", "giving_way"]
 
 
 @dataclass(frozen=True)
@@ -18,63 +26,55 @@ class Limits:
     ----------
     in_flight
         Frames between source and encoder, at least 1.
-    decoders
-        Sources read ahead, at least 1.
     cache_bytes
-        Textures kept for reuse.
+        A budget for a `TexturePool`.
     """
 
     in_flight: int
-    decoders: int
     cache_bytes: int
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """How the machine is doing.
-
-    Attributes
-    ----------
-    memory
-        "normal", "warning" or "critical".
-    thermal
-        "nominal", "fair", "serious" or "critical".
-    on_battery_low
-        Running from a battery that is nearly empty, or in a low-power mode.
-    """
-
-    memory: str = "normal"
-    thermal: str = "nominal"
-    on_battery_low: bool = False
-
-
-_THERMAL = {"nominal": 1.0, "fair": 0.8, "serious": 0.5, "critical": 0.25}
-_MEMORY = {"normal": 1.0, "warning": 0.7, "critical": 0.4}
+_PARTS = {
+    "thermal": {Pressure.WARNING: 0.5, Pressure.CRITICAL: 0.25},
+    "memory": {Pressure.WARNING: 0.7, Pressure.CRITICAL: 0.4},
+    "power": {Pressure.WARNING: 0.5, Pressure.CRITICAL: 0.5},
+}
+"""Which part of the limits is left at a level."""
 
 
 def for_profile(profile: DeviceProfile) -> Limits:
-    """Return the limits for a machine: half its cores decode, in flight between 2 and 8 by memory."""
+    """Return a machine's limits: in flight 2 to 8, one for every 4 GiB; a sixteenth of the memory for textures."""
     memory = profile.memory_bytes or (4 << 30)
-    units = max(1, profile.compute_units or 1)
-    return Limits(
-        in_flight=min(8, max(2, memory // (4 << 30))),
-        decoders=max(1, min(8, units // 2)),
-        cache_bytes=max(64 << 20, memory // 16),
-    )
+    return Limits(in_flight=min(8, max(2, memory // (4 << 30))), cache_bytes=max(64 << 20, memory // 16))
 
 
-def fraction(snapshot: Snapshot) -> float:
-    """Return which part of the limits may be used: the strictest of heat, memory and battery decides."""
-    parts = [_THERMAL[snapshot.thermal], _MEMORY[snapshot.memory], 0.5 if snapshot.on_battery_low else 1.0]
-    return min(parts)
+def fraction(levels: Mapping[str, Pressure]) -> float:
+    """Return which part of the limits may be used at `Monitor.levels`: the strictest kind decides."""
+    return min((_PARTS[kind].get(level, 1.0) for kind, level in levels.items()), default=1.0)
 
 
-def adjusted(limits: Limits, snapshot: Snapshot) -> Limits:
-    """Return lower limits for a machine under pressure; everything stays at least 1."""
-    part = number("adaptive.adjusted", "fraction", fraction(snapshot), 0, 1)
-    return replace(
-        limits,
-        in_flight=max(1, int(limits.in_flight * part)),
-        decoders=max(1, int(limits.decoders * part)),
-        cache_bytes=int(limits.cache_bytes * part),
-    )
+def adjusted(limits: Limits, levels: Mapping[str, Pressure]) -> Limits:
+    """Return the limits under pressure; a frame is always on its way."""
+    part = fraction(levels)
+    return replace(limits, in_flight=max(1, int(limits.in_flight * part)), cache_bytes=int(limits.cache_bytes * part))
+
+
+@contextmanager
+def giving_way(monitor: Monitor | None, pipeline: Any, pool: Any, limits: Limits) -> Iterator[None]:
+    """Let a monitor lower a pipeline's frames in flight and shrink a pool, by the rules above, for a while."""
+    if monitor is None:
+        yield
+        return
+
+    def answer(change: Change) -> Relief:
+        if change.new is Pressure.NOMINAL:
+            return Relief()
+        level = {change.kind: change.new}
+        return Relief(in_flight=adjusted(limits, level).in_flight, pool_keep=fraction(level))
+
+    forget = monitor.on_change(answer)
+    monitor.watch(pipeline, pool)
+    try:
+        yield
+    finally:
+        forget()

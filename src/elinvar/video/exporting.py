@@ -18,8 +18,9 @@ import torch
 from elinvar.errors import Cancelled, InputError, PipelineError
 from elinvar.runtime.files import atomic_write
 from elinvar.runtime.pipeline import Pipeline, Stage
+from elinvar.runtime.pressure import Monitor
 from elinvar.runtime.transfers import to_host
-from elinvar.video import codecs
+from elinvar.video import adaptive, codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
 from elinvar.video.audio import Sound, chosen_tracks
@@ -82,6 +83,8 @@ class Job:
     sound: Path | None
     tracks: tuple[int, ...] = ()
     """Which audio tracks of `sound` go along."""
+    monitor: Monitor | None = None
+    """Sees pressure, and lets the job give way."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,7 +105,7 @@ def export(
     bit_depth: int | None = None,
     dither: bool | None = None,
     delivery: str | None = None,
-    in_flight: int = 3,
+    in_flight: int | None = 3,
     device: Any = "auto",
     progress: Progress | None = None,
     preset: str | None = None,
@@ -114,6 +117,7 @@ def export(
     audio: bool | str | int = "all",
     segment: float | None = None,
     cancel: Callable[[], bool] | None = None,
+    monitor: Monitor | None = None,
 ) -> Exported:
     """Render and encode.
 
@@ -141,7 +145,7 @@ def export(
         Space of the file: "rec709", "srgb", "p3-d65", "rec2020", "rec2100-pq", "rec2100-hlg"; a linear space for EXR.
         With a graph it must be the graph's.
     in_flight
-        Frames between the source and the encoder at a time, from 1.
+        Frames between the source and the encoder at a time, from 1; None: by the device, `adaptive.for_profile`.
     device
         Where to render when no graph is given.
     progress
@@ -162,6 +166,9 @@ def export(
         it stopped.
     cancel
         Asked after every frame; True ends the export.
+    monitor
+        A started `elinvar.Monitor`: while it sees memory, heat or power run short, fewer frames are on their way
+        (`elinvar.video.adaptive`). The file is the same.
 
     Returns
     -------
@@ -183,18 +190,20 @@ def export(
         bitrate = bitrate if bitrate is not None or quality is not None else chosen.bitrate
     rate = None if frame_rate is None else exact_rate("video.export", frame_rate)
     built, sound = _graph_of(source, graph, rate, delivery, device, fit or "fit")
+    if in_flight is None:
+        in_flight = adaptive.for_profile(built.device.profile).in_flight
     if codec == "exr":
         from elinvar.video.sequence import write_sequence
 
-        written: Exported = write_sequence(built, Path(path), start, frames, in_flight, progress, cancel, size)
+        written: Exported = write_sequence(built, Path(path), start, frames, in_flight, progress, cancel, size, monitor)
         return written
     job = plan_job(
         built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound,
         bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
         keyframe_interval=keyframe_interval, speed=speed,
     )  # fmt: skip
-    if sound is not None:
-        job = dataclasses.replace(job, tracks=chosen_tracks(sound, audio))
+    tracks = chosen_tracks(sound, audio) if sound is not None else ()
+    job = dataclasses.replace(job, tracks=tracks, monitor=monitor)
     if segment is not None:
         from elinvar.video.segments import export_segments
 
@@ -320,7 +329,11 @@ def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
         Stage(fetch, "decode"),
         Stage(render, "render", device=job.graph.device, compute=True, dispose=dispose),
     ]
-    with Pipeline(stages, in_flight=job.in_flight) as pipeline:
+    limits = adaptive.Limits(job.in_flight, 0)
+    with (
+        Pipeline(stages, in_flight=job.in_flight) as pipeline,
+        adaptive.giving_way(job.monitor, pipeline, job.graph.device.pool, limits),
+    ):
         yield from pipeline.run(range(job.frames))
 
 

@@ -11,7 +11,9 @@ import torch
 from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.files import atomic_directory
 from elinvar.runtime.pipeline import Pipeline, Stage
+from elinvar.runtime.pressure import Monitor
 from elinvar.runtime.transfers import to_host
+from elinvar.video.adaptive import Limits, giving_way
 from elinvar.video.exr import write_exr
 from elinvar.video.graph import Graph
 from elinvar.video.spaces import SPACES
@@ -28,6 +30,7 @@ def write_sequence(
     progress: Callable[[int, int | None], object] | None,
     cancel: Callable[[], bool] | None,
     size: tuple[int, int] | None,
+    monitor: Monitor | None = None,
 ) -> Any:
     """Write ``frame.000000.exr`` and so on: half float, ZIP, with chromaticities; whole or not at all."""
     from elinvar.video.exporting import Exported
@@ -54,7 +57,11 @@ def write_sequence(
             write_exr(temporary / f"frame.{start + k:06d}.exr", frame, graph.space)
             return k
 
-        with Pipeline([Stage(render, "render", compute=True), Stage(write, "write", workers=2)], in_flight) as pipeline:
+        stages = [Stage(render, "render", compute=True), Stage(write, "write", workers=2)]
+        with (
+            Pipeline(stages, in_flight) as pipeline,
+            giving_way(monitor, pipeline, graph.device.pool, Limits(in_flight, 0)),
+        ):
             for k in pipeline.run(range(frames)):
                 if progress is not None:
                     progress(k + 1, frames)
