@@ -164,6 +164,10 @@ class Quick:
         by_value = dict(machine.slots(signature))
         recipes = [_recipe(buffer, by_value[k]) for k, buffer in enumerate(signature.buffers)]
         self._recipes = [one for one in recipes if one is not None]
+        self._plan = [
+            (one.by_value, one.dtypes, one.mask, one.size, one.least, one.buffer.is_const, one.number, one.buffer)
+            for one in self._recipes
+        ]  # what is looked at in every call, as tuples: attributes cost more
         self._count = len(recipes) if None not in recipes else -1  # -1: no call has so many arguments
         order = [place for place, _ in machine.slots(signature)]
         self._order = None if order == sorted(order) else order
@@ -206,29 +210,31 @@ class Quick:
         reads: list[tuple[int, int]] = []
         writes: list[tuple[int, int]] = []
         device = self._device
-        for arg, one in zip(args, self._recipes, strict=True):
+        for arg, (by_value, dtypes, mask, unit, least, is_const, number, buffer) in zip(args, self._plan, strict=True):
             kind = type(arg)
             if kind in _TENSORS:
                 if (
-                    one.by_value
-                    or arg.dtype not in one.dtypes
+                    by_value
+                    or arg.dtype not in dtypes
                     or arg.device != device
                     or not arg.is_contiguous()
-                    or (address := arg.data_ptr()) & one.mask
-                    or (size := arg.nbytes) % one.size
-                    or size < one.least
+                    or (address := arg.data_ptr()) & mask
+                    or (size := arg.nbytes) % unit
+                    or size < least
                 ):
                     return None
-                (reads if one.buffer.is_const else writes).append((address, address + size))
+                (reads if is_const else writes).append((address, address + size))
                 values.append(address)
-            elif not one.by_value:
+            elif not by_value:
                 return None
-            elif one.number is not None:
-                if kind is not one.number and not (kind is int and one.number is float):
+            elif number is not None:
+                if kind is not number and not (kind is int and number is float):
                     return None
                 values.append(arg)
             else:
-                values.append(pack("", one.buffer, arg))
+                values.append(pack("", buffer, arg))
+        if not reads:
+            return False
         return any(a < end and start < b for a, b in reads for start, end in writes)
 
     def _learn(self, key: Any, threads: Dims, group_size: Dims | None, stream: int, aliased: bool) -> _Ready | None:

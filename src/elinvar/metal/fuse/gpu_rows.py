@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from elinvar.metal.fuse.emit import per_row_nodes, reduction_levels
-from elinvar.metal.fuse.expression import Node
-from elinvar.metal.fuse.gpu_form import GROUP
+from elinvar.metal.fuse.expression import Node, is_row
+from elinvar.metal.fuse.gpu_form import GROUP, Form
 from elinvar.metal.fuse.gpu_text import Writer, indented, kernel
 from elinvar.metal.fuse.gpu_words import TYPE
 
@@ -19,10 +19,17 @@ __all__ = ["Rows"]
 _START = {"sum": "0.0f", "amax": "-INFINITY", "amin": "INFINITY"}
 _JOIN = {"sum": "{0} + {1}", "amax": "fused_larger({1}, {0})", "amin": "fused_smaller({1}, {0})"}
 _MOST_KEPT = 64  # registers
+_MOST_RESULTS = 32
+_DEAR = frozenset({"pow", "exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "div"})
 
 
 class Rows(Writer):
     """Text of a program that reduces."""
+
+    def __init__(self, form: Form, places: str) -> None:
+        super().__init__(form, places)
+        self._stash: dict[Node, str] = {}  # results of an earlier pass that a later one needs
+        self._kept = self._kept_inputs()
 
     def text(self) -> str:
         """Return the kernel's text."""
@@ -31,7 +38,9 @@ class Rows(Writer):
         names: dict[Node, str] = {}
         body: list[str] = []
         for k, level in enumerate(levels):
-            body += self._reduce(level, names, again=k > 0)
+            later = [node.args[0] for after in levels[k + 1 :] for node in after]
+            later += [] if self.program.per_row else self.program.outputs
+            body += self._reduce(level, names, later, again=k > 0)
         body += self._finish(names)
         arrays = range(self.inputs + self.outputs)
         per_group = GROUP // form.lanes
@@ -44,7 +53,7 @@ class Rows(Writer):
             head.append(f"threadgroup float partial[{reductions}][{GROUP // 32}];")
         head += self._offsets("row", arrays)
         head += [line for k in range(self.inputs) if form.steps[k] == 0 for line in self._one_value(k)]
-        head += [line for k in self._kept() for line in self._keep(k)]
+        head += [line for k in self._kept for line in self._keep(k)]
         attributes = [
             "uint group [[threadgroup_position_in_grid]]",
             "uint thread_id [[thread_index_in_threadgroup]]",
@@ -66,7 +75,7 @@ class Rows(Writer):
         return [f"const {'bool' if truth else 'float'} b{k} = {guarded};"]
 
     # --- walking along a row ----------------------------------------------------------------------------------------
-    def _kept(self) -> list[int]:
+    def _kept_inputs(self) -> list[int]:
         """Inputs that several passes read, where registers suffice for them."""
         if not self.form.units:
             return []
@@ -81,18 +90,35 @@ class Rows(Writer):
 
     def _read_by(self, targets: Sequence[Node]) -> set[int]:
         """Inputs with columns that a pass computing ``targets`` reads; what is below a reduction is known by then."""
-        found: set[int] = set()
+        inputs = {int(node.value or 0) for node in self._below(targets) if node.op == "input"}
+        return {k for k in inputs if self.form.steps[k]}
+
+    def _below(self, targets: Sequence[Node]) -> set[Node]:
+        """What a pass computing ``targets`` needs and does not know yet."""
         stack = list(targets)
         seen: set[Node] = set()
         while stack:
             node = stack.pop()
-            if node in seen or node.op in _START:
-                continue
-            seen.add(node)
-            if node.op == "input" and self.form.steps[int(node.value or 0)]:
-                found.add(int(node.value or 0))
-            stack.extend(node.args)
-        return found
+            if node not in seen and node.op not in _START and node not in self._stash:
+                seen.add(node)
+                stack.extend(node.args)
+        return seen
+
+    def _keep_results(self, computed: dict[Node, str], later: Sequence[Node]) -> tuple[list[str], list[str]]:
+        """Declarations and statements that keep what is dear and needed again; `_stash` learns of it."""
+        size = self.form.units * self.form.width
+        if not 0 < size * (len(self._stash) + 1) <= _MOST_RESULTS:
+            return [], []
+        needed = self._below(later)
+        dear = [node for node in computed if node in needed and node.op in _DEAR and not is_row(node)]
+        declared: list[str] = []
+        stores: list[str] = []
+        for node in dear[: _MOST_RESULTS // size - len(self._stash)]:
+            name = f"k{len(self._stash)}"
+            declared.append(f"float {name}[{self.form.units}][{self.form.width}];")
+            stores.append(f"{name}[u][w] = {computed[node]};")
+            self._stash[node] = f"{name}[u][w]"
+        return declared, stores
 
     def _keep(self, k: int) -> list[str]:
         lines = self._declare(k, f"[{self.form.units}]")
@@ -108,12 +134,11 @@ class Rows(Writer):
         start, step = (f"lane * {width}", lanes * width) if width > 1 else ("lane", lanes)
         return [f"for ({self._place} c = {start}; c < a.columns; c += {step}) {{", *indented(lines), "}"]
 
-    def _pass(self, targets: Sequence[Node], lines: list[str], after: list[str]) -> list[str]:
+    def _pass(self, reads: set[int], lines: list[str], after: list[str]) -> list[str]:
         """Statements doing ``lines`` for each element of the row, then ``after`` for each vector."""
         width, body = self.form.width, []
-        kept = self._kept()
-        for k in sorted(self._read_by(targets)):
-            at = "[u]" if k in kept else ""
+        for k in sorted(reads):
+            at = "[u]" if k in self._kept else ""
             if not at:
                 body += [*self._declare(k, ""), *self._load(k, "")]
             body += self._unpack(k, at)
@@ -123,18 +148,20 @@ class Rows(Writer):
         return self._along([*body, *each, *after])
 
     # --- results ----------------------------------------------------------------------------------------------------
-    def _reduce(self, level: list[Node], names: dict[Node, str], *, again: bool) -> list[str]:
+    def _reduce(self, level: list[Node], names: dict[Node, str], later: list[Node], *, again: bool) -> list[str]:
         """Each thread along the row, then all of a row's threads together."""
         operands = [node.args[0] for node in level]
         before = self.emitter.block(per_row_nodes(operands, names), names)
-        inside = dict(names)
+        inside = {**names, **self._stash}
         loop = self.emitter.block(operands, inside)
         totals = [self.emitter.fresh() for _ in level]
         lines = [f"float {t} = {_START[node.op]};" for t, node in zip(totals, level, strict=True)]
         loop += [
             f"{t} = {_JOIN[node.op].format(t, inside[node.args[0]])};" for t, node in zip(totals, level, strict=True)
         ]
-        lines += self._pass(operands, loop, [])
+        reads = self._read_by(operands)
+        declared, stores = self._keep_results({n: v for n, v in inside.items() if n not in names}, later)
+        lines += [*declared, *self._pass(reads, [*loop, *stores], [])]
         for t, node in zip(totals, level, strict=True):
             join = _JOIN[node.op].format(t, f"simd_shuffle_xor({t}, ushort(d))")
             if self.form.lanes > 1:
@@ -163,7 +190,7 @@ class Rows(Writer):
             stores = [f"o{k}[p{self.inputs + k}] = {kind}({names[node]});" for k, node in enumerate(outputs)]
             return [*lines, f"if ({self._live}lane == 0) {{ {' '.join(stores)} }}"]
         lines = self.emitter.block(per_row_nodes(outputs, names), names)
-        inside = dict(names)
+        inside = {**names, **self._stash}
         loop = self.emitter.block(outputs, inside)
         loop += [f"y{k}[w] = {inside[node]};" for k, node in enumerate(outputs)]
         width = self.form.width
@@ -171,5 +198,5 @@ class Rows(Writer):
         after = [
             line for k in range(self.outputs) for line in self._put_vector(k, [f"y{k}[{w}]" for w in range(width)])
         ]
-        walk = self._pass(outputs, loop, after)
+        walk = self._pass(self._read_by(outputs), loop, after)
         return [*lines, *declared, *walk]
