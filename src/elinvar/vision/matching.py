@@ -133,8 +133,8 @@ def _mutual(d1: Tensor, d2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     returns = torch.full((len(d2),), -1, dtype=torch.int64, device=d1.device)
     returns[chosen] = back
     one = torch.arange(len(d1), device=d1.device)
-    both = returns[there] == one
-    return one[both], there[both], similarity[both]
+    one = torch.nonzero(returns[there] == one).flatten()
+    return one, there[one], similarity[one]
 
 
 def match(

@@ -67,7 +67,7 @@ def test_estimates_and_exact_products_find_what_products_alone_find(seed):
 
 
 @pytest.mark.gxx
-@pytest.mark.parametrize("case", ["crowded", "huge and tiny", "all equal", "zero", "negative"])
+@pytest.mark.parametrize("case", ["crowded", "huge and tiny", "enormous", "minute", "all equal", "zero", "negative"])
 def test_estimates_never_decide(case):
     from elinvar.vision.kernels.nearest import filtered, metal
 
@@ -77,6 +77,10 @@ def test_estimates_never_decide(case):
         keys = keys[:1] + 1e-6 * keys
     elif case == "huge and tiny":
         queries, keys = 1e12 * queries, 1e-9 * keys * torch.logspace(-3, 0, 400)[:, None]
+    elif case == "enormous":  # lengths overflow, products do not
+        queries, keys = 1e25 * queries, 1e-10 * keys
+    elif case == "minute":
+        queries, keys = 1e-28 * queries, 1e-3 * keys
     elif case == "all equal":
         keys = keys[:1].expand(400, -1).contiguous()
     elif case == "zero":

@@ -33,26 +33,22 @@ _MOST_ROWS = 1 << 24
 
 
 @lru_cache(maxsize=16)
-def _library(device: Any, width4: int) -> Any:
-    return metal.compile(_HERE / "recheck.metal", device, defines={"WIDTH4": width4, "BLOCK": BLOCK})
+def _library(device: Any, name: str, width4: int, more: int) -> Any:
+    defines = {"WIDTH4": width4, "BLOCK" if name == "recheck" else "OUT4": more}
+    return metal.compile(_HERE / f"{name}.metal", device, defines=defines)
 
 
-def _halves(x: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _halves(x: Tensor, rows: int, width: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return float16 rows scaled to length 1 at most and padded, the rounding's length per row, and each length.
 
     Rows are padded with copies of the last: a key that is there twice changes no maximum.
     """
-    length = torch.linalg.vector_norm(x, dim=1)
-    factor = torch.exp2(-torch.ceil(torch.log2(length.amax().clamp_min(1e-30))))
-    scaled = x * factor
-    half = scaled.to(torch.float16)
-    lost = torch.linalg.vector_norm(scaled - half, dim=1)
-    length = length * factor + lost  # of the query or its rounded self, whichever is longer
-    half = functional.pad(half, (0, width - x.shape[1]))
-    count = -(-len(x) // rows) * rows - len(x)
-    if count:
-        half = torch.cat([half, half[-1:].expand(count, -1)])
-    return half.contiguous(), lost, length
+    library = _library(device, "halves", x.shape[1] // 4, width // 4)
+    length, lost, after = (x.new_empty(len(x)) for _ in range(3))
+    library.lengths(x, length, threads=len(x))
+    half = x.new_empty((-(-len(x) // rows) * rows, width), dtype=torch.float16)
+    library.halves(x, length, length.amax().view(1), half, lost, after, len(x), threads=len(half))
+    return half, lost, after
 
 
 def through_estimates(
@@ -60,30 +56,28 @@ def through_estimates(
 ) -> tuple[Tensor, Tensor]:
     """Find each query's best key by the two halves, whatever the size; `estimate` is the first."""
     n, m, channels = len(queries), len(keys), queries.shape[1]
-    width = max(16, 1 << (channels - 1).bit_length())
-    their, lost_k, long_k = _halves(keys, BLOCK, width)
-    mine, lost_q, long_q = _halves(queries, _ROWS, width)
-    most_k = long_k.amax()
-    bound = lost_q * most_k + long_q * lost_k.amax() + (_SUM + _STORED) * long_q * most_k + 2.0**-24
-    margin = 2.0 * bound
     pad = -channels % 4
     if pad:
         queries, keys = functional.pad(queries, (0, pad)), functional.pad(keys, (0, pad))
+    queries, keys = queries.contiguous(), keys.contiguous()
+    width = max(16, 1 << (channels - 1).bit_length())
+    their, lost_k, long_k = _halves(keys, BLOCK, width, device)
+    mine, lost_q, long_q = _halves(queries, _ROWS, width, device)
+    bounds = torch.stack([lost_k.amax(), long_k.amax()])
     index = torch.empty(n, dtype=torch.int32, device=queries.device)
     score = torch.empty(n, dtype=torch.float32, device=queries.device)
     blocks = len(their) // BLOCK
     step = min(len(mine), max(_ROWS, _ESTIMATES // blocks // _ROWS * _ROWS))
-    spans = -(-blocks // SPAN)
-    room = torch.empty(blocks + spans, step, dtype=torch.float16, device=queries.device)
+    room = torch.empty(blocks - (-blocks // SPAN), step, dtype=torch.float16, device=queries.device)
     fine, coarse = room[:blocks], room[blocks:]
-    recheck = _library(device, (channels + pad) // 4).recheck
+    recheck = _library(device, "recheck", (channels + pad) // 4, BLOCK).recheck
     for start in range(0, n, step):
         some = mine[start : start + step]
         estimate(some, their, fine[:, : len(some)], coarse[:, : len(some)])
         stop = min(start + step, n)
         recheck(
-            queries[start:stop], keys, fine, coarse, margin[start:stop], index[start:stop], score[start:stop],
-            stop - start, m, blocks, step,
+            queries[start:stop], keys, fine, coarse, lost_q[start:stop], long_q[start:stop], bounds, index[start:stop],
+            score[start:stop], stop - start, m, blocks, step, _SUM + _STORED,
             threads=-(-(stop - start) // _GROUPS) * _GROUPS * 32, group_size=_GROUPS * 32,
         )  # fmt: skip
     return index.long(), score

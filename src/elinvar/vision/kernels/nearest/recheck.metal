@@ -20,13 +20,16 @@ kernel void recheck(
     device const float4* keys [[buffer(1)]],     // [n_keys, WIDTH4]
     device const half* fine [[buffer(2)]],       // [blocks, stride]
     device const half* coarse [[buffer(3)]],     // [ceil(blocks / SPAN), stride]
-    device const float* margin [[buffer(4)]],    // [n_queries]
-    device int* index [[buffer(5)]],             // [n_queries]
-    device float* score [[buffer(6)]],           // [n_queries]
-    constant int& n_queries [[buffer(7)]],
-    constant int& n_keys [[buffer(8)]],
-    constant int& blocks [[buffer(9)]],
-    constant int& stride [[buffer(10)]],
+    device const float* lost [[buffer(4)]],      // [n_queries]: e_q of filtered.py
+    device const float* reach [[buffer(5)]],     // [n_queries]: |q|
+    device const float* bounds [[buffer(6)]],    // [2]: E_k and K
+    device int* index [[buffer(7)]],             // [n_queries]
+    device float* score [[buffer(8)]],           // [n_queries]
+    constant int& n_queries [[buffer(9)]],
+    constant int& n_keys [[buffer(10)]],
+    constant int& blocks [[buffer(11)]],
+    constant int& stride [[buffer(12)]],
+    constant float& relative [[buffer(13)]],     // of sums and of storing
     uint group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane_ [[thread_index_in_simdgroup]])
@@ -35,20 +38,23 @@ kernel void recheck(
     if (q >= n_queries) return;  // a whole SIMD group
     float top = -INFINITY;
     for (int s = lane; s < spans; s += 32) top = max(top, float(coarse[ulong(s) * ulong(stride) + ulong(q)]));
-    const float least = simd_max(top) - margin[q];
+    const float most_lost = bounds[0], most_reach = bounds[1];
+    const float error = lost[q] * most_reach + reach[q] * most_lost + relative * reach[q] * most_reach;
+    // Not a number where lengths leave float32's range: then nothing is less, and everything is looked at.
+    const float least = simd_max(top) - 2.0f * (error + 5.9604645e-8f);  // a subnormal estimate is stored within 2^-25
     float4 mine[WIDTH4];
     for (int c = 0; c < WIDTH4; c++) mine[c] = queries[ulong(q) * WIDTH4 + c];
     float best = -INFINITY;
     int where = 0x7fffffff;
     for (int start = 0; start < spans; start += 32) {
         const int s = start + lane;
-        const bool near = s < spans && float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) >= least;
+        const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least);
         uint open = uint(simd_vote::vote_t(simd_ballot(near)));
         while (open != 0) {
             const int span = start + int(ctz(open));
             open &= open - 1;
             const int b = span * SPAN + lane;
-            const bool holds = b < blocks && float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) >= least;
+            const bool holds = b < blocks && !(float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) < least);
             uint left = uint(simd_vote::vote_t(simd_ballot(holds)));
             while (left != 0) {
                 const int first = (span * SPAN + int(ctz(left))) * BLOCK;
