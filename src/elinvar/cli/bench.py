@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from elinvar.cli import seismic_bench
+from elinvar.cli import seismic_bench, video_bench
 from elinvar.cli.common import emit, table
 
 __all__ = ["app"]
@@ -254,3 +254,4 @@ def _print_versus(outcome: Any) -> None:
 
 
 app.command("seismic")(seismic_bench.seismic)
+app.command("video")(video_bench.video)
