@@ -176,6 +176,25 @@ def test_a_paused_job_goes_on_to_the_same_bits(survey, tmp_path, monkeypatch):
         migrate(survey, V, GRID, checkpoint=tmp_path / "kept", **{**given, "normalize": "fold"})
 
 
+def test_mutes_and_elevations_are_part_of_a_job(survey, tmp_path, monkeypatch):
+    """A job that goes on over other mutes or heights would make an image of two surveys."""
+    monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 64)
+    ends = (survey.read(), survey.source, survey.receiver, 0.004)
+
+    def surveyed(mute, height):
+        words = {"muts": np.zeros(90), "mute": np.full(90, mute)}
+        return Survey.from_arrays(*ends, headers=words, source_elevation=height, receiver_elevation=0.0)
+
+    for folder, how, other, words in (
+        ("mute", {"mute": Mute(header=True)}, surveyed(0.2, 0.0), "mute"),
+        ("datum", {"datum": 0.0, "replacement": 2000.0}, surveyed(0.1, 9.0), "datum or elevations"),
+    ):
+        kept = Checkpoint(tmp_path / folder, seconds=0)
+        migrate(surveyed(0.1, 0.0), V, GRID, checkpoint=kept, **how, **HOW)
+        with pytest.raises(InputError, match=words):
+            migrate(other, V, GRID, checkpoint=tmp_path / folder, **how, **HOW)
+
+
 def test_a_scan_is_of_the_migrations(survey, relative):
     for how in ({"normalize": "fold"}, {"dimension": "2d"}):
         found = scan(survey, V, GRID, (95, 105, 10), **HOW, **how)

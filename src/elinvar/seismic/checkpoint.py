@@ -63,6 +63,8 @@ _LABELS = {  # hashes and the like, whose values say nothing
     "survey.file.modified_ns": "the survey's file",
     "velocity.values": "velocity",
     "gathers.members": "gathers",
+    "mute": "mute",
+    "datum": "datum or elevations",
     "pillars": "grid",
 }
 

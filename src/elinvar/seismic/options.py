@@ -16,7 +16,7 @@ from . import kernels as _registered  # importing registers the kernels
 from ._check import choice, number
 from .aperture import Aperture
 from .binning import Assignment, Binning, binning
-from .elevations import datum_of
+from .elevations import datum_of, heights
 from .kernels.migrate.antialias import KINDS as ANTIALIAS
 from .kernels.migrate.antialias import Bank, copies_for
 from .mute import Mute
@@ -126,6 +126,7 @@ class Options:
             for f in fields(self)
             if f.name not in ("survey", "velocity", "grid", "aperture", "bins", "eta", "mute", "datum")
         }
+        everyone = np.arange(self.survey.n_traces)
         place = asdict(self.grid)
         place.pop("base", None)
         gathers = None if self.bins is None else f"{self.bins.axis.dim}: {'; '.join(self.bins.axis.labels)}"
@@ -137,8 +138,8 @@ class Options:
             "medium": None if self.medium is None else list(self.medium),
             "spacing": list(self.spacing),
             "eta": digest(self.eta),
-            "mute": None if self.mute is None else digest(self.mute),
-            "datum": digest(self.datum),
+            "mute": None if self.mute is None else digest((self.mute, self.mute.zones(self.survey, everyone))),
+            "datum": None if self.datum is None else digest((self.datum, heights(self.survey, everyone))),
             "velocity": {"is": str(self.velocity), "values": digest(self.velocity)},
             "gathers": {"bins": gathers, "members": digest(None if self.bins is None else self.bins.member)},
         }

@@ -412,14 +412,7 @@ register(
     ),
     default=True,
     group_size=128,
-    defines={
-        "SIMDGROUPS": 4,
-        "SAMPLES": 2,
-        "PAIRS": 1,
-        "WEIGHTED": 1,
-        "WINDOW": 2048,
-        "ELINVAR_CUDA_GROUPS": 10,
-    },  # metal.Tuning(), which needs no import here
+    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},  # metal.Tuning(), which needs no import here
 )
 register(
     NAME,
@@ -433,5 +426,5 @@ register(
     summary="v2 over a list of tiles, traces and pillars in Morton order, batches out of reach never looked at",
     occupancy_reason="as v2, whose loops it runs",
     group_size=128,
-    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1, "WINDOW": 2048, "ELINVAR_CUDA_GROUPS": 10},
+    defines={"SIMDGROUPS": 4, "SAMPLES": 2, "PAIRS": 1, "WEIGHTED": 1},
 )

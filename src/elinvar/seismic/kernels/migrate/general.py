@@ -49,7 +49,7 @@ class _Rows(NamedTuple):
     v: Any  # [rows, nt] m/s
     radius: Any  # [rows, nt] metres
     eta: Any  # [rows or 0, nt]
-    middles: Any  # [rows or 0, spans, 2] t0 / 2 in samples and 1 / (V dt)^2, where antialias looks at slopes
+    middles: Any  # [rows or 1, spans, 2] t0 / 2 in samples and 1 / (V dt)^2, where antialias looks at slopes
     level: Any  # [1 or pillars] metres; empty without relief
 
 
@@ -65,7 +65,7 @@ class _Rules(NamedTuple):
     dt: float
     area: float
     taper: float  # of the radius
-    limits: Any  # [6] x, y, tan_leg, minimum, stretch, taper
+    limits: tuple[float, ...]  # x, y, tan_leg, minimum, stretch, taper
     wx: float  # squared distances of neighbouring midpoints
     wy: float
     eta_limit: float
@@ -177,6 +177,12 @@ def _copy(e: Any, middle: Any, r: Any, copies: int) -> Any:
 
 
 @_jit
+def _seen(ends: Any, place: Any) -> Any:
+    """Ends of a trace seen from a pillar."""
+    return ends[0] - place[0], ends[1] - place[1], ends[2] - place[0], ends[3] - place[1]
+
+
+@_jit
 def _strength(vertical: float, second: float, time: float, r: Any) -> Any:
     """Weight of a contribution, 0 at t0 = 0 (see `relief`)."""
     if vertical < r.earliest or second <= 0.0:
@@ -188,7 +194,7 @@ def _strength(vertical: float, second: float, time: float, r: Any) -> Any:
 def _pair(k: int, p: int, place: Any, traces: _Traces, rows: _Rows, r: _Rules, ns: int, x: Any, w: Any) -> bool:
     """Fill in where on trace k the output samples of pillar p fall, -1 for nowhere, and their weights."""
     ends = traces.ends[k]
-    e = (ends[0] - place[0], ends[1] - place[1], ends[2] - place[0], ends[3] - place[1])
+    e = _seen(ends, place)
     mx, my = 0.5 * (e[0] + e[2]), 0.5 * (e[1] + e[3])
     x[:] = -1.0
     qx, qy = abs(mx) / r.limits[0], abs(my) / r.limits[1]
@@ -206,21 +212,26 @@ def _pair(k: int, p: int, place: Any, traces: _Traces, rows: _Rows, r: _Rules, n
         level = rows.level[p if len(rows.level) > 1 else 0]
         above_s, above_r = traces.heights[k, 0] - level, traces.heights[k, 1] - level
     below_s, below_r = _layer(above_s, r), _layer(above_r, r)
+    # Names, not attributes, inside the loop: numba counts references at every attribute.
+    radii, times, speeds, many = rows.radius[i], rows.t0, rows.v[i], len(rows.eta)
+    curls = rows.eta[p if many > 1 else 0] if many > 0 else times
+    angles, last, start, dt = r.limits[2] < math.inf or r.limits[4] < math.inf, float(ns - 1), r.start, r.dt
     found = False
     for t in range(len(x)):
-        radius = rows.radius[i, t]
+        radius = radii[t]
         if distance > radius:
             continue
-        t0, v = rows.t0[t], rows.v[i, t]
-        weight = _bounded(e, 0.5 * v * t0, r)
-        if weight < 0.0:
-            continue
-        eta = rows.eta[p if len(rows.eta) > 1 else 0, t] if len(rows.eta) > 0 else 0.0
+        t0, v = times[t], speeds[t]
+        weight = across
+        if angles:
+            weight *= _bounded(e, 0.5 * v * t0, r)
+            if weight < 0.0:
+                continue
+        eta = curls[t] if many > 0 else 0.0
         time = _raised(ds, above_s, below_s, t0, v, eta, r) + _raised(dr, above_r, below_r, t0, v, eta, r)
-        at = (time - r.start) / r.dt
-        if not (at >= 0.0 and at <= ns - 1) or (time >= begin and time < end):
+        at = (time - start) / dt
+        if not (at >= 0.0 and at <= last) or (time >= begin and time < end):
             continue
-        weight *= across
         if radius < math.inf and radius > 0.0:
             weight *= _fall(distance / radius, r.taper)
         if r.weighted:
@@ -247,40 +258,52 @@ def _taps(f: float, fitted: Any, out: Any) -> None:
 
 
 @_jit
+def _read(trace: Any, x: Any, w: Any, e: Any, middles: Any, r: Any, fitted: Any, near: Any, total: Any) -> None:
+    """Add what the copies of a trace, [copies, samples between their zeros], hold at ``x``, weighted."""
+    copies, taps = len(trace), len(near)
+    ns = trace.shape[1] - (0 if taps == 2 else taps - 1)
+    first = trace[0]
+    for t in range(len(x)):
+        if x[t] < 0.0:
+            continue
+        left = min(int(x[t]), ns - 2)
+        f = x[t] - left
+        if copies == 1 and taps == 2:
+            total[t] += w[t] * (first[left] + f * (first[left + 1] - first[left]))
+            continue
+        _taps(f, fitted, near)
+        copy, part = (0, 0.0) if copies == 1 else _copy(e, middles[t // r.span], r, copies)
+        value = 0.0
+        for i in range(taps):
+            one = float(trace[copy, left + i])
+            if copies > 1:
+                one += part * (trace[copy + 1, left + i] - one)
+            value += one * near[i]
+        total[t] += w[t] * value
+
+
+@_jit
 def _gather(
     image: Any, fold: Any, data: Any, places: Any, traces: Any, rows: Any, r: Any, fitted: Any, first: int, last: int
 ) -> None:
     """Migrate into pillars first to last; ``data`` is [traces, copies, samples between their zeros]."""
-    nt, copies, taps = image.shape[1], data.shape[1], max(2, 2 * len(fitted))
+    nt, taps = image.shape[1], max(2, 2 * len(fitted))
     ns = data.shape[2] - (0 if taps == 2 else taps - 1)
     x, w, total, near = np.empty(nt), np.empty(nt), np.empty(nt), np.empty(taps)
+    count = np.empty(nt, np.int32)
     for p in range(first, last):
         total[:] = 0.0
+        count[:] = 0
+        middles = rows.middles[p if len(rows.middles) > 1 else 0]
         for k in range(len(data)):
             if not _pair(k, p, places[p], traces, rows, r, ns, x, w):
                 continue
+            _read(data[k], x, w, _seen(traces.ends[k], places[p]), middles, r, fitted, near, total)
             for t in range(nt):
-                if x[t] < 0.0:
-                    continue
-                left = min(int(x[t]), ns - 2)
-                _taps(x[t] - left, fitted, near)
-                value = 0.0
-                if copies == 1:
-                    for i in range(taps):
-                        value += data[k, 0, left + i] * near[i]
-                else:
-                    ends, place = traces.ends[k], places[p]
-                    e = (ends[0] - place[0], ends[1] - place[1], ends[2] - place[0], ends[3] - place[1])
-                    middle = rows.middles[p if len(rows.middles) > 1 else 0, t // r.span]
-                    copy, part = _copy(e, middle, r, copies)
-                    for i in range(taps):
-                        one = data[k, copy, left + i]
-                        value += (one + part * (data[k, copy + 1, left + i] - one)) * near[i]
-                total[t] += w[t] * value
-                if len(fold) > 0:
-                    fold[p, t] += 1
-        for t in range(nt):
-            image[p, t] += np.float32(total[t])
+                count[t] += x[t] >= 0.0
+        image[p] += total.astype(np.float32)
+        if len(fold) > 0:
+            fold[p] += count
 
 
 @_jit
@@ -297,22 +320,17 @@ def _scatter(
         for p in range(len(places)):
             if not _pair(k, p, places[p], traces, rows, r, ns, x, w):
                 continue
+            e, middles, values = _seen(traces.ends[k], places[p]), rows.middles[min(p, len(rows.middles) - 1)], image[p]
             for t in range(nt):
                 if x[t] < 0.0:
                     continue
                 left = min(int(x[t]), ns - 2)
                 _taps(x[t] - left, fitted, near)
-                value = w[t] * image[p, t]
-                if copies == 1:
-                    for i in range(taps):
-                        cells[0, left + i] += near[i] * value
-                else:
-                    ends, place = traces.ends[k], places[p]
-                    e = (ends[0] - place[0], ends[1] - place[1], ends[2] - place[0], ends[3] - place[1])
-                    middle = rows.middles[p if len(rows.middles) > 1 else 0, t // r.span]
-                    copy, part = _copy(e, middle, r, copies)
-                    for i in range(taps):
-                        cells[copy, left + i] += (1.0 - part) * near[i] * value
+                copy, part = (0, 0.0) if copies == 1 else _copy(e, middles[t // r.span], r, copies)
+                value = w[t] * values[t]
+                for i in range(taps):
+                    cells[copy, left + i] += (1.0 - part) * near[i] * value
+                    if copies > 1:
                         cells[copy + 1, left + i] += part * near[i] * value
         for copy in range(copies):
             for s in range(ns):
@@ -350,7 +368,7 @@ def _inputs(
         none if mute is None else mute.double().numpy(),
         none if relief is None else relief.heights.double().numpy(),
     )
-    seen = np.zeros((0, 0, 2))
+    seen = np.zeros((1, 1, 2))
     if bank is not None:
         t = t0_out + dt_out * torch.arange(nt + SPAN, dtype=torch.float64)
         square = torch.cat([v, continued(v, SPAN)], 1).square()
@@ -378,7 +396,7 @@ def _inputs(
         f8(dt),
         f8(area),
         f8(reach.taper if reach.taper >= NARROWEST else 0.0),
-        np.array([bound.x, bound.y, bound.tan_leg, bound.minimum, bound.stretch, bound.taper]),
+        tuple(map(float, (bound.x, bound.y, bound.tan_leg, bound.minimum, bound.stretch, bound.taper))),
         f8(0.0 if bank is None else bank.dx**2),
         f8(0.0 if bank is None else bank.dy**2),
         f8(ETA_LIMIT),
