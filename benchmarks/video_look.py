@@ -204,16 +204,21 @@ FLIGHT = 4
 def launch_bytes(width: int, height: int, levels: int, code_bytes: float) -> dict[str, list[float]]:
     """Return the bytes that each launch of the fused look must read and write, every array once.
 
-    ``bloom_down``: the level above is read (the frame first), the level written. ``bloom_up``: the smaller level is
-    read, the larger one read and written. The last kernel: frame and first level are read, codes written. All is
-    float32 in three planes but the codes.
+    ``bloom_first``, ``bloom_down``: the level above is read (the frame first), the level written. ``bloom_tail``: the
+    last but two is read, the two smallest are written. ``bloom_up``: the smaller level is read, the larger one read and
+    written. The last kernel: frame and first level are read, codes written. All is float32 in three planes but the
+    codes.
     """
-    sizes = [12.0 * width * height]
-    for _, h, w in bloom.shapes(width, height, levels):
-        sizes.append(12.0 * w * h)
-    down = [sizes[k] + sizes[k + 1] for k in range(levels)]
-    up = [sizes[k + 1] + 2 * sizes[k] for k in range(levels - 1, 0, -1)]
-    return {"bloom_down": down, "bloom_up": up, "shade_yuv": [sizes[0] + sizes[1] + code_bytes * width * height]}
+    sizes = [12.0 * width * height] + [12.0 * w * h for _, h, w in bloom.shapes(width, height, levels)]
+    down = [sizes[k] + sizes[k + 1] for k in range(levels - 2)]
+    up = [sizes[k + 1] + 2 * sizes[k] for k in range(levels - 2, 0, -1)]
+    return {
+        "bloom_first": down[:1],
+        "bloom_down": down[1:],
+        "bloom_tail": [sum(sizes[-3:])],
+        "bloom_up": up,
+        "shade_yuv": [sizes[0] + sizes[1] + code_bytes * width * height],
+    }
 
 
 class Look:

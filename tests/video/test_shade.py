@@ -153,7 +153,7 @@ def test_the_look_compiles_for_hopper_without_spills(inputs) -> None:
     report = metal.build_cubin(metal_text(chain), defines={"WIDE": 1, "PITCH": 2}, group_size=128)
     for name, one in report.kernels.items():
         assert one.spill_bytes == 0, name
-        assert one.occupancy >= 0.4, f"{name}: {one}"
+        assert one.occupancy >= 0.37, f"{name}: {one}"  # six groups of 128: with seven, long chains spill
 
 
 def test_the_answer_does_not_depend_on_threads(inputs, random_frame) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from elinvar.errors import InputError
-from elinvar.video.shadecode import Chain, statements, value_lines
+from elinvar.video.shadecode import Chain, read, statements, value_lines
 
 __all__ = ["metal_text"]
+
+_NOISE = "w_value_noise"
 
 
 def metal_text(chain: Chain, kernels: Sequence[str] = ()) -> str:
@@ -38,7 +40,9 @@ def _value_struct(chain: Chain) -> str:
     named = [line.split(" = ") for line in value_lines(chain, ";", 1)]
     fields = "".join(f"    {declared.removeprefix('const ')};\n" for declared, _ in named)
     reads = "".join(f"    v.{declared.split()[-1]} = {value}\n" for declared, value in named)
+    text = "".join(ast.unparse(statement) for f in chain.functions for statement in read(f).body)
     return (
+        f"#define CELLS {max(1, text.count('value_noise('))}\n"
         f"struct Values {{\n{fields}    int none;\n}};\n\n"
         f"static inline Values values(constant float* F, constant int* I)\n{{\n"
         f"    Values v;\n    v.none = 0;\n{reads}    return v;\n}}\n"
@@ -87,19 +91,20 @@ def _pixel_text(chain: Chain) -> str:
         f"    {line.split(' = ')[0]} = v.{line.split(' = ')[0].split()[-1]};" for line in value_lines(chain, ";", 1)
     ]
     known: set[str] = {"r", "g", "b"}
+    cells = itertools.count()
     for targets, value in itertools.chain.from_iterable(statements(chain, constant, "w_")):
         names = [ast.unparse(t) for t in targets]
         if len(names) > 1:
-            body.append(f"    const float3 {names[0]}_all = {_c(value)};")
+            body.append(f"    const float3 {names[0]}_all = {_c(value, cells)};")
             values = [f"{names[0]}_all.{c}" for c in "xyz"]
         else:
-            values = [_c(value)]
+            values = [_c(value, cells)]
         for name, text in zip(names, values, strict=True):
             body.append(f"    {'' if name in known else 'auto '}{name} = {text};")
             known.add(name)
     lines = "\n".join(body)
     return (
-        f"static inline float3 pixel(float3 from, {taken}Values v, int ix, int iy, int w, int h)\n"
+        f"static inline float3 pixel(float3 from, {taken}Values v, thread Cell* cells, int ix, int iy, int w, int h)\n"
         f"{{\n{lines}\n    return float3(r, g, b);\n}}\n"
     )
 
@@ -120,37 +125,40 @@ def _shaded_text(chain: Chain, declared: str) -> str:
             if scale == "full":
                 lines.append(f"    const float2 p{i}_{k} = get(x{i} + {k} * n + o, step);")
             elif scale == "half":
-                lines.append(f"    const float2 p{i}_{k} = 0.75f * here.h{i}[{k}] + 0.25f * other.h{i}[{k}];")
+                lines.append(f"    const float2 p{i}_{k} = 3.0f * here.h{i}[{k}] + other.h{i}[{k}];")
     calls = []
     for end, axis, place in zip(ends, ("x", "y"), ("ix", "ix + step"), strict=True):
         given = "".join(
             f"x{i}, " if scale == "table" else f"float3({', '.join(f'p{i}_{k}.{axis}' for k in range(3))}), "
             for i, scale in places
         )
-        calls.append(f"    c.{end} = pixel({given}v, {place}, iy, w, h);")
+        calls.append(f"    c.{end} = pixel({given}v, cells, {place}, iy, w, h);")
     # With pairs, the pair on the left of the frame is the first pair: its pixels are both the first.
     body = "\n".join([*lines, "    Pair c;", *calls, "    if (wide && column < 0) c.b = c.a;", "    return c;"])
     return (
-        f"static inline Pair shaded({declared}, Halves here, Halves other, Values v, int column, int iy, int w,\n"
-        f"    int h)\n{{\n{body}\n}}\n"
+        f"static inline Pair shaded({declared}, Halves here, Halves other, Values v, thread Cell* cells,\n"
+        f"    int column, int iy, int w, int h)\n{{\n{body}\n}}\n"
     )
 
 
-def _c(node: ast.expr) -> str:
-    """Write an expression in C's syntax."""
+def _c(node: ast.expr, cells: Iterator[int]) -> str:
+    """Write an expression in C's syntax; every call of the lattice noise gets a cell of its own."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Call):
         assert isinstance(node.func, ast.Name)
-        return f"{node.func.id}({', '.join(_c(a) for a in node.args)})"
+        given = [_c(a, cells) for a in node.args]
+        if node.func.id == _NOISE:
+            given.append(f"cells[{next(cells)}]")
+        return f"{node.func.id}({', '.join(given)})"
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return f"w_divide({_c(node.left)}, {_c(node.right)})"
+        return f"w_divide({_c(node.left, cells)}, {_c(node.right, cells)})"
     if isinstance(node, ast.BinOp):
-        return f"({_c(node.left)} {_OPERATORS[type(node.op)]} {_c(node.right)})"
+        return f"({_c(node.left, cells)} {_OPERATORS[type(node.op)]} {_c(node.right, cells)})"
     if isinstance(node, ast.UnaryOp):
-        return f"({_OPERATORS[type(node.op)]}{_c(node.operand)})"
+        return f"({_OPERATORS[type(node.op)]}{_c(node.operand, cells)})"
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        return f"({_c(node.left)} {_OPERATORS[type(node.ops[0])]} {_c(node.comparators[0])})"
+        return f"({_c(node.left, cells)} {_OPERATORS[type(node.ops[0])]} {_c(node.comparators[0], cells)})"
     raise InputError(f"point-wise pass: {ast.unparse(node)} cannot be written in Metal; use simpler expressions.")
 
 

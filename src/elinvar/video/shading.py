@@ -45,7 +45,7 @@ def powr(x: Value, y: Value) -> Value:
 
 
 def root(x: Value, y: Value) -> Value:
-    """X to the power y for 0 < y <= 1, as display curves have: 0 for x <= 0.
+    """X to the power y for x >= 0 and 0 < y <= 1, as display curves have.
 
     On a GPU the relative error is 2^-22 (1 + abs(log2 x)) at most, and it is cheaper than `powr`; the same elsewhere.
     """

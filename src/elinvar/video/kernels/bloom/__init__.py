@@ -96,7 +96,7 @@ register(
     tolerance=2e-6,
     summary="prefilter, 13-tap pyramid down, tent up, at half resolution",
     default=True,
-    group_size=128,
+    group_size={"bloom_first": 128, "bloom_down": 128, "bloom_up": 128, "bloom_tail": 256},
     defines={"WIDE": 1},
     occupancy_reason="a thread keeps the next pair of rows on its way: bounded to 40 registers it spills and takes 1.9 "
     "times as long on an H200",

@@ -216,3 +216,67 @@ kernel void bloom_up(device const float* smaller [[buffer(0)]], device float* la
         }
     }
 }
+
+#define OWN 16
+#define SMALL (OWN / 2 + 4)
+#define MIDDLE (2 * SMALL + 4)
+#define SOURCE (2 * MIDDLE + 4)
+
+static inline float halved(threadgroup const float* p, int stride)
+{
+    float wide = 0.0f, near = 0.0f;
+    for (int j = 0; j < 6; j++) {
+        threadgroup const float* row = p + j * stride;
+        const float inner = row[2] + row[3], box = row[1] + row[4] + inner, outer = row[0] + row[5] + box + inner;
+        wide += (j == 2 || j == 3) ? outer : 0.5f * outer;
+        near += (j > 0 && j < 5) ? box : 0.0f;
+    }
+    return wide * (1.0f / 64.0f) + near * (1.0f / 32.0f);
+}
+
+// The two smallest levels down, and the larger of them back up, one plane: 16 x 16 samples of it, from tiles that cover
+// what they need of the smaller and of the larger levels. Here launches would cost more than work done twice.
+[[max_total_threads_per_threadgroup(256)]] kernel void bloom_tail(device const float* source [[buffer(0)]],
+    device float* middle [[buffer(1)]], device float* out [[buffer(2)]], constant int& sw [[buffer(3)]],
+    constant int& sh [[buffer(4)]], constant int& mw [[buffer(5)]], constant int& mh [[buffer(6)]],
+    constant int& w [[buffer(7)]], constant int& h [[buffer(8)]], constant float& weight [[buffer(9)]],
+    constant float& gain [[buffer(10)]], uint lane [[thread_index_in_threadgroup]],
+    uint3 group [[threadgroup_position_in_grid]])
+{
+    threadgroup float large_tile[SOURCE * SOURCE];
+    threadgroup float middle_tile[MIDDLE * MIDDLE];
+    threadgroup float small_tile[SMALL * SMALL];
+    const float tent[4] = {0.1875f, 0.4375f, 0.3125f, 0.0625f};
+    const int plane = int(group.z), ox = OWN / 2 * int(group.x), oy = OWN / 2 * int(group.y);
+    const int wx = ox - 2, wy = oy - 2, mx = 2 * wx - 2, my = 2 * wy - 2, sx = 2 * mx - 2, sy = 2 * my - 2;
+    for (int i = int(lane); i < SOURCE * SOURCE; i += 256) {
+        const int x = clamp(sx + i % SOURCE, 0, sw - 1), y = clamp(sy + i / SOURCE, 0, sh - 1);
+        large_tile[i] = source[(plane * sh + y) * sw + x];
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int i = int(lane); i < MIDDLE * MIDDLE; i += 256) {
+        const int x = clamp(mx + i % MIDDLE, 0, mw - 1), y = clamp(my + i / MIDDLE, 0, mh - 1);
+        middle_tile[i] = halved(large_tile + (2 * y - 2 - sy) * SOURCE + 2 * x - 2 - sx, SOURCE);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int i = int(lane); i < SMALL * SMALL; i += 256) {
+        const int tx = i % SMALL, ty = i / SMALL;
+        const int x = clamp(wx + tx, 0, w - 1), y = clamp(wy + ty, 0, h - 1);
+        const float value = gain * halved(middle_tile + (2 * y - 2 - my) * MIDDLE + 2 * x - 2 - mx, MIDDLE);
+        small_tile[i] = value;
+        const bool own = tx >= 2 && tx < SMALL - 2 && ty >= 2 && ty < SMALL - 2;
+        if (own && wx + tx < w && wy + ty < h) out[(plane * h + y) * w + x] = value;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const int x = 2 * ox + int(lane) % OWN, y = 2 * oy + int(lane) / OWN;
+    if (x >= mw || y >= mh) return;
+    const int ux = (x & 1) ? 1 : -1, uy = (y & 1) ? 1 : -1;
+    threadgroup const float* p = small_tile + ((y >> 1) - uy - wy) * SMALL + (x >> 1) - ux - wx;
+    float total = weight * middle_tile[(y - my) * MIDDLE + x - mx];
+    for (int j = 0; j < 4; j++) {
+        float line = 0.0f;
+        for (int i = 0; i < 4; i++) line += tent[i] * p[j * uy * SMALL + i * ux];
+        total += tent[j] * line;
+    }
+    middle[(plane * mh + y) * mw + x] = total;
+}

@@ -1,4 +1,4 @@
-"""Launches of ``bloom.metal``: every level down, and back up."""
+"""Launches of ``bloom.metal``: levels down, the two smallest at once, and back up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ __all__ = ["aligned", "spread"]
 
 _DOWN, _UP = 30, 28
 """Columns (pairs of them in ``bloom_first``) of a simdgroup of ``bloom_down`` and of ``bloom_up``."""
-_MOST_ROWS = 8
+_OWN = 16
+"""Side of what a group of ``bloom_tail`` makes."""
+_MOST_ROWS = 16
 _SIMDGROUPS = 2048
 """Rows a thread walks: the more, the less is computed twice; small levels take fewer, to have so many simdgroups."""
 
@@ -43,11 +45,12 @@ def spread(
 ) -> None:
     """Fill the pyramid; its first level is the result."""
     source = frame.float().contiguous()
-    for k, level in enumerate(pyramid):
+    tail = len(pyramid) - 2 if len(pyramid) > 2 else len(pyramid)
+    for k, level in enumerate(pyramid[:tail]):
         (_, sh, sw), (_, h, w) = source.shape, level.shape
         gain = weights[-1] if k == len(pyramid) - 1 else 1.0
         if k == 0 and aligned(source, 16) and aligned(level, 8):
-            across, rows = _walk(sw // 4, _DOWN, h, 1)
+            across, rows = _walk(sw // 4, _DOWN, h, 2)
             _library(device, True).bloom_first(
                 source, level, sw, sh, w, h, rows, threshold, knee, ceiling, gain,
                 threads=(across, -(-h // rows)), group_size=(128, 1),
@@ -59,7 +62,14 @@ def spread(
                 threads=(across, -(-h // rows)), group_size=(128, 1),
             )  # fmt: skip
         source = level
-    for k in range(len(pyramid) - 2, -1, -1):
+    if tail < len(pyramid):
+        middle, smallest = pyramid[tail:]
+        (_, sh, sw), (_, mh, mw), (_, h, w) = source.shape, middle.shape, smallest.shape
+        _library(device, True).bloom_tail(
+            source, middle, smallest, sw, sh, mw, mh, w, h, *weights[tail:],
+            threads=(-(-mw // _OWN) * 256, -(-mh // _OWN), 3), group_size=(256, 1, 1),
+        )  # fmt: skip
+    for k in range(min(tail, len(pyramid) - 1) - 1, -1, -1):
         smaller, large = pyramid[k + 1], pyramid[k]
         (_, lines, columns), (_, h, w) = smaller.shape, large.shape
         across, rows = _walk(columns, _UP, lines, 3)

@@ -16,7 +16,7 @@ GROUP = 128
 """Threads per group, along a row."""
 COLUMNS = 31
 """Pairs of columns a simdgroup of ``shade_yuv`` makes; its first lane brings the pair on the left."""
-UNITS = 2
+UNITS = 4
 """Pairs of rows a thread walks."""
 
 _PLANES = """
@@ -27,13 +27,16 @@ _PLANES = """
     const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, n = w * h;
     if (ix >= w) return;
     const Values v = values(F, I);
+    Cell cells[CELLS];
+    for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
+#pragma unroll
         for (int d = 0; d < 2; d++) {
             const int iy = 2 * unit + d, o = iy * w + ix;
             if (iy >= h) break;
-            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, column, iy, w, h);
+            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
             put(out + o, c.a.x, c.b.x, ix + 1 < w);
             put(out + n + o, c.a.y, c.b.y, ix + 1 < w);
             put(out + 2 * n + o, c.a.z, c.b.z, ix + 1 < w);
@@ -54,21 +57,24 @@ _YUV444 = """
     const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
     if (ix >= w) return;
     const Values v = values(F, I);
+    Cell cells[CELLS];
+    for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     const bool right = ix + 1 < w;
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
+#pragma unroll
         for (int d = 0; d < 2; d++) {
             const int iy = 2 * unit + d, o = iy * w + ix;
             if (iy >= h) break;
-            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, column, iy, w, h);
+            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
             const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
-            const float2 da = difference(c.a, la, k), db = difference(c.b, lb, k);
+            const float2 da = difference(c.a, la), db = difference(c.b, lb);
             put(luma_out + o, WORD(luma_code(la, k, ix, iy, seed)), WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
-            put(cb_out + o, WORD(chroma_code(da.x, k, ix, iy, seed + 1)),
-                WORD(chroma_code(db.x, k, ix + 1, iy, seed + 1)), right);
-            put(cr_out + o, WORD(chroma_code(da.y, k, ix, iy, seed + 2)),
-                WORD(chroma_code(db.y, k, ix + 1, iy, seed + 2)), right);
+            put(cb_out + o, WORD(chroma_code(k.cb * da.x, k, ix, iy, seed + 1)),
+                WORD(chroma_code(k.cb * db.x, k, ix + 1, iy, seed + 1)), right);
+            put(cr_out + o, WORD(chroma_code(k.cr * da.y, k, ix, iy, seed + 2)),
+                WORD(chroma_code(k.cr * db.y, k, ix + 1, iy, seed + 2)), right);
         }
         before = here;
         here = next;
@@ -89,48 +95,42 @@ _YUV = """
     const int ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
     if (column - lane >= columns) return;
     const Values v = values(F, I);
+    Cell cells[CELLS];
+    for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     const bool live = lane > 0 && column < columns, right = ix + 1 < w, above = SITING == 2 && DOWN == 2;
     float2 left_sum = float2(0.0f), right_sum = float2(0.0f);
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     if (above) {
-        const Pair c = first > 0 ? shaded(CALL, before, here, v, column, 2 * first - 1, w, h)
-                                 : shaded(CALL, here, before, v, column, 0, w, h);
-        left_sum = 0.25f * difference(c.a, luma_of(c.a, k), k);
-        right_sum = 0.25f * difference(c.b, luma_of(c.b, k), k);
+        const Pair c = first > 0 ? shaded(CALL, before, here, v, cells, column, 2 * first - 1, w, h)
+                                 : shaded(CALL, here, before, v, cells, column, 0, w, h);
+        left_sum = 0.25f * difference(c.a, luma_of(c.a, k));
+        right_sum = 0.25f * difference(c.b, luma_of(c.b, k));
     }
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
-        const Halves next = halves(CALL, column, unit + 1, w, h);
-        const bool second = 2 * unit + 1 < h;
-        Pair c[2];
-        c[0] = shaded(CALL, here, before, v, column, 2 * unit, w, h);
-        c[1] = c[0];  // an odd last row counts twice
-        if (second) c[1] = shaded(CALL, here, next, v, column, 2 * unit + 1, w, h);
-        float2 dl[2], dr[2];
+        // Behind an odd last row comes itself once more, and so the row that it is doubled with.
+        const Halves next = halves(CALL, column, 2 * unit + 1 < h ? unit + 1 : unit - 1, w, h);
+#pragma unroll
         for (int d = 0; d < 2; d++) {
-            const int iy = 2 * unit + d;
-            const float la = luma_of(c[d].a, k), lb = luma_of(c[d].b, k);
-            dl[d] = difference(c[d].a, la, k);
-            dr[d] = difference(c[d].b, lb, k);
-            if (live && (d == 0 || second)) {
+            const int iy = d == 0 ? 2 * unit : min(2 * unit + 1, h - 1);
+            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
+            const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
+            const bool inside = live && 2 * unit + d < h;
+            if (inside) {
                 put(luma_out + iy * w + ix, WORD(luma_code(la, k, ix, iy, seed)),
                     WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
             }
-        }
-        const float upper = DOWN == 1 ? 1.0f : 0.5f, lower = above ? 0.25f : 0.5f;
-        for (int d = 0; d < 3 - DOWN; d++) {
-            left_sum += upper * dl[d];
-            right_sum += upper * dr[d];
-            if (DOWN == 2) {
-                left_sum += lower * dl[1];
-                right_sum += lower * dr[1];
-            }
+            const float weight = DOWN == 1 ? 1.0f : above && d == 1 ? 0.25f : 0.5f;
+            const float2 dl = difference(c.a, la), dr = difference(c.b, lb);
+            left_sum += weight * dl;
+            right_sum += weight * dr;
+            if (DOWN == 2 && d == 0) continue;
             const float2 earlier = simd_shuffle_up(right_sum, 1);
             const float2 value = SITING == 1 ? 0.5f * (left_sum + right_sum)
                                              : 0.25f * (earlier + right_sum) + 0.5f * left_sum;
             const int row = DOWN == 1 ? 2 * unit + d : unit, o = row * columns + column;
-            if (live && (DOWN == 2 || d == 0 || second)) {
-                const WORD cb = WORD(chroma_code(value.x, k, column, row, seed + 1));
-                const WORD cr = WORD(chroma_code(value.y, k, column, row, seed + 2));
+            if (DOWN == 1 ? inside : live) {
+                const WORD cb = WORD(chroma_code(k.cb * value.x, k, column, row, seed + 1));
+                const WORD cr = WORD(chroma_code(k.cr * value.y, k, column, row, seed + 2));
                 if (PITCH == 2) {
                     put(cb_out + 2 * o, cb, cr, true);
                 } else {
@@ -138,8 +138,8 @@ _YUV = """
                     cr_out[o] = cr;
                 }
             }
-            left_sum = above ? 0.25f * dl[1] : float2(0.0f);
-            right_sum = above ? 0.25f * dr[1] : float2(0.0f);
+            left_sum = above ? 0.25f * dl : float2(0.0f);
+            right_sum = above ? 0.25f * dr : float2(0.0f);
         }
         before = here;
         here = next;
@@ -149,10 +149,21 @@ _YUV = """
 
 
 KERNELS = {"shade_planes": _PLANES, "shade_yuv444": _YUV444, "shade_yuv": _YUV}
-DEFINES = {"WORD": "uchar", "WIDE": 0, "UNITS": UNITS, "DITHER": 0, "SITING": 0, "DOWN": 2, "PITCH": 1, "SHIFT": 0}
+DEFINES = {
+    "WORD": "uchar",
+    "WIDE": 0,
+    "UNITS": UNITS,
+    "DITHER": 0,
+    "SITING": 0,
+    "DOWN": 2,
+    "PITCH": 1,
+    "SHIFT": 0,
+    "ELINVAR_CUDA_GROUPS": 6,
+}
 """What the text leaves open, with values for the case that nobody says: the type of codes, whether all rows are aligned
 pairs, pairs of rows a thread walks, and how codes are made: noise, siting, rows per chroma sample, words from one
-chroma sample to the next, bits to shift."""
+chroma sample to the next, bits to shift; on NVIDIA GPUs, groups that fit a multiprocessor: as many as the registers of
+long chains allow without spills."""
 
 
 @cache

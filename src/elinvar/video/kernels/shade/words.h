@@ -18,12 +18,12 @@ static inline float w_log2(float x) { return log2(fmax(x, 1.17549435e-38f)); }
 static inline float w_powr(float x, float y) { return x < 1.17549435e-38f ? 0.0f : w_exp2(y * w_log2(x)); }
 
 // A power up to 1 shrinks the error of an approximate logarithm; that of 0 is minus infinity, whose power is 0.
-static inline float w_root(float x, float y) { return fast::exp2(y * fast::log2(fmax(x, 0.0f))); }
+static inline float w_root(float x, float y) { return fast::exp2(y * fast::log2(x)); }
 
 static inline float w_smoothstep(float low, float high, float x)
 {
     const float t = w_clamp(fast::divide(x - low, high - low), 0.0f, 1.0f);
-    return t * t * (3.0f - 2.0f * t);
+    return t * t * fma(-2.0f, t, 3.0f);
 }
 
 static inline uint pcg(uint v)
@@ -47,16 +47,29 @@ static inline float w_hash_normal(int ix, int iy, int seed)
     return float(int((pairs & 0xffffu) + (pairs >> 16u)) - 510) * 0.006765902f;
 }
 
-static inline float w_value_noise(float x, float y, int seed)
+// The corners of a cell of the noise's lattice, times 2^24. Pixels beside each other are often in one cell.
+struct Cell {
+    int i, j;
+    float a, b, c, d;
+};
+
+static inline float corner(int i, int j, int seed) { return float(int(hash3(i, j, seed) >> 8u)); }
+
+static inline float w_value_noise(float x, float y, int seed, thread Cell& cell)
 {
-    const float x0 = floor(x), y0 = floor(y);
-    float fx = x - x0, fy = y - y0;
-    fx = fx * fx * (3.0f - 2.0f * fx);
-    fy = fy * fy * (3.0f - 2.0f * fy);
-    const int i = int(x0), j = int(y0);
-    const float top = w_mix(w_hash_uniform(i, j, seed), w_hash_uniform(i + 1, j, seed), fx);
-    const float bottom = w_mix(w_hash_uniform(i, j + 1, seed), w_hash_uniform(i + 1, j + 1, seed), fx);
-    return w_mix(top, bottom, fy);
+    const int i = int(floor(x)), j = int(floor(y));
+    if (i != cell.i || j != cell.j) {
+        cell.i = i;
+        cell.j = j;
+        cell.a = corner(i, j, seed);
+        cell.b = corner(i + 1, j, seed);
+        cell.c = corner(i, j + 1, seed);
+        cell.d = corner(i + 1, j + 1, seed);
+    }
+    float fx = x - float(i), fy = y - float(j);
+    fx = fx * fx * fma(-2.0f, fx, 3.0f);
+    fy = fy * fy * fma(-2.0f, fy, 3.0f);
+    return w_mix(w_mix(cell.a, cell.b, fx), w_mix(cell.c, cell.d, fx), fy) * 5.9604644775390625e-08f;
 }
 
 static inline float3 entry(device const float* table, int at)
@@ -122,13 +135,13 @@ PUT(float, float2)
 PUT(uchar, uchar2)
 PUT(ushort, ushort2)
 
-// A row of a half-resolution plane, doubled bilinearly along x for the pair of pixels above one of its samples; centres
-// at (i + 1/2) / 2.
+// A quarter of a row of a half-resolution plane, doubled bilinearly along x for the pair of pixels above one of its
+// samples; centres at (i + 1/2) / 2. Three quarters of a row and one quarter of another are `fma(3, here, other)`.
 static inline float2 across(device const float* row, int column, int columns)
 {
     const int x = clamp(column, 0, columns - 1);
-    const float here = 0.75f * row[x];
-    return float2(here + 0.25f * row[max(x - 1, 0)], here + 0.25f * row[min(x + 1, columns - 1)]);
+    const float here = 0.1875f * row[x];
+    return float2(here + 0.0625f * row[max(x - 1, 0)], here + 0.0625f * row[min(x + 1, columns - 1)]);
 }
 
 // How a colour becomes codes: as in Coding.vector.
@@ -154,7 +167,5 @@ static inline ushort chroma_code(float value, constant Coding& k, int ix, int iy
     return code(value + (k.middle + (DITHER ? 0.0f : 0.5f)), noise, k);
 }
 
-static inline float2 difference(float3 c, float luma, constant Coding& k)
-{
-    return float2((c.z - luma) * k.cb, (c.x - luma) * k.cr);
-}
+// Times k.cb and k.cr: Cb and Cr.
+static inline float2 difference(float3 c, float luma) { return float2(c.z - luma, c.x - luma); }
