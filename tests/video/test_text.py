@@ -56,6 +56,31 @@ def test_corners_are_sharp_at_the_size_they_are_drawn() -> None:
     assert area == pytest.approx(20 * 15, rel=0.004)
 
 
+@pytest.mark.parametrize("angle", [0.0, 17.0, 45.0])
+def test_corners_stay_where_they_are_at_four_times_the_size(angle: float) -> None:
+    """The field's zero line passes within 0.1 px of every corner of a square drawn at four times its size.
+
+    Fields are made at the size they are drawn at and never enlarged, so one channel is enough: an enlarged field would
+    round the corners.
+    """
+    turn = np.deg2rad(angle)
+    spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    small = np.array([[-7.3, -5.1], [7.3, -5.1], [7.3, 5.1], [-7.3, 5.1]]) @ spin.T
+    corners = 4 * small + 50.0
+    field = text.distance_field([corners], 100, 100).double().numpy()
+    for k, corner in enumerate(corners):
+        inward = sum((corners[j] - corner) / np.linalg.norm(corners[j] - corner) for j in ((k + 1) % 4, (k - 1) % 4))
+        inward = inward / np.linalg.norm(inward)
+        # What the pixel centres around the corner say of it, each by its own distance: no circle of radius |d| around
+        # a centre outside may reach past the corner, and the nearest ones must reach it.
+        y, x = np.mgrid[int(corner[1]) - 2 : int(corner[1]) + 4, int(corner[0]) - 2 : int(corner[0]) + 4]
+        centres = np.stack([x + 0.5, y + 0.5], -1)
+        behind = ((centres - corner) @ inward) < -0.9 * np.linalg.norm(centres - corner, axis=-1)
+        assert behind.any()
+        reach = np.linalg.norm(centres - corner, axis=-1) + field[y, x]
+        assert np.abs(reach[behind]).max() < 0.1
+
+
 def test_shaping_kerns_and_joins(font: str) -> None:
     placed, width = text.shape("AVAVA", font, 100)
     alone = sum(text.shape(c, font, 100)[1] for c in "AVAVA")
