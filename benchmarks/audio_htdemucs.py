@@ -231,7 +231,7 @@ def run(*, runs: int = 5, warmup: int = 1) -> Result:
     return dataclasses.replace(found, extras={**found.extras, "plan": planned(), "memory": memory()})
 
 
-def gpu(spec: str, runs: int) -> dict[str, Any]:
+def gpu(spec: str, runs: int, save: Callable[[dict[str, Any]], object]) -> None:
     """A 4-minute track on a GPU, audio in to stems out on the host, in each precision; what was planned; SNR."""
     from elinvar.audio.separation import plan_separation, separate
     from elinvar.bench import machine
@@ -241,12 +241,11 @@ def gpu(spec: str, runs: int) -> dict[str, Any]:
     model = HTDemucs()
     model.load_state_dict(weights(model))
     song = mix(240.0)
-    short = song[:, : 20 * RATE]
-    exact = torch.stack(list(separate(short, RATE, model, device="cpu").values()))
-    found: dict[str, Any] = {}
-    for precision in ("fp32", "bf16", "fp16"):
+    rows: dict[str, dict[str, Any]] = {}
+    found = {"name": "audio_htdemucs_gpu", "machine": machine(), "device": place.name, "track_s": 240.0,
+             "bar_x": 300, "demucs 4.1.0 measured there before, x real time": 88, "precisions": rows}  # fmt: skip
+    for precision in ("fp16", "bf16", "fp32"):
         options: dict[str, Any] = {"device": place, "precision": precision}
-        got = torch.stack(list(separate(short, RATE, model, **options).values()))
         plan = plan_separation(240.0, model, **options)
         separate(song, RATE, model, **options)
         torch.cuda.reset_peak_memory_stats()
@@ -258,16 +257,21 @@ def gpu(spec: str, runs: int) -> dict[str, Any]:
             separate(song, RATE, model, **options)
             place.synchronize()
             spent.append(time.perf_counter() - begin)
-        found[precision] = {
+        rows[precision] = {
             "seconds": spent,
             "x real time": 240.0 / float(np.median(spent)),
-            "SNR to the CPU's float32, dB": snr(got, exact),
             "seconds planned": plan.seconds,
             "GPU bytes planned": plan.work_bytes,
             "GPU bytes at the peak": torch.cuda.max_memory_allocated() - before,
         }
-    return {"name": "audio_htdemucs_gpu", "machine": machine(), "device": place.name, "track_s": 240.0,
-            "bar_x": 300, "demucs 4.1.0 measured there before, x real time": 88, **found}  # fmt: skip
+    save(found)
+    short = song[:, : 12 * RATE]
+    stems = {name: torch.stack(list(separate(short, RATE, model, device=place, precision=name).values()))
+             for name in rows}  # fmt: skip
+    exact = torch.stack(list(separate(short, RATE, model, device="cpu").values()))
+    for name, row in rows.items():
+        row["SNR to the CPU's float32, dB"] = snr(stems[name], exact)
+    save(found)
 
 
 if __name__ == "__main__":
@@ -280,10 +284,13 @@ if __name__ == "__main__":
     if given.separate:
         print(json.dumps(separate_one(*given.separate)))
     elif given.device != "cpu":
-        text = json.dumps(gpu(given.device, given.runs), indent=1)
-        print(text)
-        if given.json:
-            Path(given.json).write_text(text + "\n")
+
+        def save(found: dict[str, Any]) -> None:
+            print(json.dumps(found, indent=1), flush=True)
+            if given.json:
+                Path(given.json).write_text(json.dumps(found, indent=1) + "\n")
+
+        gpu(given.device, given.runs, save)
     else:
         path = Path(__file__).parent / "results" / "audio_htdemucs.json"
         result = segments(given.runs, 1)
