@@ -150,10 +150,10 @@ def test_tables_by_tetrahedra(inputs) -> None:
 @pytest.mark.skipif(not nvrtc.available(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
 def test_the_look_compiles_for_hopper_without_spills(inputs) -> None:
     chain = shade.chain_of(inputs[0], LOOK, [inputs[1]])
-    report = metal.build_cubin(metal_text(chain), defines={"WIDE": 1, "PITCH": 2}, group_size=128)
+    report = metal.build_cubin(metal_text(chain), defines={"WIDE": 1, "PITCH": 2}, group_size=64)
     for name, one in report.kernels.items():
         assert one.spill_bytes == 0, name
-        assert one.occupancy >= 0.37, f"{name}: {one}"  # six groups of 128: with seven, long chains spill
+        assert one.occupancy >= 0.37, f"{name}: {one}"  # twelve groups of 64: with more, long chains spill
 
 
 def test_the_answer_does_not_depend_on_threads(inputs, random_frame) -> None:

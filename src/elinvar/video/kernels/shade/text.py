@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "UNITS", "kernel", "words"]
 
-GROUP = 128
+GROUP = 64
 """Threads per group, along a row."""
 COLUMNS = 31
 """Pairs of columns a simdgroup of ``shade_yuv`` makes; its first lane brings the pair on the left."""
@@ -158,7 +158,7 @@ DEFINES = {
     "DOWN": 2,
     "PITCH": 1,
     "SHIFT": 0,
-    "ELINVAR_CUDA_GROUPS": 6,
+    "ELINVAR_CUDA_GROUPS": 12,
 }
 """What the text leaves open, with values for the case that nobody says: the type of codes, whether all rows are aligned
 pairs, pairs of rows a thread walks, and how codes are made: noise, siting, rows per chroma sample, words from one

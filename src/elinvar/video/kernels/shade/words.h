@@ -59,12 +59,17 @@ static inline float w_value_noise(float x, float y, int seed, thread Cell& cell)
 {
     const int i = int(floor(x)), j = int(floor(y));
     if (i != cell.i || j != cell.j) {
-        cell.i = i;
-        cell.j = j;
-        cell.a = corner(i, j, seed);
-        cell.b = corner(i + 1, j, seed);
+        if (i == cell.i && j == cell.j + 1) {  // one cell down
+            cell.a = cell.c;
+            cell.b = cell.d;
+        } else {
+            cell.a = corner(i, j, seed);
+            cell.b = corner(i + 1, j, seed);
+        }
         cell.c = corner(i, j + 1, seed);
         cell.d = corner(i + 1, j + 1, seed);
+        cell.i = i;
+        cell.j = j;
     }
     float fx = x - float(i), fy = y - float(j);
     fx = fx * fx * fma(-2.0f, fx, 3.0f);
