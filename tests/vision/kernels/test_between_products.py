@@ -46,6 +46,17 @@ def test_turning_keeps_lengths_and_moves_what_it_should():
     assert not torch.allclose(out[:, 1], x[:, 1])
 
 
+@pytest.mark.gxx
+def test_rows_of_little_variance_are_not_blown_up():
+    from elinvar.vision.kernels.addnorm.metal import addnorm as launch
+
+    x = 1e-3 * torch.randn(4, 64)
+    zero = torch.zeros(4, 64)
+    _, normed = launch(x, zero, zero[:1], epsilon=1e-6, device="cpu")
+    want = torch.nn.functional.layer_norm(x.double(), (64,), eps=1e-6)
+    assert (normed - want).norm() < 1e-5 * want.norm()
+
+
 def test_enlarged_corners_stay():
     x = torch.randn(1, 3, 4, 8)
     out = enlarge.run(x, torch.ones(8), size=(7, 9))
