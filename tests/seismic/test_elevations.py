@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from elinvar.errors import InputError
-from elinvar.seismic import Aperture, Grid, Survey, SurveyWarning, Velocity, migrate, synthetic, to_datum
+from elinvar.seismic import (
+    Aperture,
+    Grid,
+    Survey,
+    SurveyWarning,
+    Velocity,
+    floating_datum,
+    migrate,
+    synthetic,
+    to_datum,
+)  # fmt: skip
 from elinvar.seismic.wavelet import ricker
 
 V = 2500.0
@@ -136,6 +146,32 @@ def test_level_ground_is_what_it_was_without(relative):
     known = migrate(flat, Velocity.constant(V), grid, **vti)
     assert relative(migrate(level, Velocity.constant(V), grid, datum=700.0, replacement=900.0, **vti).values,
                     known.values) < 2e-4  # fmt: skip
+
+
+def test_a_floating_datum_follows_the_ground():
+    survey = hilly(3000)
+    wide = Grid((0.0, 0.0), 0, 4, 4, 200, 200, 10, 0.004)
+    mean = 0.5 * (survey.source_elevation + survey.receiver_elevation)
+    for smooth in (200.0, 800.0):
+        found = floating_datum(survey, wide, smooth=smooth)
+        for i, j in ((0, 0), (1, 2), (3, 1)):
+            away = ((survey.midpoint - np.array([wide.map[0][i, j], wide.map[1][i, j]])) ** 2).sum(1)
+            weight = np.exp(-2 * away / smooth**2)
+            assert found[i, j] == pytest.approx((weight * mean).sum() / weight.sum(), abs=2.5)
+    far = Grid((1e5, 0.0), 0, 1, 1, 25, 25, 10, 0.004)
+    assert survey.source_elevation.min() <= floating_datum(survey, far)[0, 0] <= survey.source_elevation.max()
+    level = Survey.from_arrays(
+        survey.read(), survey.source, survey.receiver, 0.002, source_elevation=80.0, receiver_elevation=80.0
+    )
+    assert floating_datum(level, wide) == pytest.approx(80.0)
+
+
+def test_floating_is_that_datum():
+    how = {"replacement": V, "aperture": Aperture(dip=60), "phase_filter": False, "device": "cpu"}
+    survey = hilly()
+    image = migrate(survey, Velocity.constant(V), GRID, datum="floating", **how)
+    known = migrate(survey, Velocity.constant(V), GRID, datum=floating_datum(survey, GRID), **how)
+    assert np.array_equal(image.values, known.values)
 
 
 @pytest.mark.parametrize(

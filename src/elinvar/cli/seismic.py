@@ -26,6 +26,7 @@ from elinvar.cli.seismic_data import (
     Normalize,
     Physics,
     Replacement,
+    datum_of,
     header_bytes,
     mute_of,
     numbers,
@@ -158,7 +159,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
         ),
         "gathers": None if gathers is None else numbers(gathers, "--gathers"), "kernel": kernel, "device": device,
         "physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation,
-        "oversample": oversample, "dimension": dimension, "normalize": normalize, "datum": datum,
+        "oversample": oversample, "dimension": dimension, "normalize": normalize, "datum": datum_of(datum),
         "replacement": replacement, "mute": mute_of(mute_header, mute, mute_taper),
     }  # fmt: skip
     job = seismic.plan(survey, field, grid, **given)

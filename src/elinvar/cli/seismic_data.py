@@ -16,7 +16,7 @@ from elinvar.errors import InputError
 if TYPE_CHECKING:
     from elinvar.seismic import Grid, Mute, Survey
 
-__all__ = ["mute_of", "numbers", "open_any", "plain", "register", "sentences"]
+__all__ = ["datum_of", "mute_of", "numbers", "open_any", "plain", "register", "sentences"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Header = Annotated[
@@ -32,7 +32,9 @@ AntiAlias = Annotated[str | None, typer.Option(help="Operator anti-alias filter:
 Interpolation = Annotated[str, typer.Option(help="Between input samples: linear, cubic or sinc8.")]
 Normalize = Annotated[str | None, typer.Option(help="Divide image and gathers by their fold or illumination.")]
 Dimension = Annotated[str, typer.Option(help="3d; of lines 2.5d (point sources) or 2d (line sources).")]
-Datum = Annotated[float | None, typer.Option(help="Elevation of the image in m: legs start at the ends' elevations.")]
+Datum = Annotated[
+    str | None, typer.Option(help="Elevation of the image in m, or floating: legs start at the ends' elevations.")
+]
 Replacement = Annotated[float | None, typer.Option(help="Velocity between --datum and the surface, m/s.")]
 HeaderMute = Annotated[bool, typer.Option("--mute-header", help="Leave out samples from muts to mute, header words.")]
 MuteTable = Annotated[
@@ -98,6 +100,16 @@ def mute_of(header: bool, table: str | None, taper: float) -> Mute | None:
         raise InputError(f"--mute {table!r} is not m:ms,m:ms with rising offsets, such as 0:0,1000:600.")
     times = tuple((offset, 1e-3 * time) for offset, time in pairs)
     return Mute(header, times if table is not None else None, 1e-3 * taper)
+
+
+def datum_of(text: str | None) -> float | str | None:
+    """Read ``450`` or ``floating``."""
+    if text is None or text == "floating":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--datum {text!r} is neither an elevation in m (450) nor `floating`.") from None
 
 
 def header_bytes(entries: list[str] | None) -> dict[str, int]:

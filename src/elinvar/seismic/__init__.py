@@ -35,6 +35,7 @@ _HOME = {
     "coverage": "covering",
     "demigrate": "demigration",
     "export_segy": "export",
+    "floating_datum": "elevations",
     "illumination": "analysis",
     "migrate": "migration",
     "open_image": "volume",
@@ -71,6 +72,7 @@ __all__ = [
     "coverage",
     "demigrate",
     "export_segy",
+    "floating_datum",
     "gathers",
     "illumination",
     "migrate",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .covering import Coverage, coverage
     from .demigration import demigrate
+    from .elevations import floating_datum
     from .export import export_segy
     from .grid import Grid
     from .image import Image

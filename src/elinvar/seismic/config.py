@@ -299,7 +299,9 @@ class Algorithm(Section):
     )
     mute: MuteOptions | None = Field(default=None, description="{header: true}, {table: [[0, 0], [2000, 1400]]}")
     dimension: Literal["3d", "2.5d", "2d"] = Field(default="3d", description="lines: 2d, or 2.5d for point sources")
-    datum: float | None = Field(default=None, description="elevation of the image, m; legs start at theirs; null: flat")
+    datum: float | Literal["floating"] | None = Field(
+        default=None, description="elevation of the image, m, or floating; legs start at theirs; null: all is level"
+    )
     replacement: Positive | None = Field(default=None, description="velocity between datum and surface, m/s")
     gathers: GatherOptions | None = Field(default=None, description="{type: offset, edges: [0, 400]}; azimuth; tiles")
 

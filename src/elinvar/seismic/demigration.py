@@ -70,7 +70,7 @@ def demigrate(
     normalize: Literal["fold", "illumination"] | None = None,
     mute: Mute | None = None,
     dimension: Literal["3d", "2.5d", "2d"] = "3d",
-    datum: ArrayLike | None = None,
+    datum: ArrayLike | str | None = None,
     replacement: float | None = None,
 ) -> Survey:
     """Spread an image over the traces of a survey: the exact adjoint of :func:`~elinvar.seismic.migrate`.

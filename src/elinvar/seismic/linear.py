@@ -98,7 +98,7 @@ class LinearOperator(_ScipyOperator):
         normalize: str | None = None,
         mute: Mute | None = None,
         dimension: str = "3d",
-        datum: ArrayLike | None = None,
+        datum: ArrayLike | str | None = None,
         replacement: float | None = None,
     ) -> None:
         check_options(physics, eta, antialias, amplitude, interpolation, oversample, normalize, mute, dimension)

@@ -68,7 +68,7 @@ def migrate(
     normalize: Literal["fold", "illumination"] | None = None,
     mute: Mute | None = None,
     dimension: Literal["3d", "2.5d", "2d"] = "3d",
-    datum: ArrayLike | None = None,
+    datum: ArrayLike | str | None = None,
     replacement: float | None = None,
 ) -> Image:
     """Migrate a survey: every sample of the image is the sum of the traces along its diffraction surface.
@@ -163,8 +163,9 @@ def migrate(
         of a sphere; after that they are the same, and a flat reflector of reflectivity R comes out as R.
     datum
         Elevation in metres that the image's times and velocities are counted from, one for all bins or (nx, ny), a
-        floating datum. Legs then begin at each source's and receiver's elevation; the traces must not have been
-        shifted by statics. Without it all is on one level, and heights that differ are warned of.
+        floating datum; ``"floating"`` is :func:`~elinvar.seismic.floating_datum`. Legs then begin at each source's and
+        receiver's elevation; the traces must not have been shifted by statics. Without it all is on one level, and
+        heights that differ are warned of.
     replacement
         With `datum`: velocity in m/s between it and the surface. Curved rays take none; their medium goes on.
 
@@ -265,7 +266,7 @@ def plan(
     normalize: Literal["fold", "illumination"] | None = None,
     mute: Mute | None = None,
     dimension: Literal["3d", "2.5d", "2d"] = "3d",
-    datum: ArrayLike | None = None,
+    datum: ArrayLike | str | None = None,
     replacement: float | None = None,
 ) -> Job:
     """Return what :func:`migrate` would do with these arguments, in numbers, without reading a sample.

@@ -187,7 +187,7 @@ def resolve(
     normalize: str | None = None,
     mute: Mute | None = None,
     dimension: str = "3d",
-    datum: ArrayLike | None = None,
+    datum: ArrayLike | str | None = None,
     replacement: float | None = None,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""

@@ -44,7 +44,8 @@ def to_datum(survey: Survey, datum: float, velocity: float) -> Survey:
 
     The shift is exact for band-limited traces (a phase ramp on their spectrum, zeros outside what was recorded) and is
     made when traces are read. Rays are taken as vertical between surface and datum: right where the near surface is
-    slow, as beneath hills it mostly is; the migration itself still knows one flat datum.
+    slow, as beneath hills it mostly is. ``migrate(..., datum=, replacement=)`` begins its legs at the elevations
+    instead.
 
     Parameters
     ----------
@@ -81,13 +82,14 @@ def to_datum(survey: Survey, datum: float, velocity: float) -> Survey:
 
 
 def warn_of_elevations(survey: Survey) -> None:
-    """Warn when sources or receivers differ in height by more than `FLAT`, which travel times here do not know of."""
+    """Warn when sources or receivers differ in height by more than `FLAT`, and travel times are not told."""
     live = survey.live
     spread = max(float(np.ptp(h[live])) for h in (survey.source_elevation, survey.receiver_elevation))
     if spread > FLAT:
         warnings.warn(
             f"migrate: elevations of {survey.name} differ by {spread:.1f} m, and travel times are counted from one "
-            "flat datum: apply statics first, seismic.to_datum(survey, datum, velocity).",
+            "flat datum: give migrate datum= and replacement=, or apply statics, seismic.to_datum(survey, datum, "
+            "velocity).",
             SurveyWarning,
             stacklevel=3,
         )
