@@ -236,6 +236,6 @@ def _hosted(tensors: list[Tensor | None]) -> list[Any]:
             out.append(torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True))
         else:
             out.append(None if t is None else t.cpu())
-    if any(t is not None and t.device.type == "cuda" for t in tensors):
-        torch.cuda.synchronize()
+    for device in {t.device for t in tensors if t is not None and t.device.type == "cuda"}:
+        torch.cuda.synchronize(device)
     return [None if t is None else t.numpy() for t in out]

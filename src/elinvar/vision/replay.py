@@ -65,7 +65,7 @@ class Replay:
         key = tuple((tuple(t.shape), t.dtype) for t in inputs)
         with self._shared.lock:
             if self._shared.done is not None:
-                self._shared.done.wait()
+                self._shared.done.wait(torch.cuda.current_stream(self._device))
             recorded = self._known.get(key)
             if recorded is None:
                 recorded = self._known[key] = self._record(inputs)
@@ -77,7 +77,7 @@ class Replay:
             recorded.graph.replay()
             out = [t.clone() for t in recorded.outputs]
             if self._shared.done is not None:
-                self._shared.done.record()
+                self._shared.done.record(torch.cuda.current_stream(self._device))
             return out
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recorded:

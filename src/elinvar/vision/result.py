@@ -129,13 +129,13 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._cuda = device.type == "cuda"
         self._start: Any = self._event() if self._cuda else time.perf_counter()
 
-    @staticmethod
-    def _event() -> Any:
+    def _event(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def stop(self, shares: int = 1) -> Callable[[], float]:
@@ -173,7 +173,7 @@ class Decoded:
         self._ready: Any = None
         if self._device.type == "cuda":  # the states may still be in the making, on this thread's stream
             self._ready = torch.cuda.Event()
-            self._ready.record()
+            self._ready.record(torch.cuda.current_stream(self._device))
 
     def head(self, which: str, view: int) -> tuple[Tensor, Tensor]:
         """Return the two outputs of one head for the whole batch, running it at the first request."""
@@ -202,7 +202,7 @@ class Decoded:
 
     def _timed(self, name: str, label: str, work: Callable[[], Any]) -> Any:
         if self._ready is not None:
-            self._ready.wait()
+            self._ready.wait(torch.cuda.current_stream(self._device))
         clock = Clock(self._device)
         made = self._run(label, work)
         self._milliseconds[name] = clock.stop()

@@ -65,10 +65,11 @@ def _program():
 
 def _with_triton(queries: Tensor, keys: Tensor, fine: Tensor, coarse: Tensor, warps: int = 4, stages: int = 3) -> None:
     """Do what `with_torch` does; n is a multiple of 128, c is 16, 32, 64 or 128, both outputs have one row stride."""
-    _program()[(len(queries) // _ROWS, len(coarse))](
-        queries, keys, fine, coarse, fine.stride(0), len(keys) // BLOCK,
-        ROWS=_ROWS, KEYS=BLOCK, WIDTH=queries.shape[1], SPAN=SPAN, num_warps=warps, num_stages=stages,
-    )  # fmt: skip
+    with torch.cuda.device(queries.device):
+        _program()[(len(queries) // _ROWS, len(coarse))](
+            queries, keys, fine, coarse, fine.stride(0), len(keys) // BLOCK,
+            ROWS=_ROWS, KEYS=BLOCK, WIDTH=queries.shape[1], SPAN=SPAN, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=16)
