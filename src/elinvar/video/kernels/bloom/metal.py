@@ -16,9 +16,9 @@ _DOWN, _UP = 30, 28
 """Columns (pairs of them in ``bloom_first``) of a simdgroup of ``bloom_down`` and of ``bloom_up``."""
 _OWN = 16
 """Side of what a group of ``bloom_tail`` makes."""
-_MOST_ROWS = 16
-_SIMDGROUPS = 2048
-"""Rows a thread walks: the more, the less is computed twice; small levels take fewer, to have so many simdgroups."""
+_MOST_ROWS = 17
+_GROUPS = 3
+"""Rows a thread walks at most, and groups that every processor should have at least: see `_walk`."""
 
 
 @lru_cache(maxsize=16)
@@ -44,19 +44,19 @@ def spread(
     device: Any,
 ) -> None:
     """Fill the pyramid; its first level is the result."""
-    source = frame.float().contiguous()
+    source, cores = frame.float().contiguous(), _cores(frame.device)
     tail = len(pyramid) - 2 if len(pyramid) > 2 else len(pyramid)
     for k, level in enumerate(pyramid[:tail]):
         (_, sh, sw), (_, h, w) = source.shape, level.shape
         gain = weights[-1] if k == len(pyramid) - 1 else 1.0
         if k == 0 and aligned(source, 16) and aligned(level, 8):
-            across, rows = _walk(sw // 4, _DOWN, h, 2)
+            across, rows = _walk(sw // 4, _DOWN, h, 2, cores)
             _library(device, True).bloom_first(
                 source, level, sw, sh, w, h, rows, threshold, knee, ceiling, gain,
                 threads=(across, -(-h // rows)), group_size=(128, 1),
             )  # fmt: skip
         else:
-            across, rows = _walk(w, _DOWN, h, 1)
+            across, rows = _walk(w, _DOWN, h, 2, cores)
             _library(device, aligned(source, 8)).bloom_down(
                 source, level, sw, sh, w, h, rows, int(k == 0), threshold, knee, ceiling, gain,
                 threads=(across, -(-h // rows)), group_size=(128, 1),
@@ -72,17 +72,34 @@ def spread(
     for k in range(min(tail, len(pyramid) - 1) - 1, -1, -1):
         smaller, large = pyramid[k + 1], pyramid[k]
         (_, lines, columns), (_, h, w) = smaller.shape, large.shape
-        across, rows = _walk(columns, _UP, lines, 3)
+        across, rows = _walk(columns, _UP, lines, 4, cores, planes=3)
         _library(device, aligned(large, 8)).bloom_up(
             smaller, large, columns, lines, w, h, rows, weights[k],
             threads=(across, -(-lines // rows), 3), group_size=(128, 1, 1),
         )  # fmt: skip
 
 
-def _walk(columns: int, each: int, lines: int, planes: int) -> tuple[int, int]:
-    """Return threads along x, in groups of 128 whose simdgroups make so many columns each, and rows per thread."""
-    groups = -(-columns // (4 * each))
-    rows = 1
-    while rows < _MOST_ROWS and 4 * groups * planes * -(-lines // (2 * rows)) >= _SIMDGROUPS:
-        rows *= 2
-    return 128 * groups, rows
+@lru_cache(maxsize=8)
+def _cores(device: torch.device) -> int:
+    """Return how many multiprocessors share the groups of a launch; 32 where nobody says."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 32
+
+
+@lru_cache(maxsize=256)
+def _walk(columns: int, each: int, lines: int, more: int, cores: int, planes: int = 1) -> tuple[int, int]:
+    """Return threads along x, in groups of 128 whose simdgroups make so many columns each, and rows per thread.
+
+    The more rows, the fewer of the `more` rows around them are worked on twice, and the fewer groups there are. Of the
+    numbers that give every processor some groups, the one is taken at which the busiest processor has least to do; a
+    small level gets as many groups as it can.
+    """
+    across = -(-columns // (4 * each))
+    best, least = 1, float("inf")
+    for rows in range(1, _MOST_ROWS + 1):
+        groups = across * planes * -(-lines // rows)
+        if groups < _GROUPS * cores:
+            break
+        work = -(-groups // cores) * (rows + more)
+        if work < least:
+            best, least = rows, work
+    return 128 * across, best
