@@ -53,10 +53,12 @@ class TestInTheEmulator:
         assert got[0].isnan().all()
 
 
-def test_no_multiprocessor_gets_two_tiles():
-    assert launches.tile(256, 256, 132) == (32, 16, 256)
-    assert launches.tile(64, 64, 132) == (16, 16, 128)
-    assert launches.tile(512, 512, 132) is None
+def test_groups_cover_the_result_at_once():
+    assert launches.tile(256, 256, 256, 132) == (16, 32, 256, 256)
+    assert launches.tile(64, 64, 256, 132) == (16, 16, 256, 256)
+    assert launches.tile(256, 256, 128, 132) == (16, 16, 128, 128)
+    assert launches.tile(512, 512, 256, 132) is None
+    assert launches.tile(512, 512, 64, 132) is None
 
 
 def test_what_is_not_on_a_gpu_or_too_deep_goes_another_way():
