@@ -184,3 +184,29 @@ def test_a_steady_gpu_acquires_nothing_and_brings_no_pixels_back() -> None:
     tracemalloc.stop()
     assert graph.device.pool.stats().requests == before
     assert peak < 1 << 20
+
+
+class Levelled(passes.Spatial):
+    """Divides by the mean, which it waits for: no recording can do that, whatever it says."""
+
+    def constants(self, at: Any) -> Any:
+        return ()
+
+    def run(self, at: Any, inputs: Any, out: torch.Tensor, scratch: Any) -> None:
+        out.copy_(inputs[0][:3] / float(inputs[0].mean()))
+
+
+@NO_GPU
+def test_a_gpu_draws_by_hand_what_cannot_be_recorded() -> None:
+    graph = look("cuda")
+    graph.add(Levelled(), graph.nodes[0])
+    graph.output("acescg")
+    plan, before = graph.plan(), torch.cuda.current_stream()
+    frame = plan.fetch(0)
+    want = next(iter(frame.values()))
+    for n in range(4):
+        got = plan.draw(n, frame)
+        assert torch.allclose(got, want / want.mean(), rtol=1e-5)
+    assert torch.cuda.current_stream() == before
+    assert plan._replays is not None
+    assert plan._replays.replayed == 0

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from elinvar.errors import ElinvarError
+
 __all__ = ["Replays"]
 
 Lists = tuple[list[float], list[int]]
@@ -173,7 +175,7 @@ class Replays:
         try:
             frame.graph = self._record(launches)
             self.recorded += 1
-        except RuntimeError:
+        except (RuntimeError, ElinvarError):
             # Something waits for the device or moves memory to it: drawn by hand, it works or says what is wrong.
             frame.refused = True
 
@@ -181,8 +183,11 @@ class Replays:
         with torch.cuda.device(self._device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may allocate or copy meanwhile: that must not end this recording.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                launches()
+            graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                # Another thread may allocate or copy meanwhile: that must not end this recording.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    launches()
+            finally:
+                torch.cuda.set_stream(here)  # a recording that fails leaves its own stream behind
             return graph
