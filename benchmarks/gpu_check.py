@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
+import elinvar
 from elinvar import metal
 from elinvar.errors import DeviceLost
 from elinvar.runtime.device import Device
@@ -103,8 +105,8 @@ def registered(target: Device, only: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _gpu_seconds(call: Callable[[], Any], target: Device, runs: int = 15) -> float:
-    """Median device time of a call; wall time where there are no CUDA events."""
+def _gpu_seconds(call: Callable[[], Any], target: Device, runs: int = 15, inner: int = 1) -> float:
+    """Median device time of a call, of `inner` one after the other; wall time where there are no CUDA events."""
     times: list[float] = []
     for _ in range(3):
         call()
@@ -113,10 +115,11 @@ def _gpu_seconds(call: Callable[[], Any], target: Device, runs: int = 15) -> flo
         if target.kind == "cuda":
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            call()
+            for _ in range(inner):
+                call()
             stop.record()
             stop.synchronize()
-            times.append(start.elapsed_time(stop) / 1e3)
+            times.append(start.elapsed_time(stop) / 1e3 / inner)
         else:
             begun = time.perf_counter()
             call()
@@ -143,6 +146,36 @@ def bandwidth(target: Device) -> dict[str, float]:
     found = {name: round(size / _gpu_seconds(call, target) / 1e9, 1) for name, (call, size) in calls.items()}
     library.copy4(x, y, threads=n // 4)
     found["copy is exact"] = float(torch.equal(x, y))
+    return found
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + 1e-5) * weight + bias
+
+
+def fused(target: Device) -> dict[str, dict[str, float]]:
+    """Microseconds of fused functions, of torch's own and of a copy of the data; eight calls one after the other."""
+    found: dict[str, dict[str, float]] = {}
+    scale = 1 if target.kind == "cuda" else 1 << 12
+    with torch.no_grad():
+        for dtype in (torch.float16, torch.float32):
+            for rows, columns in ((1 << 22, 16), (1 << 20, 64), (1 << 16, 1000), (1 << 16, 1024), (1 << 12, 1 << 14)):
+                x = torch.randn(max(rows // scale, 4), columns, device=target.torch).to(dtype)
+                weight, bias = (torch.randn(columns, device=target.torch).to(dtype) for _ in range(2))
+                y, shape = torch.empty_like(x), (columns,)
+                norm, soft = elinvar.fuse(layer_norm, like=0), elinvar.fuse(lambda x: torch.softmax(x, -1))
+                affine = elinvar.fuse(lambda x, w, b: torch.relu(x * w + b))
+                calls: dict[str, Callable[[], Any]] = {
+                    "copy": lambda x=x, y=y: y.copy_(x),
+                    "affine, fused": lambda f=affine, x=x, w=weight, b=bias, y=y: f(x, w, b, out=y),
+                    "layer norm, torch": lambda x=x, w=weight, b=bias, s=shape: functional.layer_norm(x, s, w, b),
+                    "layer norm, fused": lambda f=norm, x=x, w=weight, b=bias: f(x, w, b),
+                    "softmax, torch": lambda x=x: torch.softmax(x, -1),
+                    "softmax, fused": lambda f=soft, x=x: f(x),
+                }
+                title = f"{x.shape[0]} x {columns} {str(dtype).removeprefix('torch.')}"
+                found[title] = {n: round(1e6 * _gpu_seconds(c, target, 7, 8), 1) for n, c in calls.items()}
     return found
 
 
@@ -181,7 +214,11 @@ def check(device: str = "auto", *, runs: int = 31, only: str = "") -> dict[str, 
     print(json.dumps(found["versions"]), flush=True)
     found["features"] = features(target, only)
     found["kernels"] = registered(target, only)
-    for name, measure in (("bandwidth_gbps", lambda: bandwidth(target)), ("launch_us", lambda: launches(target, runs))):
+    for name, measure in (
+        ("bandwidth_gbps", lambda: bandwidth(target)),
+        ("fused_us", lambda: fused(target)),
+        ("launch_us", lambda: launches(target, runs)),
+    ):
         try:
             found[name] = measure()
         except Exception:  # noqa: BLE001
