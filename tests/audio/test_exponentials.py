@@ -25,6 +25,14 @@ def test_bfloat16_is_the_exact_answer_rounded_and_weights_add_up_to_one() -> Non
     assert torch.allclose(got.double().sum(1) * reciprocals, torch.ones(37, dtype=torch.float64), atol=1e-6)
 
 
+def test_every_exponential_is_exact_to_half_a_millionth() -> None:
+    scores = torch.linspace(-80.0, 0.0, 20_001)[None]
+    got = cpu.exponentials(scores.clone(), 1.0)[0].double()
+    want = scores.double().exp()
+    # An error of the argument is one of the result: float32 keeps -80 to 4e-6.
+    assert bool(((got - want).abs() <= want * (5e-7 + 1.2e-7 * scores.double().abs())).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ends_of_the_range(dtype: torch.dtype) -> None:
     """Negative rows, signed zeros, infinities among numbers, what underflows."""

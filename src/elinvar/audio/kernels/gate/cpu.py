@@ -79,7 +79,7 @@ def _sigmoid(x: Any) -> Any:
 
 @numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract", "reassoc"})
 def _moments(y: Any, first: int, end: int) -> Any:
-    """Mean and sum of squared deviations of ``y[first:end]``; each in float64 over float32 sums of a thousand values."""
+    """Mean and sum of squared deviations of ``y[first:end]``; in float64 over float32 sums of a thousand."""
     flat = y[first:end].reshape(-1)
     n = len(flat)
     total = 0.0
