@@ -4,6 +4,8 @@ Rows
 ----
 elinvar nv12, p010, ...
     ``color.to_yuv`` of float32 planes: exact codes, left-sited chroma.
+reading the frame
+    The sum of its 25 MB: what memory alone asks of a conversion.
 swscale ...
     PyAV's reformat of 8-bit RGB to NV12 and of gbrpf32 to P010; the latter's codes are wrong (white 943).
 aces exact, fast
@@ -51,6 +53,7 @@ def rows(frame: torch.Tensor) -> dict[str, Any]:
         planes = how.format.empty(WIDTH, HEIGHT)
         name = f"elinvar {pixels_as}{' dithered' if dither else ''}"
         found[name] = lambda f=pixels_as, p=planes, d=dither: color.to_yuv(frame, f, dither=d, out=p)
+    found["reading the frame"] = frame.sum
     how = coding("nv12")
     codes, back = color.to_yuv(frame, "nv12"), torch.empty_like(frame)
     found["elinvar nv12 to RGB"] = lambda: decode.from_planes(codes, how, back)
@@ -83,11 +86,13 @@ def accuracy() -> dict[str, float]:
 def run(*, runs: int = 15, warmup: int = 2) -> Result:
     make = torch.Generator().manual_seed(0)
     frame = torch.rand(3, HEIGHT, WIDTH, generator=make)
-    before = set_threads(1)
+    before, wide = set_threads(1), torch.get_num_threads()
+    torch.set_num_threads(1)  # its threads spin after a copy, and their time would count
     try:
         samples = interleave(rows(frame), runs=runs, warmup=warmup, clock="process_cpu")
     finally:
         set_threads(before)
+        torch.set_num_threads(wide)
     medians = {name: 1e3 * s.median for name, s in samples.items()}
     ratios = {
         "fast over exact": medians["aces exact"] / medians["aces fast"],
