@@ -149,14 +149,13 @@ def apply_processor(processor: Any, frame: torch.Tensor, out: torch.Tensor | Non
     """
     ocio = _library()
     _, height, width = frame.shape
-    source = frame[:3].to("cpu", torch.float32)
+    source = frame[:3].detach().to("cpu", torch.float32).contiguous()
     target = torch.empty((3, height, width)) if out is None or out.device.type != "cpu" else out
-    target.copy_(source)
-    planes = target.numpy()
+    read, written = source.numpy(), target.numpy()
 
     def rows(first: int, last: int) -> None:
-        part = [plane[first:last].reshape(-1) for plane in planes]
-        processor.apply(ocio.PlanarImageDesc(*part, width, last - first))
+        parts = ([plane[first:last].reshape(-1) for plane in planes] for planes in (read, written))
+        processor.apply(*(ocio.PlanarImageDesc(*part, width, last - first) for part in parts))
 
     parallel_for(height, rows, chunk=_ROWS)
     if out is not None and target is not out:

@@ -25,6 +25,7 @@ Defines = tuple[tuple[str, int | str], ...]
 Given = tuple[Any, Any]
 """Floats and integers of a chain: lists, or tensors on the device."""
 _CHUNK = 32  # rows, or row pairs, handed to a thread at a time; fixed, so that results never depend on threads
+_LIGHT = 64  # the same without passes, when a row is done in a microsecond
 
 
 def chain_of(frame: torch.Tensor, ops: Sequence[Op], extras: Sequence[torch.Tensor], *, strict: bool = False) -> Chain:
@@ -140,7 +141,8 @@ def encode(
         *_numpy(frame, extras), *_value_arrays(ops), coding.vector(), form.across, form.down, siting,
         np.int32(seed), np.int32(form.shift), form.interleaved, arrays[0], *chroma,
     )  # fmt: skip
-    parallel_for(-(-height // form.down), lambda first, last: kernel(first, last, *rest), chunk=_CHUNK // form.down)
+    chunk = (_CHUNK if ops else _LIGHT) // form.down
+    parallel_for(-(-height // form.down), lambda first, last: kernel(first, last, *rest), chunk=chunk)
     return tuple(planes)
 
 
