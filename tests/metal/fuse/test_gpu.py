@@ -1,9 +1,12 @@
 """The Metal text of fused functions, run in the emulator (and on the GPUs present) against float64 torch."""
 
+import functools
+
 import pytest
 import torch
 
 import elinvar
+import elinvar.metal
 from elinvar.metal.fuse import gpu, gpu_form
 from elinvar.metal.fuse.calls import arranged
 from elinvar.metal.fuse.expression import record
@@ -143,6 +146,14 @@ class TestInTheEmulator:
         form = gpu_form.form_of(program, views, outputs, layout)
         assert (form.lanes, form.units) == (lanes, units)
         _check(lambda x, w, e: _layer_norm(x, w) + e, [x, weight, each])
+
+    @pytest.mark.parametrize("columns", [24, 2000])
+    def test_rows_without_races(self, monkeypatch, columns):
+        checked = functools.partial(elinvar.metal.compile, races=True, schedule="random", seed=1)
+        monkeypatch.setattr(elinvar.metal, "compile", checked)
+        gpu._library.cache_clear()
+        _check(lambda x: torch.softmax(x, -1), [torch.randn(3, columns)])  # two reductions, and results that are kept
+        gpu._library.cache_clear()
 
     def test_rows_of_halves(self):
         _check(_layer_norm, [torch.randn(5, 136).half(), torch.randn(136).half()], 1e-3)
