@@ -30,6 +30,17 @@ def test_products_take_autocasts_dtype_and_round_once(randn, within):
         assert within(tensor.linear(x, w, b, "gelu", r), exact, size, 30)
 
 
+def test_autocast_inside_a_compiled_graph(randn):
+    x, w, b = randn(8, 6), randn(5, 6), randn(5)
+
+    def step(*operands):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return tensor.linear(*operands, "relu")
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, w, b), step(x, w, b), rtol=0, atol=0)
+
+
 def test_training_under_autocast(randn):
     model = tensor.FusedMLP([12, 16, 3], "gelu")
     x = randn(9, 12)
