@@ -125,7 +125,8 @@ class Aperture:
         """Return the weight in [0, 1] of a midpoint at `distance` (m) for the given r(t0) (m), broadcast."""
         d, r = np.broadcast_arrays(np.asarray(distance, np.float64), np.asarray(radius, np.float64))
         width = self.taper * r
-        rim = np.isfinite(r) & (width > 1e-30) & (self.taper >= NARROWEST)  # below that a quotient may overflow
-        across = np.divide(d - (1.0 - self.taper) * r, width, out=np.zeros(d.shape), where=rim)
+        rim = np.isfinite(r) & (width > 0) & (self.taper >= NARROWEST)
+        with np.errstate(over="ignore"):  # of radii near nothing; it is clipped
+            across = np.divide(d - (1.0 - self.taper) * r, width, out=np.zeros(d.shape), where=rim)
         fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(across, 0.0, 1.0))
         return np.where(d <= r, fall, 0.0)

@@ -74,7 +74,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
                 _weigh((work, image[p], r.samples, length, full))
                 for t in range(full * BLOCK, nt):
                     work[TOTAL + t] = r.samples[4, t] * image[p, t]
-                _pillar(pillars[p], k, depth, ends, cells, job, r, work)
+                _pillar(pillars[p], job.levels[min(p, len(job.levels) - 1)], k, depth, ends, cells, job, r, work)
             for n in range(depth):
                 for copy in range(copies):
                     begin = n * job.stride + copy * job.apart

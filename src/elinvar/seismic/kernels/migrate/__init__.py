@@ -59,10 +59,11 @@ __all__ = [
 
 NAME = "seismic.migrate"
 AMPLITUDES = ("true", "none")
+PLAIN = {"interpolation", "bank"}
 _BOUNDS = {"limits", "angles", "mute", "zones", "relief", "curved_relief"}
 FEATURES = {
-    "v3": {"interpolation", "bank", "limits", "mute"},
-    "v2": {"interpolation", "bank", "limits", "mute"},
+    "v3": {"interpolation", "bank", "limits", "mute", "relief"},
+    "v2": {"interpolation", "bank", "limits", "mute", "relief"},
     "baseline": {"interpolation", "bank", *_BOUNDS},
     "reference": {"interpolation", "bank", *_BOUNDS},
 }
@@ -71,7 +72,7 @@ FEATURES = {
 ``limits`` are those along the axes, ``angles`` those of legs and stretch; ``mute`` ends somewhere on the trace, and
 ``zones`` begin there too.
 """
-CPU_ONLY = {"v3": {"limits", "mute"}, "v2": {"limits", "mute"}, "baseline": {"curved_relief"}}
+CPU_ONLY = {"v3": FEATURES["v3"] - PLAIN, "v2": FEATURES["v2"] - PLAIN, "baseline": {"curved_relief"}}
 """What the .metal of a version does not do."""
 WORDS = {
     "bank": "antialias",

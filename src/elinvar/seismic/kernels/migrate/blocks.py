@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -50,11 +50,12 @@ COEF = 0  # [GROUP, ROWS, CHUNK]
 BASE = COEF + GROUP * ROWS * CHUNK  # [GROUP, 2, CHUNK] int32: starts of the windows of a block's halves
 STATE = BASE + GROUP * 2 * CHUNK  # [CHUNK] int32: bit n: trace n is live; bit 8 + n: in its rim; bit 16 + n: exact
 KNOTS = STATE + CHUNK  # [4, WIDE]: moveout at even and odd knots, (t0 / T)^2 at even and odd knots
-# [9, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2, what slopes need (see geometry), and of bounded traces the
-# weight that limits along the axes leave, and the first sample that is not muted
+# [11, DEPTH]: ds^2, dr^2, midpoint distance, (ds + dr)^2, what slopes need (see geometry), of bounded traces the weight
+# that limits along the axes leave and the first sample that is not muted, and of raised ones how far above the datum
+# source and receiver are
 TRACE = KNOTS + 4 * WIDE
-ACROSS, UNMUTED = TRACE + 7 * DEPTH, TRACE + 8 * DEPTH
-TOTAL = TRACE + 9 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
+ACROSS, UNMUTED, ABOVE = TRACE + 7 * DEPTH, TRACE + 8 * DEPTH, TRACE + 9 * DEPTH
+TOTAL = TRACE + 11 * DEPTH  # [samples] image; then count [samples] int32 fold, and blocks [blocks] int32 fold
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -124,6 +125,16 @@ def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
     return (m1 * 4.0 - m0 * 3.0 - m2) * (1 / BLOCK), (m0 - m1 * 2.0 + m2) * (1 / 128)
 
 
+class Lift(NamedTuple):
+    """What heights of a trace's ends add, in input samples (`relief`): one-way times and their like, and sums."""
+
+    times: list[Any]
+    seconds: list[Any]
+    fourths: list[Any]
+    time: Any
+    second: Any
+
+
 class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
@@ -142,8 +153,10 @@ class Group:
         e = self.e
         self.work, self.traces, self.samples, self.table, self.bending = pointers
         self.length, self.columns, self.first, self.row, self.stride, self.lo, self.hi = scalars[:7]
-        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa, self.apart, self.most = scalars[7:]
-        self.filtered, self.bounded = copies > 1, bounded > 1
+        self.ratio, self.rim, self.last, self.weighted, self.physics, self.kappa, self.apart, self.most = scalars[7:15]
+        self.replaced, self.late, self.earliest = scalars[15:]
+        self.filtered, self.bounded, self.raised = copies > 1, bounded > 1, bounded > 2
+        self.lift: Lift | None = None  # of the trace at hand
         self.share: tuple[Vector, Any] | None = (
             None  # part of the next copy, and how far the copy lies behind the trace
         )
@@ -165,6 +178,18 @@ class Group:
         scalars = [self.b.load(self.e.at(self.work, TRACE + q * DEPTH, self.first, n)) for q in range(3)]
         return [*scalars, self.b.add(self.row, self.b.mul(n, self.stride)), n]
 
+    def lift_of(self, n: Any) -> Lift | None:
+        """What heights of the ends of trace n add, if they have any."""
+        if not self.raised:
+            return None
+        above = [self.bound(ABOVE + k * DEPTH, n) for k in range(2)]
+        times = [self.b.fdiv(x, self.replaced) for x in above]
+        seconds = [self.b.fmul(x, self.replaced) for x in above]
+        square = self.b.fmul(self.replaced, self.replaced)
+        fourths = [self.b.fmul(x, square) for x in seconds]
+        sums = [self.b.fadd(*pair) for pair in (times, seconds)]
+        return Lift(times, seconds, fourths, *sums)
+
     def bound(self, place: int, n: Any) -> Any:
         """One of a bounded trace's own numbers."""
         return self.b.load(self.e.at(self.work, place, self.first, n))
@@ -180,6 +205,7 @@ class Group:
             self.e.store(self.e.integers(0), self.work, STATE, self.times(loop.index, LANES))
         with cgutils.for_range(self.b, ir.Constant(I64, GROUP)) as loop:
             ds, dr, reach, row, _ = self.of_trace(loop.index)
+            self.lift = self.lift_of(loop.index)
             with cgutils.for_range_slice(self.b, *self._range(self.b.add(number, ir.Constant(I64, 2)))) as (c, _):
                 self.knots(c, ds, dr)
             with cgutils.for_range_slice(self.b, *self._range(number)) as (c, _):
@@ -207,6 +233,13 @@ class Group:
         def physics(number: int) -> Any:
             return b.icmp_signed("==", self.physics, ir.Constant(I64, number))
 
+        if self.lift is not None:
+            with b.if_else(physics(0)) as (straight, vti):
+                with straight:
+                    b.store(self.raised_legs(t, slowness, None, ds, dr).value, result)
+                with vti:
+                    b.store(self.raised_legs(t, slowness, e.vector(*first), ds, dr).value, result)
+            return Vector(e, b.load(result)), t
         with b.if_else(physics(0)) as (straight, other):
             with straight:
                 b.store(_straight(t, slowness, ds, dr).value, result)
@@ -221,6 +254,28 @@ class Group:
                         with sharply:
                             b.store(_curved(s, e.vector(*second), slowness, kappa, ds, dr).value, result)
         return Vector(e, b.load(result)), t
+
+    def raised_legs(self, tau: Vector, slow: Vector, p: Vector | None, ds: Any, dr: Any) -> Vector:
+        """T less its vertical part, t0 and what heights add to it; NaN where a leg has no way (`relief`)."""
+        e, lift = self.e, self.lift
+        assert lift is not None
+        own, total = tau / slow, e.floats(0.0)
+        for k, square in enumerate((ds, dr)):
+            time = e.scalar(lift.times[k])
+            level = ~(time.unary("fabs") > 0.0)
+            t, second = tau + time, own + e.scalar(lift.seconds[k])
+            a = level.where((slow, t / second))
+            if p is not None:
+                fourth = (p * 4.0 - 3.0) * own / slow + e.scalar(lift.fourths[k])
+                bent = ((fourth * t / (second * second) - 1.0) * 0.25 + 1.0).max(0.0).min(2.0)
+                bent = level.where((p, bent))
+            a = a * square
+            if p is not None:
+                a = a * (t * t + a) / (bent * a + t * t).max(1e-20)
+            leg = (t * t + a).sqrt() - t
+            there = level | ((t > 0.0) & (second > 0.0))
+            total = total + there.where((leg, float("nan")))
+        return total
 
     def ratio_of_leg(self, v: list[Vector]) -> list[Vector]:
         """The polynomial `physics.bending` of both legs; its high powers only where they are not zero."""
@@ -245,7 +300,19 @@ class Group:
             ]
             moved, tau = self.moveout(places, ds, dr)
             e.store(moved, self.work, KNOTS + parity * WIDE, c)
-            e.store(_obliquity(tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
+            e.store(self.strength(places, tau, moved), self.work, KNOTS + (2 + parity) * WIDE, c)
+
+    def strength(self, places: list[Any], tau: Vector, moved: Vector) -> Vector:
+        """(t0 / T)^2, or of raised traces what its like leaves of their weight (`cpu_v2._gain`)."""
+        if self.lift is None:
+            return _obliquity(tau, moved)
+        e = self.e
+        slow = e.vector(*places[1])
+        vertical = tau + tau + e.scalar(self.lift.time)
+        ratio = vertical / (vertical + moved).max(1e-20)
+        second = (tau + tau) / slow + e.scalar(self.lift.second)
+        there = (vertical >= e.scalar(self.earliest)) & (second > 0.0)
+        return there.where((ratio * ratio * (tau + tau + e.scalar(self.late)) / (slow * second), 0.0))
 
     def coefficients(self, c: Any, n: Any, reach: Any, row: Any) -> None:
         """Turn the knots of 16 blocks into coefficients of trace n, and say what to do with each block."""
@@ -261,10 +328,15 @@ class Group:
         # The weight needs no bound of its own: it is the smoother of the two (a test holds it to that).
         good = _bend(m) + rough * m[1].max(m[3]) <= TOLERANCE
         plain = e.scalar(self.b.not_(self.weighted))
+        if self.raised:  # what heights do to the weight of shallow points is not smooth
+            every = [e.vector(work, KNOTS + (2 + parity) * WIDE + on, c) for parity, on in places]
+            good = good & (plain | (_bend(every) <= every[1].max(every[3]) * TOLERANCE))
         w0, w1, w2 = (plain.where((e.floats(1.0), x)) for x in w)
         eighth = e.scalar(self.ratio) * float(BLOCK // 2)
         x0, x1, x2 = part + m[1], part + eighth + m[2], part + eighth + eighth + m[3]
         low, high = e.floats(0.0) - whole, e.scalar(self.last) - whole
+        if self.lift is not None:
+            x0, x1, x2 = (x + e.scalar(self.lift.time) for x in (x0, x1, x2))
         if self.bounded:
             low = low + e.scalar(self.bound(UNMUTED, n))
             w0, w1, w2 = (w * self.bound(ACROSS, n) for w in (w0, w1, w2))
@@ -280,7 +352,7 @@ class Group:
         rows = [x0 - f0, slope + self.ratio, bend, w0, *_quadratic(w0, w1, w2), x0 - f1]
         for q, value in enumerate(rows if self.split else rows[:6]):
             # Registers are picked from by the low bits of any index, memory is not.
-            harmless = q not in (3, 4, 5) and ISA != "portable" and not self.wide
+            harmless = q not in (3, 4, 5) and ISA != "portable" and not (self.wide or self.raised)
             e.store(value if harmless else live.where((value, 0.0)), coef, q * CHUNK)
         behind = self.copies(c, n, coef) if self.filtered else e.integers(0)
         for q, first in enumerate((f0, f1) if self.split else (f0,)):
@@ -393,6 +465,9 @@ class Group:
         whole, part = (b.load(e.at(self.table, self.times(self.columns, q), block, 1)) for q in (7, 8))
         begin, high, start = e.floats(0.0) - whole, e.scalar(self.last) - whole, e.ramp() * self.ratio + part
         low = begin + e.scalar(self.bound(UNMUTED, n)) if self.bounded else begin
+        self.lift = self.lift_of(n)
+        if self.lift is not None:
+            start = start + e.scalar(self.lift.time)
         moved, tau = self.moveout(places, ds, dr)
         result = self.variable()
         b.store(moved.value, result)
@@ -404,7 +479,9 @@ class Group:
         moved = Vector(e, b.load(result))
         x = start + moved  # from the whole sample where the block begins at zero offset
         inside = (radius >= reach) & (x >= low) & (x <= high)
-        weight = e.scalar(self.weighted).where((_obliquity(tau, moved), 1.0)) * _taper(reach, slope, self.rim)
+        weight = e.scalar(self.weighted).where((self.strength(places, tau, moved), 1.0)) * _taper(
+            reach, slope, self.rim
+        )
         if self.bounded:
             weight = weight * self.bound(ACROSS, n)
         weight = inside.where((weight, 0.0))
@@ -430,14 +507,15 @@ def geometry(builder: Any, pointers: list[Any], scalars: list[Any], bounded: int
     """Fill TRACE for up to DEPTH traces from ``first`` on: ``ends`` is [4, ntr + DEPTH], rows ``columns`` apart.
 
     Of bounded traces a fifth row is the first sample that is not muted, and ``limits`` are one over the largest
-    midpoint distances along the axes, and the two numbers of their rim (`_taper`).
+    midpoint distances along the axes, and the two numbers of their rim (`_taper`). Of raised ones two more rows are the
+    heights of their ends, and ``level`` is the datum's.
 
     With the distances (x, y) of source and receiver, squared slopes need sums of ``wx x x + wy y y``: of the source
     with itself, of the receiver with itself, and twice of one with the other.
     """
     e = Emit(builder)
     work, ends = pointers
-    columns, first, number, x, y, wx, wy, *limits = scalars
+    columns, first, number, x, y, wx, wy, *limits, level = scalars
     for part in range(DEPTH // LANES):
         sx, sy, rx, ry = (
             e.vector(ends, first, builder.mul(columns, ir.Constant(I64, q)), part * LANES) for q in range(4)
@@ -454,6 +532,9 @@ def geometry(builder: Any, pointers: list[Any], scalars: list[Any], bounded: int
             e.store(_taper(slope, ratios[0], rim) * _taper(slope, ratios[1], rim), work, ACROSS + part * LANES)
             muted = e.vector(ends, first, builder.mul(columns, ir.Constant(I64, 4)), part * LANES)
             e.store(muted, work, UNMUTED + part * LANES)
+        for k in range(2 if bounded > 2 else 0):
+            height = e.vector(ends, first, builder.mul(columns, ir.Constant(I64, 5 + k)), part * LANES)
+            e.store(height - e.scalar(level), work, ABOVE + k * DEPTH + part * LANES)
         values = [ds, dr, exists.where((reach, FAR)), ds + dr + (ds * dr).unary("sqrt") * 2.0]
         values += [sx * sx * wx + sy * sy * wy, rx * rx * wx + ry * ry * wy, (sx * rx * wx + sy * ry * wy) * 2.0]
         for q, value in enumerate(values):

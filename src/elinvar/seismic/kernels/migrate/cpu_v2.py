@@ -13,8 +13,10 @@ and fold per sample; of all others the fold is counted per block. The vector cod
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -35,13 +37,15 @@ from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GEN
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
 from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
+from elinvar.seismic.kernels.migrate.relief import Relief
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
-from elinvar.seismic.kernels.migrate.tables import Tables, prepare
+from elinvar.seismic.kernels.migrate.tables import EARLIEST, Tables, prepare
 
 __all__ = ["ISA", "migrate"]
 
 f4 = np.float32
 FEW_TRACES = 32  # instead of DEPTH where each trace comes with its copies
+_LATE = 0.1  # seconds; see _gain
 REACH = 64  # samples behind the end of a trace that a window may touch (and never use)
 
 
@@ -73,7 +77,11 @@ class _Job(NamedTuple):
     wx: Any  # squared distances of neighbouring midpoints, 0 without a bank
     wy: Any
     filtered: Any  # a tuple of two where there is a bank, else of one
-    bounded: Any  # a tuple of two where traces have mutes or limits along the axes, else of one
+    bounded: Any  # a tuple of two where traces have mutes or limits along the axes, of three where ends have heights
+    replaced: Any  # replacement velocity, metres per sample
+    late: Any  # see _gain
+    earliest: Any  # vertical time in samples from which there is energy
+    levels: Any  # of the datum, for all pillars or each; one that nobody reads without heights
     limits: Any  # one over the largest distances along the axes, 1 / taper and (1 - taper) / taper
     taps: Any  # a tuple as long as the row of neighbours that interpolation reads
     first: int  # row of the knots that t0 / 2 in the bound of T stands in, or s for curved rays
@@ -137,13 +145,15 @@ def _earliest(b: int, closest: Any, table: Any, row: int, fastest: Any) -> Any:
 
 
 @_jit()
-def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: Any, r: Any, work: Any) -> None:
+def _pillar(
+    pillar: Any, level: Any, first: int, depth: int, ends: Any, traces: Any, job: Any, r: Any, work: Any
+) -> None:
     """Migrate traces first to first + depth, which begin ``traces``, into the total, count and blocks of ``work``."""
     # Names, not attributes, inside loops: numba counts references at every attribute.
     furthest, fastest, table, samples = r.furthest, r.fastest, r.knots, r.samples
     one, other, slope, rim = job.limits
     place = (ends.shape[1], first, depth, pillar[0], pillar[1], job.wx, job.wy)
-    _geometry((work, ends, *place, one, other, slope, rim, job.bounded))
+    _geometry((work, ends, *place, one, other, slope, rim, level, job.bounded))
     lo = hi = 0
     n, limit, row, polynomial = len(furthest), job.latest * job.latest, job.first, job.bending
     for k in range(0, depth, GROUP):
@@ -165,7 +175,8 @@ def _pillar(pillar: Any, first: int, depth: int, ends: Any, traces: Any, job: An
             what = (
                 work, traces, samples, table, polynomial, samples.shape[1], table.shape[1], k, k * job.stride,
                 job.stride, begin, min(begin + CHUNK, hi), job.ratio, job.rim, job.last, job.weighted, job.physics,
-                job.kappa, job.apart, job.most, job.taps, job.filtered, job.bounded,
+                job.kappa, job.apart, job.most, job.replaced, job.late, job.earliest, job.taps, job.filtered,
+                job.bounded,
             )  # fmt: skip
             if job.wide:
                 _group_wide(what)
@@ -199,7 +210,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
                 i = min(p, len(tables.samples) - 1)
                 r = _Row(tables.samples[i], tables.knots[i], tables.furthest[i], tables.fastest[i])
                 work[TOTAL:] = 0
-                _pillar(pillars[p], k, depth, ends, here, job, r, work)
+                _pillar(pillars[p], job.levels[min(p, len(job.levels) - 1)], k, depth, ends, here, job, r, work)
                 counted = len(fold) > 0
                 row = fold[p] if counted else counts
                 _deliver((work, image[p], row, r.samples, length, full, counted))
@@ -256,6 +267,7 @@ def _inputs(
     bank: Bank | None = None,
     limits: Limits | None = None,
     mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
     **options: Any,
 ) -> tuple[_Row, _Job, NDArray[np.float32]]:
     """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
@@ -263,10 +275,14 @@ def _inputs(
     weight: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area}
     tables = prepare(vrms, **options, **weight, **whole, medium=medium)
     dt, dt_out = options["dt"], options["dt_out"]
+    if relief is not None and amplitude == "true":
+        tables = replace(tables, gain=_gain(tables, area, dt))
     last, taps = n_samples - 1, TAPS[interpolation]
     latest = max(last + tables.shift, 0.0) + 0.1
     polynomial = None
-    if medium is not None:
+    if relief is not None:
+        latest = 1e15  # an end below the datum is early
+    elif medium is not None:
         offset = float((source - receiver).norm(dim=1).max())
         polynomial = bending(longest_leg(latest, offset, medium[0], dt), tables.kappa)
     apart = n_samples + (taps - 1 if taps > 2 else 0)
@@ -288,17 +304,32 @@ def _inputs(
         wx=f4(chosen.dx**2),
         wy=f4(chosen.dy**2),
         filtered=(0,) if bank is None else (0, 0),
-        bounded=(0,) if limits is None and mute is None else (0, 0),
+        bounded=(0,) if limits is None and mute is None and relief is None else (0, 0) if relief is None else (0,) * 3,
+        replaced=f4(1.0 if relief is None or relief.replacement is None else relief.replacement * dt),
+        late=f4(_LATE / dt),
+        earliest=f4(EARLIEST / dt),
+        levels=np.zeros(1, f4) if relief is None else relief.level.float().numpy(),
         limits=_rims(limits or Limits()),
         taps=(0,) * taps,
         first=KNOT_ROWS if physics == "curved" else 0,
     )
     # Each group of 64 is read whole: repeat the last trace for those that are not there.
     given = [source.T, receiver.T]
-    if limits is not None or mute is not None:
+    if limits is not None or mute is not None or relief is not None:
         given.append(_unmuted(mute, dt, options["start"], len(source))[None])
+    if relief is not None:
+        given.append(relief.heights.float().T)
     ends = torch.cat(given).contiguous()
     return _arrays(tables), job, torch.cat([ends, ends[:, -1:].expand(-1, DEPTH)], 1).numpy()
+
+
+def _gain(tables: Tables, area: float, dt: float) -> torch.Tensor:
+    """Return what the weight of raised traces shares: ``2 area / (pi V^2 (t0 + late))``, smooth also at t0 = 0.
+
+    The rest, ``(vertical / T)^2 V^2 (t0 + late) / second`` (`relief`), is that of each pair.
+    """
+    tau, slow = tables.legs[..., 0].double(), tables.legs[..., 1].double()
+    return (2 * area * dt / math.pi * slow / (2 * tau + _LATE / dt)).float().contiguous()
 
 
 def _rims(limits: Limits) -> tuple[Any, ...]:
@@ -339,12 +370,13 @@ def migrate(
     bank: Bank | None = None,
     limits: Limits | None = None,
     mute: torch.Tensor | None = None,
+    relief: Relief | None = None,
 ) -> None:
     """Add the migrated traces to ``image``; arguments as ``migrate.run``."""
     axes: dict[str, Any] = {"dt": dt, "start": start, "dt_out": dt_out, "t0_out": t0_out}
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, "eta": eta}
     rays: dict[str, Any] = {"physics": physics, "medium": medium, "interpolation": interpolation, "bank": bank}
-    rays |= {"limits": limits, "mute": mute}
+    rays |= {"limits": limits, "mute": mute, "relief": relief}
     copies = 1 if bank is None else bank.copies
     rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **axes, **options, **rays)
     count = np.zeros((0, 0), np.int32) if fold is None else fold.numpy()

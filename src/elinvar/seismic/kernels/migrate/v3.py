@@ -83,7 +83,8 @@ def _compile(stamp: str) -> Callable[..., Any]:
                         continue
                     r = _Row(tables.samples[i], tables.knots[i], tables.furthest[i], tables.fastest[i])
                     work[TOTAL:] = 0
-                    _pillar(pillars[p], k, depth, ends, here, job, r, work)
+                    level = job.levels[min(p, len(job.levels) - 1)]
+                    _pillar(pillars[p], level, k, depth, ends, here, job, r, work)
                     counted = len(fold) > 0
                     row = fold[p] if counted else counts
                     _deliver((work, image[p], row, r.samples, length, full, counted))
@@ -132,6 +133,8 @@ def migrate(
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
         if options.get("mute") is not None:
             options["mute"] = options["mute"][order]
+        if options.get("relief") is not None:
+            options["relief"] = options["relief"]._replace(heights=options["relief"].heights[order])
     bank, taps = options.get("bank"), TAPS[options.get("interpolation", "linear")]
     copies = 1 if bank is None else bank.copies
     rows, job, ends = _inputs(traces.shape[1] // copies, source, receiver, vrms, **options)
