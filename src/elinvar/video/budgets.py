@@ -5,10 +5,10 @@ A budgets file is JSON with the settings and what must not be exceeded::
     {"width": 1920, "height": 1080, "frames": 24,
      "core_ms": {"nv12": 2.0, "bloom": 8.0, "look": 18.0}, "memory_mb": 40.0, "export_fps": 30.0}
 
-``core_ms`` is CPU time of one frame on one thread, from the source to NV12, for the conversion alone, for one pass at a
-time, and for the look of all of them. ``memory_mb`` is what a graph and its export hold for frames at most, and
-``export_fps`` how many frames one second of CPU time carries through render, conversion and libx264's fastest preset.
-CPU time, not the clock on the wall: other work on the machine moves it little.
+``core_ms`` is CPU time of one frame on one thread, from the source to NV12: for Hill's fit and the conversion alone
+("nv12"), with one pass at a time, and for the look. ``memory_mb`` is what a graph and its export hold for frames at
+most, and ``export_fps`` how many frames one second of CPU time carries through render, conversion and libx264's fastest
+preset. CPU time, not the clock on the wall: other work on the machine moves it little.
 """
 
 from __future__ import annotations
