@@ -18,10 +18,25 @@ from elinvar.testing.kernelcheck import kernel_survivors
 
 LIMIT = None if os.environ.get("ELINVAR_MUTANTS") == "all" else 3
 LIST = "decides which of two lists a trace lands in, and both add the same where they meet: costs time, changes nothing"
-_NEAR = "const bool near = k < n_traces && distance <= shape.x && fma(shape.w, spread, earliest) <= latest * latest;"
-_GOOD = "const bool good = worst <= tolerance;"
+_GOOD = "const bool good = fma(2.0f, misfit, shape.z * max(top, moved.w)) <= tolerance;"
 _OFF = "const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);"
-_LIST = "const int list = exact ? 24 : x + swing > last - 0.01f ? 16 : steady || distance <= shape.y ? 0 : 8;"
+_NEAR = (
+    "const bool near = k < n_traces && distance <= shape.x * ROOM && fma(shape.w, spread, earliest) <= latest * latest;"
+)
+_CLOSE = "if (fabs(x) < CLOSE || fabs(x - last) < CLOSE) {"
+_ON = "if (!(moved >= -zero && moved <= last - zero)) return false;"
+_CROSSING = "const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);"
+_ENDING = "const bool ending = x + swing > last - 0.01f || bent_weight || crossing;"
+_LIST = (
+    "const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;"
+)
+_AHEAD = "constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together"
+_NEXT = (
+    "for (; next + AHEAD <= smooth_end; next += AHEAD) "
+    "{  // all of their samples are on the way before the first is used"
+)
+_SHORT = "the tiles' traces are shorter than a window; other tests have short windows, and both lists add the same"
+_HAIR = "for traces that end a hair from a sample, which a test of their own has and no tile"
 _LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
 _EITHER = (
     "at equality both lists give the same sample: the other one evaluates it exactly, or with the rim's weight of 1"
@@ -41,12 +56,32 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         f"{_OFF} | '< -0.01f': < becomes <=": "at equality every sample is still before the trace's first",
         f"{_OFF} | '< -0.01f': bound - 1": _LEFT_OUT,
         "const bool exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
-        f"{_LIST} | '> last - 0.01f': > becomes >=": _EITHER,
+        f"{_AHEAD} | '< 8': < becomes <=": "lanes have 2 samples here",
+        f"{_AHEAD} | '< 8': bound - 1": "lanes have 2 samples here",
+        f"{_CLOSE} | '< CLOSE': < becomes <=": "at equality, as beyond it, float32 knows on which side the time is",
+        f"{_CLOSE} | '< CLOSE': bound - 1": _HAIR,
+        "if (at < CLOSEST) { | '< CLOSEST': < becomes <=": "no block of these tiles leaves so many for the end",
+        "if (at < CLOSEST) { | '< CLOSEST': bound - 1": "no block of these tiles leaves so many for the end",
+        f"{_ON} | '>= -zero': >= becomes >": "straight rays do not get here at equality, others do not meet it",
+        f"{_ON} | '<= last - zero': <= becomes <": "straight rays do not get here at equality, others do not meet it",
+        "if (!(later_than(0.0f, e, pillar, leg.xy, shift) >= 0.0f)) continue; | '>= 0.0f': bound - 1": _HAIR,
+        "if (!(late <= 0.0f)) continue; | '<= 0.0f': bound + 1": _HAIR,
+        f"{_NEAR} | '<= shape.x * ROOM': <= becomes <": _LEFT_OUT,
+        f"{_NEAR} | '<= shape.x * ROOM': bound + 1": _LEFT_OUT,
+        f"{_CROSSING} | '>= origin + (0.5f * float(WINDOW) - 1.0f)': >= becomes >": _SHORT,
+        f"{_CROSSING} | '>= origin + (0.5f * float(WINDOW) - 1.0f)': bound - 1": _SHORT,
+        "const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT); | '<= BENT': <= becomes <": _EITHER,
+        f"{_ENDING} | '> last - 0.01f': > becomes >=": _EITHER,
+        f"{_LIST} | '> narrow': > becomes >=": _EITHER,
         f"{_LIST} | '<= shape.y': <= becomes <": _EITHER,
-        "bool on = place.z <= leg.z && y < place.w + 0.02f; | '< place.w + 0.02f': < becomes <=": (
+        "place_slab[slot] = float4(as_type<float>(row), list < 18 ? weight : plain); | '< 18': bound - 1": (
+            "the lists are 0, 6, 12, 18 and 24"
+        ),
+        f"{_NEXT} | '<= smooth_end': <= becomes <": "the loop behind it takes one more trace, one by one",
+        "bool on = within(far_slab[i], leg.x, leg.y) && y < place.z + 0.02f; | '< place.z + 0.02f': < becomes <=": (
             "at equality `exactly` decides, and a sample 0.01 beyond the end, ten times the cubic's error, is beyond it"
         ),
-        "if (on && y <= place.w - 0.02f) { | '<= place.w - 0.02f': <= becomes <": _EITHER,
+        "if (y <= place.z - 0.02f) { | '<= place.z - 0.02f': <= becomes <": _EITHER,
     },
 }
 _FAR = "const bool near = exists && distance <= shape.x && fma(shape.w, spread, start * start) <= latest * latest;"
@@ -65,15 +100,6 @@ EQUIVALENT |= {
         ),
         "for (int from = 0; from < n_batches; from += 32) { | '< n_batches': bound - 1": (
             "the tiles have two batches or three; other tests of this version have one, and none without the loop"
-        ),
-        "for (int span = 0; span < SPANS; span++) { | '< SPANS': < becomes <=": (
-            "compiled where there is an anti-alias bank, which other tests of this version read from"
-        ),
-        "for (int i = 0; i < TAPS / 2; i++) { | '< TAPS / 2': bound - 1": "not compiled, as below",
-        "for (int span = 0; span < SPANS; span++) { | '< SPANS': bound - 1": "compiled only for banks, as above",
-        "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': >= becomes >": "not compiled, as below",
-        "for (int power = TAPS / 2 - 1; power >= 0; power--) { | '>= 0': bound - 1": (
-            "compiled where interpolation is not linear, which other tests of this version read"
         ),
     },
     ("seismic.migrate", "v1"): {

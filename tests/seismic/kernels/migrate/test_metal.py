@@ -11,7 +11,7 @@ import torch
 import elinvar
 from elinvar.runtime import kernels
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, metal, v1_metal, v3_metal
+from elinvar.seismic.kernels.migrate import RadiusAperture, metal, reference, v1_metal, v3_metal
 
 pytestmark = pytest.mark.gxx
 HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
     "image from below": {"t0_out": 0.7, "nt": 250},
     "output twice as coarse": {"ratio": 2.0, "nt": 200, "aperture": None},
     "steep velocity": {"gradient": 4000, "aperture": None, "traces": 20},
+    "late": {"traces": 70, "nt": 900, "ns": 1000, "offset": 200, "spread": 800, "dt": 0.002, "pillars": 1},
     "one sample": {"traces": 9, "nt": 1, "t0_out": 0.5, "spread": 100, "offset": 50, "pillars": 1},
     "two input samples": {"ns": 2, "nt": 300, "start": 0.6, "spread": 100, "offset": 50, "traces": 9},
 }
@@ -84,6 +85,50 @@ def test_what_is_registered_is_what_is_launched() -> None:
 def test_other_tunings_agree(samples: int, pairs: bool, survey: Any, agrees: Any) -> None:
     tuning = metal.Tuning(simdgroups=3, samples=samples, pairs=pairs)
     agrees(lambda *a, **k: v2(*a, **k, tuning=tuning), survey(traces=40, pillars=4, nt=290))
+
+
+@pytest.mark.parametrize("version", [metal.migrate_v2, v3_metal.migrate], ids=["v2", "v3"])
+def test_lines_are_read_across_windows(version: Any, survey: Any, agrees: Any) -> None:
+    tuning = metal.Tuning(window=128)
+    agrees(
+        lambda *a, **k: version(*a, **k, device=elinvar.device("cpu"), tuning=tuning),
+        survey(traces=40, pillars=3, nt=390, ns=450),
+    )
+
+
+def test_lines_pass_through_both_samples() -> None:
+    traces = torch.randn(3, 300, generator=torch.Generator().manual_seed(0))
+    lines = metal._lines(traces, 128)
+    here = 2 * (torch.arange(300) % 128 - 64) - 1  # y at a sample
+    assert lines.shape == (3, 300, 2)
+    both = lines[..., 0] + lines[..., 1] * here, lines[..., 0] + lines[..., 1] * (here + 2)
+    torch.testing.assert_close(both[0][:, :-1], 2 * traces[:, :-1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(both[1][:, :-1], 2 * traces[:, 1:], rtol=0, atol=1e-4)
+    assert not lines[:, -1].any()
+
+
+@pytest.mark.parametrize("version", [v2, v3], ids=["v2", "v3"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_ends_of_traces_and_apertures_are_where_float64_has_them(version: Any, hard: bool, survey: Any) -> None:
+    """Zero-offset traces that end, or leave a hard aperture, a hair before or after an output sample."""
+    tensors, options = survey(traces=240, ns=300, nt=290, pillars=1, gradient=0.0, rows=1)
+    dt, v = options["dt"], float(tensors[6][0, 0])
+    t0 = torch.arange(40, 280).double()
+    hair = torch.where(torch.arange(240) % 2 == 0, 1.0, -1.0).double()
+    if hard:
+        options["aperture"] = RadiusAperture(tan_dip=0.3)
+        far = 0.3 * v * dt * t0 / 2 * (1 + 4e-7 * hair)
+    else:
+        options["aperture"] = None
+        far = 0.5 * v * dt * ((299 + 4e-5 * hair).square() - t0.square()).sqrt()
+    turn = torch.arange(240).double()
+    places = torch.stack([far * turn.cos(), far * turn.sin()], 1) + tensors[5].double()
+    tensors[3] = tensors[4] = places.float()
+    want, count = torch.zeros_like(tensors[0], dtype=torch.float64), torch.zeros_like(tensors[1])
+    reference.migrate(want, count, *tensors[2:], **options)
+    version(*tensors, **options)
+    assert torch.equal(tensors[1], count)
+    assert (tensors[0].double() - want).norm() <= 2e-4 * want.norm()
 
 
 @versions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prep
 __all__ = ["Tuning", "migrate_baseline", "migrate_v2", "tuned_for"]
 
 _HERE = Path(__file__).parent
+# Warps that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 or 72 registers that its loops want.
+_WARPS, _WARPS_WITH_BANK = 40, 28
 _INDEXABLE = 1 << 30  # elements that the kernels' 32-bit indices reach in one launch
 
 
@@ -36,27 +38,47 @@ class Tuning:
     samples : int
         Output samples per lane; a polynomial spans 32 times as many.
     pairs : bool
-        Keep (sum, difference) of neighbouring samples in memory: twice the bytes, one load for two.
+        Keep the line through neighbouring samples in memory: twice the bytes, one load for two. Linear interpolation
+        only.
     tolerance : float
         Largest error of a block's travel-time cubic in input samples; traces beyond it are evaluated exactly.
+    window : int
+        Input samples, a multiple of 64, over which the lines of ``pairs`` are measured from one place.
     """
 
     simdgroups: int = 4
     samples: int = 2
     pairs: bool = True
     tolerance: float = 4e-4
+    window: int = 2048
 
     def defines(
-        self, amplitude: str, physics: str = "straight", interpolation: str = "linear", bank: Bank | None = None
+        self,
+        amplitude: str,
+        physics: str = "straight",
+        interpolation: str = "linear",
+        bank: Bank | None = None,
+        *,
+        hard: bool = False,
     ) -> dict[str, int | str]:
         """Return the preprocessor words of this specialisation."""
         return {
             **_words(physics, interpolation, bank),
+            **({"HARD": 1} if hard else {}),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
-            "PAIRS": int(self.pairs and interpolation == "linear" and bank is None),
+            "PAIRS": int(self.pairs and interpolation == "linear"),
             "WEIGHTED": int(amplitude == "true"),
+            "WINDOW": self.window,
+            "ELINVAR_CUDA_GROUPS": max(1, (_WARPS if bank is None else _WARPS_WITH_BANK) // self.simdgroups),
         }
+
+    def rows(self, traces: torch.Tensor, interpolation: str, bank: Bank | None) -> torch.Tensor:
+        """Return the traces as the kernel of these settings reads them."""
+        copies = bank or Bank(1, 0.0, 0.0)
+        if self.pairs and interpolation == "linear":
+            return _lines(traces.view(len(traces) * copies.copies, -1), self.window)
+        return _rows_of(traces, TAPS[interpolation], copies)
 
 
 @lru_cache(maxsize=16)
@@ -176,16 +198,17 @@ def migrate_v2(
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    block, taps = 32 * tuning.samples, TAPS[interpolation]
-    tables = prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta)
-    kernel = library("v2.metal", device, tuning.defines(amplitude, physics, interpolation, bank)).migrate_v2
+    block = 32 * tuning.samples
+    tables = hard_edged(prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta))
+    words = tuning.defines(amplitude, physics, interpolation, bank, hard=tables.left is not None)
+    kernel = library("v2.metal", device, words).migrate_v2
     copies = bank or Bank(1, 0.0, 0.0)
     horizon = stretched(max(traces.shape[1] // copies.copies - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
     for p, k in _tiles(image, traces, n_blocks * block, copies.copies):
         n = p.stop - p.start
         kernel(
-            _pairs(traces[k]) if tuning.pairs and taps == 2 and bank is None else _rows_of(traces[k], taps, copies),
+            tuning.rows(traces[k], interpolation, bank),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p),
@@ -211,6 +234,13 @@ def migrate_v2(
             threads=(-(-n // tuning.simdgroups) * width, n_blocks),
             group_size=(width, 1),
         )
+
+
+def hard_edged(tables: Tables) -> Tables:
+    """Put what float32 leaves of the radius where v2 and v3 look for it: in the place of a slope that is zero."""
+    if tables.left is None:
+        return tables
+    return replace(tables, legs=torch.cat([tables.legs[..., :3], tables.left[..., None]], -1))
 
 
 def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int, copies: int = 1) -> Iterator[tuple[slice, slice]]:
@@ -245,8 +275,17 @@ def _rows_of(traces: torch.Tensor, taps: int, bank: Bank) -> torch.Tensor:
     return padded(traces.view(len(traces), bank.copies, -1), taps)
 
 
-def _pairs(traces: torch.Tensor) -> torch.Tensor:
-    pairs = torch.zeros(*traces.shape, 2, dtype=torch.float32, device=traces.device)
-    pairs[:, :-1, 0] = traces[:, :-1] + traces[:, 1:]
-    pairs[:, :-1, 1] = traces[:, 1:] - traces[:, :-1]
-    return pairs
+def _lines(traces: torch.Tensor, window: int) -> torch.Tensor:
+    """Return [ntr, ns, 2]: the line through each sample and the next, twice its value in terms of ``y``.
+
+    ``y`` counts half samples from the middle of the ``window`` samples that a sample is one of; it is odd at samples.
+    """
+    n = traces.shape[1] - 1
+    middle = 2.0 * (torch.arange(n, device=traces.device) % window - window // 2).float()
+    lines = torch.empty(*traces.shape, 2, dtype=torch.float32, device=traces.device)
+    lines[:, n] = 0.0
+    value, slope = lines[:, :n, 0], lines[:, :n, 1]
+    torch.sub(traces[:, 1:], traces[:, :n], out=slope)
+    torch.add(traces[:, 1:], traces[:, :n], out=value)
+    value.addcmul_(slope, middle, value=-1)
+    return lines

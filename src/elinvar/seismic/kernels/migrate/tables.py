@@ -50,6 +50,9 @@ class Tables:
         Half the gradient of curved rays, per sample; 0 for others.
     middles : Tensor[rows, ceil(nt / SPAN), 2] float32 or None
         The first two of ``legs`` where `antialias` looks at slopes, if ``filtered``.
+    left : Tensor[rows, blocks * block] float32 or None
+        What float32 leaves of the aperture radius in ``legs``, where it ends without a rim: which midpoints a hard edge
+        includes is the answer.
     """
 
     legs: torch.Tensor
@@ -62,6 +65,7 @@ class Tables:
     bends: torch.Tensor | None = None
     kappa: float = 0.0
     middles: torch.Tensor | None = None
+    left: torch.Tensor | None = None
 
 
 def chebyshev_nodes(block: int) -> tuple[int, int, int, int]:
@@ -118,6 +122,7 @@ def prepare(
         aperture = RadiusAperture()
     radius = aperture.radius(v, t0).to(wide).clamp(max=BOUNDLESS)
     taper = aperture.taper if aperture.taper >= NARROWEST else 0.0
+    hard = taper == 0.0 and not (math.isinf(aperture.tan_dip) and math.isinf(aperture.maximum))
     bounded = (radius > NARROWEST) & (radius < BOUNDLESS) & (taper > 0)
     slope = torch.where(bounded, 1 / (taper * radius + (~bounded).to(wide)), torch.zeros_like(radius))
     legs = torch.stack([half, slowness, radius, slope], -1).float().contiguous()
@@ -152,6 +157,7 @@ def prepare(
         bends=None if bends is None else bends.float().contiguous(),
         kappa=kappa,
         middles=middles(legs[..., :2], nt).contiguous() if filtered else None,
+        left=(radius - legs[..., 2].to(wide)).float() if hard else None,
     )
 
 

@@ -1,12 +1,13 @@
 // seismic.migrate, version v2: one simdgroup per (pillar, block of output times), lanes along time.
 //
 // 32 traces at a time are prepared by 32 lanes: the travel time over the block becomes a cubic in the sample number, through
-// four Chebyshev nodes, checked against the exact time at two more samples. The loop over traces then knows nothing of the
-// physics: it reads the coefficients from threadgroup memory, adds one interpolated sample per lane, and takes the weight's
-// 1 / T^2 from the same cubic. A trace lands in one of three lists:
-//   smooth   cubic good, all of the block on the trace, one aperture weight for all of it
-//   rim      cubic good, all of the block on the trace, but the aperture has to be looked at sample by sample
-//   ending   cubic good, but the trace ends inside the block
+// four Chebyshev nodes and checked against the exact time at the block's top, and the weight's 1 / T^2 a parabola. The loops
+// over traces then know nothing of the physics: they read coefficients from threadgroup memory and add one interpolated
+// sample per lane. A trace lands in one of five lists:
+//   smooth   all of the block on the trace and inside the aperture, under one weight of its rim
+//   rim      all of the block on the trace and inside the aperture, but the rim has to be looked at sample by sample
+//   edge     all of the block on the trace, but the aperture cuts it
+//   ending   the trace ends inside the block, or neither the parabola nor one window (PAIRS) do for all of it
 //   exact    cubic not good enough (shallow, velocity kink), or the block starts before the trace does
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
@@ -21,8 +22,16 @@ using namespace metal;
 #ifndef SAMPLES
 #define SAMPLES 2  // per lane
 #endif
+// 1: traces hold the line through each sample and its successor, one wide load for two: twice the value at y is
+// y * second + first, and y counts half samples from the middle of the window of WINDOW samples that the first lies in.
 #ifndef PAIRS
-#define PAIRS 0  // 1: traces hold (a + b, b - a) for each sample a and its successor b: one wide load for two
+#define PAIRS 0
+#endif
+#ifndef WINDOW
+#define WINDOW 2048  // wider ones lose digits, narrower ones are crossed more often
+#endif
+#ifndef HARD
+#define HARD 0  // 1: apertures end without a rim, and `legs` hold what float32 leaves of the radius in place of its slope
 #endif
 #ifndef WEIGHTED
 #define WEIGHTED 1  // 0: amplitude "none"
@@ -33,6 +42,7 @@ using namespace metal;
 #endif
 
 constant int BLOCK = 32 * SAMPLES;
+constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together
 constant int SPANS = BLOCK / 16;
 constant float CENTRE = 0.5f * float(BLOCK - 1);
 // The samples nearest to the four Chebyshev nodes of the block, symmetric about its centre.
@@ -44,6 +54,10 @@ constant float QB = (CENTRE - float(OUTER)) / CENTRE;
 // additions, where the conversion instructions run at a quarter of the rate. Needs IEEE addition (torch compiles Metal so).
 constant float ROUND = 25165824.0f;  // 1.5 * 2^24
 constant int ROUND_BITS = 0x4BC00000;
+constant float ROOM = 1.000001f;  // by which float32 distances may be off
+constant float CLOSE = 0.004f;  // samples: so much nearer to an end of the trace, float32 times do not decide,
+constant uint CLOSEST = 16u;    // for so many of a block
+constant float BENT = 4e-4f;  // largest cubic term of 1 / T^2 over the block, relatively, that a parabola stands for
 
 // Cubic through values at -QB, -QA, QA, QB.
 static float4 cubic(float4 v)
@@ -119,20 +133,21 @@ static float spreading(float twice_t)
 #endif
 }
 
-// The same times an aperture weight, which comes as 1 / sqrt(weight) and scales 2 T = y + from / scale.
-static float scaled_spreading(float y, float from, float scale)
-{
-#if WEIGHTED
-    return spreading(fma(y, scale, from));
+// Distances of midpoint and pillar: where a hard aperture ends is the answer, and takes more than the digits of a float.
+#if HARD
+typedef float2 Distance;
+static float metres(Distance distance) { return distance.x; }
+static bool within(Distance distance, float outer, float left) { return (distance.x - outer) + distance.y <= left; }
+static float rim_weight(Distance distance, float slope, float rim) { return 1.0f; }
 #else
-    return scale;
-#endif
-}
-
-static float rim_weight(float distance, float slope, float rim)
+typedef float Distance;
+static float metres(Distance distance) { return distance; }
+static bool within(Distance distance, float outer, float left) { return distance <= outer; }
+static float rim_weight(Distance distance, float slope, float rim)
 {
     return fma(0.5f, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), 0.5f);
 }
+#endif
 
 #ifndef TAPS
 #define TAPS 2  // neighbours that interpolation reads; with 4 and 8, WEIGHTS are their polynomials (interpolation.py)
@@ -166,24 +181,24 @@ static float between(device const float* near, float g)
 #define COPIES 1  // of every trace, side by side; more than one are filtered against aliasing (antialias.py)
 #endif
 
-// Which copy is read: how far it lies behind the trace, and the part that the next copy has.
+// Which copy is read: its row, and the part that the next copy has.
 struct Share
 {
-    int behind;
+    int row;
     float part;
 };
 
-#if COPIES > 1
-static Share unpacked(float2 pair)
+static Share share_in(int row, float part)
 {
     Share share;
-    share.behind = as_type<int>(pair.x);
-    share.part = pair.y;
+    share.row = row;
+    share.part = part;
     return share;
 }
 
+#if COPIES > 1
 // From the ends seen from the pillar, t0 / 2 and 1 / (V dt)^2, and the squared distances of neighbouring midpoints.
-static Share share_of(float4 e, float2 middle, float2 spacing, int apart)
+static Share share_of(float4 e, float2 middle, float2 spacing, int row, int apart)
 {
     const float tau2 = middle.x * middle.x, ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
     const float one = rsqrt(max(fma(ds, middle.y, tau2), 1e-20f)), other = rsqrt(max(fma(dr, middle.y, tau2), 1e-20f));
@@ -191,25 +206,26 @@ static Share share_of(float4 e, float2 middle, float2 spacing, int apart)
     const float slope = middle.y * middle.y * fma(px * px, spacing.x, py * py * spacing.y);
     const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
     const int bits = as_type<int>(clamp(slope, 1.0f, most));
-    Share share;
-    share.behind = ((bits >> 23) - 127) * apart;
-    share.part = as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f;
-    return share;
+    return share_in(row + ((bits >> 23) - 127) * apart, as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f);
 }
 #endif
 
-#if TAPS > 2
-typedef float Sample;
-static float twice(device const float* near, float f) { return 2.0f * between(near, 0.5f * f); }
-#elif PAIRS
+#if PAIRS
 typedef float2 Sample;
-static float twice(device const float2* sample, float f)
-{
-    const float2 pair = sample[0];
-    return fma(f, pair.y, pair.x);
-}
 #else
 typedef float Sample;
+#endif
+
+// Twice the sample at (y + 1) / 2 from a place near it: with PAIRS in terms of y, else f half samples behind the middle.
+#if TAPS > 2
+static float twice(device const float* near, float f) { return 2.0f * between(near, 0.5f * f); }
+#elif PAIRS
+static float twice(device const float2* sample, float y)
+{
+    const float2 line = sample[0];
+    return fma(y, line.y, line.x);
+}
+#else
 static float twice(device const float* sample, float f)
 {
     const float a = sample[0], b = sample[1];
@@ -218,38 +234,131 @@ static float twice(device const float* sample, float f)
 #endif
 
 // The same mixed from two copies.
-static float twice(device const Sample* sample, float f, Share share, int apart)
+static float twice(device const Sample* sample, float f, float part, int apart)
 {
 #if COPIES > 1
-    sample += share.behind;
     const float here = twice(sample, f);
-    return fma(share.part, twice(sample + apart, f) - here, here);
+    return fma(part, twice(sample + apart, f) - here, here);
 #else
     return twice(sample, f);
 #endif
 }
 
-// Twice the sample at (y + 1) / 2 + row; `row` has ROUND_BITS taken off.
-static float twice_sample(device const Sample* traces, int row, float y, Share share, int apart)
+// Twice the sample at (y + 1) / 2 + row; the row has ROUND_BITS taken off.
+static float twice_sample(device const Sample* traces, float y, Share share, int apart)
 {
     const float rounded = y + ROUND;
-    return twice(traces + (as_type<int>(rounded) + row), y - (rounded - ROUND), share, apart);
+    device const Sample* sample = traces + (as_type<int>(rounded) + share.row);
+#if PAIRS
+    return twice(sample, y, share.part, apart);
+#else
+    return twice(sample, y - (rounded - ROUND), share.part, apart);
+#endif
 }
 
-// One contribution without the cubic, weighted but for the rim; false when the time is not on the trace. Decided before the
-// time is rounded: which samples the ends of a trace count is the answer, not noise.
-static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float2 bend,
-                    float kappa, float shift, Share share, thread float& value)
+// The same where y may have left the window.
+static float twice_sample_anywhere(device const Sample* traces, float y, Share share, int apart)
 {
-    const float moved = moveout(square, leg, bend, kappa), zero = fma(2.0f, leg.x, -shift);
-    if (!(moved >= -zero && moved <= float(n_samples - 1) - zero)) return false;
+#if PAIRS
+    const float rounded = y + ROUND, width = 2.0f * float(WINDOW);
+    const float windows = floor(((rounded - ROUND) + 0.5f * width) / width);
+    return twice(traces + (as_type<int>(rounded) + share.row), fma(-width, windows, y), share.part, apart);
+#else
+    return twice_sample(traces, y, share, apart);
+#endif
+}
+
+// Sums and lengths with twice the digits of a float: a value and what rounding has taken from it.
+static float2 exact_sum(float a, float b)
+{
+    const float sum = a + b, c = sum - a;
+    return float2(sum, (a - (sum - c)) + (b - c));
+}
+
+static float2 exact_square(float2 x, float2 y)
+{
+    const float2 sum = exact_sum(x.x * x.x, y.x * y.x);
+    const float low = fma(x.x, x.x, -(x.x * x.x)) + fma(y.x, y.x, -(y.x * y.x));
+    return float2(sum.x, sum.y + fma(2.0f, fma(x.x, x.y, y.x * y.y), low));
+}
+
+static float2 exact_root(float2 square)
+{
+    const float root = sqrt(square.x);
+    return float2(root, 0.5f * (fma(-root, root, square.x) + square.y) / max(root, 1e-20f));
+}
+
+static Distance midpoint_distance(float4 e, float2 pillar)
+{
+#if HARD
+    const float2 x = exact_sum(e.x, e.z), y = exact_sum(e.y, e.w);
+    const float2 dx = exact_sum(x.x, -2.0f * pillar.x), dy = exact_sum(y.x, -2.0f * pillar.y);
+    const float2 root = exact_root(exact_square(float2(dx.x, dx.y + x.y), float2(dy.x, dy.y + y.y)));
+    return 0.5f * exact_sum(root.x, root.y);
+#else
+    return 0.5f * length(e.xy + e.zw - 2.0f * pillar);
+#endif
+}
+
+// A contribution so near an end of its trace that float32 times cannot say on which side: the trace and the sample.
+struct Close
+{
+    threadgroup atomic_uint* number;
+    threadgroup int2* list;
+};
+
+// One contribution without the cubic, weighted but for the rim; false when the time is not on the trace or that is not for
+// float32 to say. Which samples the ends of a trace count is the answer, not noise.
+static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float2 bend,
+                    float kappa, float shift, Share share, int j, Close close, thread float& value)
+{
+    const float moved = moveout(square, leg, bend, kappa), zero = fma(2.0f, leg.x, -shift), last = float(n_samples - 1);
     const float x = zero + moved;
-    const int left = clamp(int(x), 0, n_samples - 2);
+#if PHYSICS == 0
+    if (fabs(x) < CLOSE || fabs(x - last) < CLOSE) {
+        const uint at = atomic_fetch_add_explicit(close.number, 1u, memory_order_relaxed);
+        if (at < CLOSEST) {
+            close.list[at] = int2(first, j);
+            return false;
+        }
+    }
+#endif
+    if (!(moved >= -zero && moved <= last - zero)) return false;
+    const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
     value = spreading(2.0f * fma(2.0f, leg.x, moved))
-          * twice(traces + (first + left), 2.0f * (x - float(left)) - 1.0f, share, n_samples + BEYOND);
+          * twice(traces + (share.row + left), 2.0f * (x - float(origin)) - 1.0f, share.part, n_samples + BEYOND);
     return true;
 }
 
+#if PHYSICS == 0
+// By how much a straight ray's travel time is later than input sample `sample`.
+static float later_than(float sample, float4 e, float2 pillar, float2 leg, float shift)
+{
+    float2 sum = exact_sum(-shift, -sample);
+#pragma unroll(1)
+    for (int end = 0; end < 2; end++) {
+        const float2 place = end == 0 ? e.xy : e.zw;
+        const float2 square = exact_square(exact_sum(place.x, -pillar.x), exact_sum(place.y, -pillar.y));
+        const float2 t = exact_sum(leg.x * leg.x, square.x * leg.y);
+        const float low = fma(leg.x, leg.x, -(leg.x * leg.x)) + fma(square.x, leg.y, -(square.x * leg.y));
+        const float2 time = exact_root(float2(t.x, fma(square.y, leg.y, t.y + low))), next = exact_sum(sum.x, time.x);
+        sum = float2(next.x, next.y + sum.y + time.y);
+    }
+    return sum.x + sum.y;
+}
+#endif
+
+// 1 / (2 T)^2, in the smooth list times a rim weight.
+static float parabola(float4 place, float q)
+{
+#if WEIGHTED
+    return fma(fma(place.w, q, place.z), q, place.y);
+#else
+    return place.y;
+#endif
+}
+
+[[max_total_threads_per_threadgroup(SIMDGROUPS * 32)]]
 kernel void migrate_v2(
     device const Sample* traces [[buffer(0)]],
     device const float4* ends [[buffer(1)]],      // source x, y, receiver x, y of each trace, metres
@@ -280,14 +389,19 @@ kernel void migrate_v2(
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of 2 x - 1; in the exact list ds^2, dr^2
-    // Bits of the row's offset, 2 T - y, midpoint to pillar, y at the end; in the smooth list see scaled_spreading().
+    threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of y = 2 x - 1; in the exact list ds^2, dr^2
+    // Bits of the row's offset, then in the first three lists the parabola of 1 / (2 T)^2, which smooth ones have times their
+    // rim weight; in the others 2 T - y and y at the trace's end.
     threadgroup float4 place_slab[SIMDGROUPS * 32];
+    threadgroup Distance far_slab[SIMDGROUPS * 32];   // of midpoint and pillar
+    threadgroup int2 close_slab[SIMDGROUPS * CLOSEST];  // what exactly() leaves for the end: first sample of a trace, own number
+    threadgroup atomic_uint n_close[SIMDGROUPS];
 #if COPIES > 1
-    threadgroup float2 share_slab[SIMDGROUPS * 32 * SPANS];  // of each trace and 16 output samples: Share, as floats
-#define SHARE_OF(i, m) unpacked(share_slab[(i) * SPANS + 2 * (m) + (int(lane) >> 4)])
+    threadgroup float2 share_slab[SIMDGROUPS * 32 * SPANS];  // of each trace and 16 output samples: bits of the row, part
+#define SHARE_AT(i, m) share_slab[(i) * SPANS + 2 * (m) + (int(lane) >> 4)]
+#define SHARE_OF(i, m, row) share_in(as_type<int>(SHARE_AT(i, m).x), SHARE_AT(i, m).y)
 #else
-#define SHARE_OF(i, m) Share()
+#define SHARE_OF(i, m, row) share_in(row, 0.0f)
 #endif
 
     const int p = int(group.x) * SIMDGROUPS + int(simd);
@@ -307,27 +421,41 @@ kernel void migrate_v2(
     const float latest = max(last + shift, 0.0f) + 0.1f, earliest = 4.0f * knots[0].x * knots[0].x;
 #endif
 
-    // Where the radius is the same all along the block, so is a trace's weight under the rim.
-    const bool steady = knots[0].z == knots[BLOCK - 1].z && knots[0].z == knots[BLOCK / 2].z;
+    Close close;
+    close.number = n_close + simd;
+    close.list = close_slab + simd * CLOSEST;
+    if (lane == 0) atomic_store_explicit(close.number, 0u, memory_order_relaxed);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
 
     float sum[SAMPLES], q[SAMPLES];
     int count[SAMPLES];
     int whole = 0;
+    float narrow = shape.x;
     for (int m = 0; m < SAMPLES; m++) {
-        q[m] = (float(int(lane) + 32 * m) - CENTRE) / CENTRE;
+        q[m] = float(int(lane) + 32 * m) * (1.0f / CENTRE) - 1.0f;
         sum[m] = 0.0f;
         count[m] = 0;
+        narrow = min(narrow, knots[int(lane) + 32 * m].z);
     }
+    narrow = simd_min(narrow);  // whatever is nearer is inside all along the block
+    // Where the radius is the same all along the block, so is a trace's weight under the rim.
+    const bool steady = narrow == shape.x;
+    const bool shallow = knots[0].x < 0.6f * knots[BLOCK - 1].x;
 
     for (int first = 0; first < n_traces; first += 32) {
         const int k = first + int(lane);
-        const float4 e = ends[min(k, n_traces - 1)] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+        const float4 ends_here = ends[min(k, n_traces - 1)], e = ends_here - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+#if HARD
+        const Distance far = midpoint_distance(ends_here, pillar);
+#else
         const float mx = 0.5f * (e.x + e.z), my = 0.5f * (e.y + e.w);
-        const float distance = sqrt(fma(mx, mx, my * my));
+        const Distance far = sqrt(fma(mx, mx, my * my));
+#endif
+        const float distance = metres(far);
         const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
         // T^2 >= t0^2 + (ds + dr)^2 / V^2, so these may reach the block before their trace ends.
         const float spread = square.x + square.y + 2.0f * fast::sqrt(square.x * square.y);
-        const bool near = k < n_traces && distance <= shape.x && fma(shape.w, spread, earliest) <= latest * latest;
+        const bool near = k < n_traces && distance <= shape.x * ROOM && fma(shape.w, spread, earliest) <= latest * latest;
         if (!simd_any(near)) continue;
 
         const float4 leg0 = knots[OUTER], leg1 = knots[INNER], leg2 = knots[BLOCK - 1 - INNER];
@@ -340,94 +468,145 @@ kernel void migrate_v2(
         float4 c = cubic(moved);
         // A cubic through Chebyshev nodes is off by about the same everywhere, most where the time bends most: at the top.
         // Where 1 / V^2 leaves its cubic by z, T leaves its own by less than z (T - t0).
-        const float worst = 2.0f * fabs(at(c, -1.0f) - top) + shape.z * max(top, moved.w);
-        const bool good = worst <= tolerance;
+        float misfit = fabs(at(c, -1.0f) - top);
+        if (shallow) {  // the bend is inside the block, and the misfit at the top may cross zero: look at the middle too
+            const int middle = BLOCK / 2 - 1;
+            const float there = moveout(square, knots[middle], bend_at(bent, middle), kappa);
+            misfit = max(misfit, fabs(at(c, (float(middle) - CENTRE) / CENTRE) - there));
+        }
+        const bool good = fma(2.0f, misfit, shape.z * max(top, moved.w)) <= tolerance;
         c.y += stretch;
         const float swing = fabs(c.y) + fabs(c.z) + fabs(c.w), ahead = centre.y + c.x, x = centre.x + ahead;
         const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);
         const bool exact = !(good && x - swing >= 0.01f);
-        // One prefix sum numbers the entries of all four lists, eight bits each.
-        const int list = exact ? 24 : x + swing > last - 0.01f ? 16 : steady || distance <= shape.y ? 0 : 8;
+        // y counts from the sample `origin`.
+#if PAIRS
+        const float origin = (floor((x - swing) * (1.0f / float(WINDOW))) + 0.5f) * float(WINDOW);
+        const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);
+#else
+        const float origin = centre.x + floor(ahead);
+        const bool crossing = false;
+#endif
+        // 1 / (1 + u)^2 = 1 - 2 u + 3 u^2 - 4 u^3 with the cubic u = T / T(centre) - 1; of its cubic term a parabola can have
+        // three quarters of a line, and is off by a quarter.
+        const float inverse = fast::divide(1.0f, x + shift), r1 = c.y * inverse, r2 = c.z * inverse, square1 = r1 * r1;
+        const float third = fma(r1, fma(-4.0f, square1, 6.0f * r2), -2.0f * inverse * c.w);
+        const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT);
+        const bool ending = x + swing > last - 0.01f || bent_weight || crossing;
+        const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;
+        // One prefix sum numbers the entries of all five lists, six bits each.
         const uint mine = near && !off ? 1u << list : 0u;
         const uint before = simd_prefix_exclusive_sum(mine), total = simd_broadcast(before + mine, 31);
-        const int n_smooth = int(total & 255u), n_rim = int((total >> 8) & 255u), n_ending = int((total >> 16) & 255u);
-        const int smooth_end = slab + n_smooth, rim_end = smooth_end + n_rim, ending_end = rim_end + n_ending;
+        const int smooth_end = slab + int(total & 63u), rim_end = smooth_end + int((total >> 6) & 63u);
+        const int edge_end = rim_end + int((total >> 12) & 63u), ending_end = edge_end + int((total >> 18) & 63u);
         const int exact_end = ending_end + int(total >> 24);
-        const float whole_part = floor(ahead);
-        const int slot = (exact ? ending_end : list == 16 ? rim_end : list == 8 ? smooth_end : slab)
-                       + int((before >> list) & 255u);
+        const int start = list == 24 ? ending_end : list == 18 ? edge_end : list == 12 ? rim_end : list == 6 ? smooth_end : slab;
+        const int slot = start + int((before >> list) & 63u);
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
         if (mine != 0u) {
-            const int offset = k * stride + (exact ? 0 : int(centre.x + whole_part) - ROUND_BITS);
+            const int row = k * stride + (exact ? 0 : int(origin) - ROUND_BITS);
             time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
-                                    : float4(2.0f * (ahead - whole_part) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
-            const float from = fma(2.0f, centre.x + whole_part + shift, 1.0f);
-            const float end = fma(2.0f, last - centre.x - whole_part, -1.0f);
-            const float weight = steady ? max(rim_weight(distance, leg_top.w, rim), 1e-12f) : 1.0f;
-            const float scale = WEIGHTED ? fast::rsqrt(weight) : weight;
-            const bool scaled = list == 0;
+                                    : float4(2.0f * (ahead - (origin - centre.x)) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
+            const float rim_here = steady ? rim_weight(far, leg_top.w, rim) : 1.0f;
+            const float scale = WEIGHTED ? 0.25f * inverse * inverse * rim_here : rim_here;
+            const float3 weight = float3(scale, scale * fma(0.75f, third, -2.0f * r1), scale * fma(3.0f, square1, -2.0f * r2));
+            const float3 plain = float3(fma(2.0f, origin + shift, 1.0f), fma(2.0f, last - origin, -1.0f), 0.0f);
+            place_slab[slot] = float4(as_type<float>(row), list < 18 ? weight : plain);
+            far_slab[slot] = far;
 #if COPIES > 1
             for (int span = 0; span < SPANS; span++) {
-                const Share share = share_of(e, knots[16 * span + 8].xy, float2(wx, wy), apart);
-                share_slab[slot * SPANS + span] = float2(as_type<float>(share.behind), share.part);
+                const Share share = share_of(e, knots[16 * span + 8].xy, float2(wx, wy), row, apart);
+                share_slab[slot * SPANS + span] = float2(as_type<float>(share.row), share.part);
             }
 #endif
-            place_slab[slot] = float4(as_type<float>(offset), scaled ? from * scale : from, scaled ? scale : distance, end);
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
 
-#pragma unroll(4)
-        for (int i = slab; i < smooth_end; i++) {
-            const float4 a = time_slab[i];
-            const float3 place = place_slab[i].xyz;
-            const int row = as_type<int>(place.x);
-            for (int m = 0; m < SAMPLES; m++) {
-                const float y = at(a, q[m]);
-                sum[m] = fma(scaled_spreading(y, place.y, place.z), twice_sample(traces, row, y, SHARE_OF(i, m), apart), sum[m]);
+        int next = slab;
+#if PAIRS && COPIES == 1
+        for (; next + AHEAD <= smooth_end; next += AHEAD) {  // all of their samples are on the way before the first is used
+            float y[AHEAD][SAMPLES];
+            float2 line[AHEAD][SAMPLES];
+            for (int u = 0; u < AHEAD; u++) {
+                const float4 a = time_slab[next + u];
+                const int row = as_type<int>(place_slab[next + u].x);
+                for (int m = 0; m < SAMPLES; m++) {
+                    y[u][m] = at(a, q[m]);
+                    line[u][m] = traces[as_type<int>(y[u][m] + ROUND) + row];
+                }
+            }
+            for (int u = 0; u < AHEAD; u++) {
+                const float4 place = place_slab[next + u];
+                for (int m = 0; m < SAMPLES; m++)
+                    sum[m] = fma(parabola(place, q[m]), fma(y[u][m], line[u][m].y, line[u][m].x), sum[m]);
             }
         }
-        whole += n_smooth;
-        if (rim_end != smooth_end) {
+#pragma unroll(1)
+#else
+#pragma unroll(2)
+#endif
+        for (int i = next; i < smooth_end; i++) {
+            const float4 a = time_slab[i], place = place_slab[i];
+            const int row = as_type<int>(place.x);
+            for (int m = 0; m < SAMPLES; m++)
+                sum[m] = fma(parabola(place, q[m]), twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
+        }
+        whole += rim_end - slab;
+        if (edge_end != smooth_end) {
             float outer[SAMPLES], slope[SAMPLES];
             for (int m = 0; m < SAMPLES; m++) {
                 const float4 leg = knots[int(lane) + 32 * m];
                 outer[m] = leg.z;
                 slope[m] = leg.w;
             }
+#pragma unroll(1)
             for (int i = smooth_end; i < rim_end; i++) {
-                const float4 a = time_slab[i];
-                const float3 place = place_slab[i].xyz;
+                const float4 a = time_slab[i], place = place_slab[i];
+                const Distance far = far_slab[i];
                 const int row = as_type<int>(place.x);
                 for (int m = 0; m < SAMPLES; m++) {
-                    const float y = at(a, q[m]);
-                    const float value = spreading(y + place.y) * twice_sample(traces, row, y, SHARE_OF(i, m), apart);
-                    if (place.z <= outer[m]) {
-                        sum[m] = fma(rim_weight(place.z, slope[m], rim), value, sum[m]);
+                    const float weight = parabola(place, q[m]) * rim_weight(far, slope[m], rim);
+                    sum[m] = fma(weight, twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
+                }
+            }
+#pragma unroll(1)
+            for (int i = rim_end; i < edge_end; i++) {
+                const float4 a = time_slab[i], place = place_slab[i];
+                const Distance far = far_slab[i];
+                const int row = as_type<int>(place.x);
+                for (int m = 0; m < SAMPLES; m++) {
+                    if (within(far, outer[m], slope[m])) {
+                        const float weight = parabola(place, q[m]) * rim_weight(far, slope[m], rim);
+                        sum[m] = fma(weight, twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
                         count[m] += 1;
                     }
                 }
             }
         }
 #pragma unroll(1)
-        for (int i = rim_end; i < ending_end; i++) {
+        for (int i = edge_end; i < ending_end; i++) {
             const float4 a = time_slab[i], place = place_slab[i];
             const int row = as_type<int>(place.x);
             for (int m = 0; m < SAMPLES; m++) {
-                const float4 leg = knots[int(lane) + 32 * m];
+                const int j = int(lane) + 32 * m;
+                const float2 leg = knots[j].zw;
                 const float y = at(a, q[m]);
-                bool on = place.z <= leg.z && y < place.w + 0.02f;
-                float value = 0.0f;
-                if (on && y <= place.w - 0.02f) {
-                    value = spreading(y + place.y) * twice_sample(traces, row, y, SHARE_OF(i, m), apart);
-                } else if (on) {  // too near the end to trust the cubic
-                    const int from = row + ROUND_BITS - int(last - 0.5f * (place.w + 1.0f));
+                bool on = within(far_slab[i], leg.x, leg.y) && y < place.z + 0.02f;
+                if (!on) continue;
+                float value;
+                if (y <= place.z - 0.02f) {
+                    value = spreading(y + place.y) * twice_sample_anywhere(traces, y, SHARE_OF(i, m, row), apart);
+                } else {  // too near the end to trust the cubic
+                    const int origin = int(last - 0.5f * (place.z + 1.0f)) - ROUND_BITS, from = row - origin;
                     const float4 e = ends[from / stride] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                     const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
-                    on = exactly(traces, from, n_samples, square, leg, bend_at(bent, int(lane) + 32 * m), kappa, shift,
-                                 SHARE_OF(i, m), value);
+                    Share share = SHARE_OF(i, m, row);
+                    share.row -= origin;
+                    on = exactly(traces, from, n_samples, square, knots[j], bend_at(bent, j), kappa, shift, share, j, close,
+                                 value);
                 }
                 if (on) {
-                    sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
+                    sum[m] = fma(rim_weight(far_slab[i], leg.y, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
@@ -436,19 +615,48 @@ kernel void migrate_v2(
         for (int i = ending_end; i < exact_end; i++) {
             const float2 square = time_slab[i].xy;
             const float4 place = place_slab[i];
+            const int from = as_type<int>(place.x);
             for (int m = 0; m < SAMPLES; m++) {
-                const float4 leg = knots[int(lane) + 32 * m];
-                const float2 bend = bend_at(bent, int(lane) + 32 * m);
+                const int j = int(lane) + 32 * m;
+                const float4 leg = knots[j];
                 float value;
-                if (place.z <= leg.z
-                    && exactly(traces, as_type<int>(place.x), n_samples, square, leg, bend, kappa, shift,
-                               SHARE_OF(i, m), value)) {
-                    sum[m] = fma(rim_weight(place.z, leg.w, rim), value, sum[m]);
+                if (within(far_slab[i], leg.z, leg.w)
+                    && exactly(traces, from, n_samples, square, leg, bend_at(bent, j), kappa, shift, SHARE_OF(i, m, from), j,
+                               close, value)) {
+                    sum[m] = fma(rim_weight(far_slab[i], leg.w, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
         }
     }
+
+#if PHYSICS == 0
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    const int n_late = int(min(atomic_load_explicit(close.number, memory_order_relaxed), CLOSEST));
+#pragma unroll(1)
+    for (int i = 0; i < n_late; i++) {
+        const int from = close.list[i].x, j = close.list[i].y;
+        if ((j & 31) != int(lane)) continue;
+        const float4 e = ends[from / stride], leg = knots[j];
+        if (!(later_than(0.0f, e, pillar, leg.xy, shift) >= 0.0f)) continue;
+        const float late = later_than(last, e, pillar, leg.xy, shift);
+        if (!(late <= 0.0f)) continue;
+        const float x = last + late, t = x + shift;
+        const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
+        const float4 away = e - float4(pillar.x, pillar.y, pillar.x, pillar.y);
+#if COPIES > 1
+        const Share share = share_of(away, knots[(j & ~15) + 8].xy, float2(wx, wy), from, apart);
+#else
+        const Share share = share_in(from, 0.0f);
+#endif
+        const float value = spreading(2.0f * t) * rim_weight(midpoint_distance(e, pillar), leg.w, rim)
+                          * twice(traces + (share.row + left), 2.0f * (x - float(origin)) - 1.0f, share.part, apart);
+        for (int m = 0; m < SAMPLES; m++) {
+            sum[m] += j >> 5 == m ? value : 0.0f;
+            count[m] += j >> 5 == m ? 1 : 0;
+        }
+    }
+#endif
 
     for (int m = 0; m < SAMPLES; m++) {
         const int t = block * BLOCK + int(lane) + 32 * m;

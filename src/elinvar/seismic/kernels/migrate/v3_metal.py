@@ -8,9 +8,8 @@ import torch
 
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
-from elinvar.seismic.kernels.migrate.interpolation import TAPS
 from elinvar.seismic.kernels.migrate.kept import kept_tables
-from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _pairs, _rows, _rows_of, _tiles, library, tuned_for
+from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _rows, _tiles, hard_edged, library, tuned_for
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
 from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
@@ -47,12 +46,13 @@ def migrate(
     """Run v3.metal; arguments as ``migrate.run``, and ``tuning`` as for v2."""
     tuning = tuning or tuned_for("v3", device)
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    copies, taps = bank or Bank(1, 0.0, 0.0), TAPS[interpolation]
+    copies = bank or Bank(1, 0.0, 0.0)
     ns, nt = traces.shape[1] // copies.copies, image.shape[1]
     width, block = 32 * tuning.simdgroups, 32 * tuning.samples
     given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
-    tables = kept_tables(vrms, **options, **given)
-    kernel = library("v3.metal", device, tuning.defines(amplitude, physics, interpolation, bank)).migrate_v3
+    tables = kept_tables(vrms, hard_edged, **options, **given)
+    words = tuning.defines(amplitude, physics, interpolation, bank, hard=tables.left is not None)
+    kernel = library("v3.metal", device, words).migrate_v3
     horizon = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
     limits = _limits(tables, ns, block)
@@ -68,7 +68,7 @@ def migrate(
         near = gaps(batches(pillars[p][turns], tuning.simdgroups), batches(middle, _BATCH))
         own = limits[p] if len(limits) > 1 else limits
         kernel(
-            _pairs(traces[k]) if tuning.pairs and taps == 2 and bank is None else _rows_of(traces[k], taps, copies),
+            tuning.rows(traces[k], interpolation, bank),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *_rows(tables, p),
