@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from elinvar.seismic.kernels.migrate import kept as keeping
 from elinvar.seismic.kernels.migrate import v1
 from elinvar.seismic.kernels.migrate.tables import prepare
 
@@ -22,10 +23,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         calls.append(options)
         return prepare(*args, **options)
 
-    monkeypatch.setattr(v1, "prepare", counted)
-    v1._kept.clear()
+    monkeypatch.setattr(keeping, "prepare", counted)
+    keeping._kept.clear()
     yield calls
-    v1._kept.clear()
+    keeping._kept.clear()
 
 
 def run(case: Any) -> torch.Tensor:
@@ -61,17 +62,17 @@ def test_another_job_gets_tables_of_its_own(change: Any, survey: Any, made: list
     change(tensors, options)
     kept = run((tensors, options))
     assert len(made) == 2
-    v1._kept.clear()
+    keeping._kept.clear()
     assert torch.equal(run((tensors, options)), kept)
 
 
 def test_nothing_outlives_the_velocities(survey: Any) -> None:
     tensors, options = survey(nt=60)
     run((tensors, options))
-    assert len(v1._kept) == 1
+    assert len(keeping._kept) == 1
     del tensors[6]
     gc.collect()
-    assert not v1._kept
+    assert not keeping._kept
 
 
 def test_a_view_of_velocities_counts_as_they_do(survey: Any, made: list[Any]) -> None:
