@@ -115,6 +115,24 @@ def test_lossless_packets_do_not_depend_on_frames_in_flight(tmp_path: Path, simp
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_the_shortest_films(tmp_path: Path, chart, frames: int) -> None:
+    for codec in ("h264", "hevc"):
+        export(chart, tmp_path / "a.mp4", codec=codec, frames=frames, speed="ultrafast")
+        assert probe(tmp_path / "a.mp4").frame_count == frames, codec
+
+
+def test_frames_left_over_go_with_the_last_segment(tmp_path: Path, chart) -> None:
+    from elinvar.video.segments import _pieces
+
+    assert _pieces(8, 3) == [(0, 3), (3, 5)]
+    assert _pieces(9, 3) == [(0, 3), (3, 3), (6, 3)]
+    assert _pieces(3, 1) == [(0, 1), (1, 1), (2, 1)]
+    assert _pieces(2, 30) == [(0, 2)]
+    export(chart, tmp_path / "a.mp4", codec="hevc", frames=5, segment=0.126, speed="ultrafast")
+    assert probe(tmp_path / "a.mp4").frame_count == 5
+
+
 def test_hdr_carries_its_mastering_display(tmp_path: Path, chart) -> None:
     path = tmp_path / "hdr.mp4"
     export(chart, path, codec="hevc", delivery="rec2100-pq", frames=2, speed="ultrafast")

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -107,6 +107,16 @@ class Settings:
     gop: int
     bit_rate: int | None
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def lasting(self, frames: int) -> Settings:
+        """Return the settings for so many frames.
+
+        libx265 gives no decoding times to films that end before its reordering has begun: those go without B-frames.
+        """
+        if self.encoder != "libx265" or frames > 2:
+            return self
+        params = f"{self.options['x265-params']}:bframes=0"
+        return replace(self, options={**self.options, "x265-params": params})
 
     def apply(self, stream: Any) -> None:
         """Configure a PyAV output stream."""

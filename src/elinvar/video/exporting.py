@@ -348,7 +348,7 @@ def encode_frames(
 ) -> tuple[int, Any]:
     """Encode a job's frames into an open container; return (slots made, sound)."""
     av = optional_library("av", "video.export")
-    made = job.settings
+    made = job.settings.lasting(job.frames)
     stream = container.add_stream(made.encoder, rate=made.rate)
     made.apply(stream)
     track = sound_of(job, container)

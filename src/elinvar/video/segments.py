@@ -51,8 +51,7 @@ def export_segments(
         folder.mkdir()
     note.write_text(json.dumps({"job": mark}), encoding="utf-8")
     parts, made = [], 0
-    for k, first in enumerate(range(0, job.frames, length)):
-        count = min(length, job.frames - first)
+    for k, (first, count) in enumerate(_pieces(job.frames, length)):
         part = folder / f"{k:06d}{job.path.suffix}"
         parts.append((part, first, count))
         if part.exists():
@@ -69,6 +68,17 @@ def export_segments(
     track = _join(job, parts)
     shutil.rmtree(folder)
     return summary(job, made, track)
+
+
+def _pieces(frames: int, length: int) -> list[tuple[int, int]]:
+    """Return (first, count) of pieces; one or two frames that are left over go with the last piece.
+
+    Encoders set up films that short differently, and all pieces share one header.
+    """
+    firsts = list(range(0, frames, length))
+    if len(firsts) > 1 and length > 2 and frames - firsts[-1] <= 2:
+        firsts.pop()
+    return [(a, b - a) for a, b in zip(firsts, [*firsts[1:], frames], strict=True)]
 
 
 def _join(job: Any, parts: list[tuple[Path, int, int]]) -> Any:
