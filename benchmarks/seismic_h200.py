@@ -157,13 +157,13 @@ def load_bound(tuning: Tuning, mhz: float | None) -> float | None:
     return torch.cuda.get_device_properties(0).multi_processor_count * mhz * 1e6 * 32 / wavefronts / 1e12
 
 
-def resources(tuning: Tuning | None) -> dict[str, Any] | str:
+def resources(tuning: Tuning | None, name: str) -> dict[str, Any] | str:
     """Registers and occupancy from the offline compiler."""
     from elinvar import metal
 
     here = Path(launches.__file__).parent
     try:
-        file = here / ("baseline.metal" if tuning is None else "v2.metal")
+        file = here / ("baseline.metal" if tuning is None else name)
         report = metal.build_cubin(file, arch="sm_90", defines=None if tuning is None else tuning.defines("true"))
         return {
             name: {k: getattr(r, k) for k in ("registers", "shared_bytes", "spill_bytes")}
@@ -219,11 +219,16 @@ def main() -> None:
     pick = torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1))[:12].cuda()
 
     def one(
-        label: str, launch: Any, tuning: Tuning | None, tensors: list[torch.Tensor], options: dict[str, Any]
+        label: str,
+        launch: Any,
+        tuning: Tuning | None,
+        tensors: list[torch.Tensor],
+        options: dict[str, Any],
+        file: str = "v2.metal",
     ) -> None:
         begin = time.perf_counter()
         try:
-            row = {"name": label, **measure(launch, tensors, options, given.runs), "resources": resources(tuning)}
+            row = {"name": label, **measure(launch, tensors, options, given.runs), "resources": resources(tuning, file)}
             bound = None if tuning is None else load_bound(tuning, row["sm_mhz"])
             row["of_load_bound"] = None if bound is None else row["rate_tera"] / bound
         except Exception as error:  # noqa: BLE001 - one broken variant must not cost the others
@@ -274,7 +279,7 @@ def main() -> None:
         v3_metal.migrate(*a, **k, device=device, tuning=best)
 
     right("v3", v3, tensors, options)
-    one("v3", v3, None, tensors, options)
+    one("v3", v3, best, tensors, options, "v3.metal")
     for label, (t, o) in others.items():
         right(f"best, {label}", v2(best), t, o)
         one(f"best, {label}", v2(best), best, t, o)

@@ -16,6 +16,7 @@ from elinvar.runtime.tuning import tuned
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
+from elinvar.seismic.kernels.migrate.kept import kept_tables
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
 
@@ -199,7 +200,8 @@ def migrate_v2(
     nt, width = image.shape[1], 32 * tuning.simdgroups
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     block = 32 * tuning.samples
-    tables = hard_edged(prepare(vrms, **options, block=block, nodes=chebyshev_nodes(block), medium=medium, eta=eta))
+    given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
+    tables = kept_tables(vrms, hard_edged, **options, **given)
     words = tuning.defines(amplitude, physics, interpolation, bank, hard=tables.left is not None)
     kernel = library("v2.metal", device, words).migrate_v2
     copies = bank or Bank(1, 0.0, 0.0)
