@@ -127,3 +127,16 @@ def test_folded_weights_are_counted_as_they_are_kept(weights):
     ]
     whole = sum(2 * weights(MICRO)[name].numel() for name in names)
     assert all(1.0 <= size / whole < 1.01 for size in sizes)  # a few stay float32
+
+
+def test_float32_convolutions_are_neither_searched_nor_shortened():
+    from elinvar.vision.runner import _convolutions
+
+    flags = torch.backends.cudnn
+    before = (flags.benchmark, flags.allow_tf32)
+    for dtype, search in ((torch.float32, False), (torch.float16, True), (torch.bfloat16, True)):
+        with _convolutions(torch.device("cuda"), dtype):
+            assert (flags.benchmark, flags.allow_tf32) == (search, False)
+        with _convolutions(torch.device("cpu"), dtype):
+            assert (flags.benchmark, flags.allow_tf32) == before
+    assert (flags.benchmark, flags.allow_tf32) == before

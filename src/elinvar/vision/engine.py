@@ -240,7 +240,8 @@ class Engine(Features, Many):
         found: dict[Any, Tensor] = {}
         if self._cache.max_bytes:
             keys = [fingerprint(image.array) for image in images]
-            found = {key: tokens for key in set(keys) if (tokens := self._cache.get(key)) is not None}
+            known = {key: tokens for key in set(keys) if (tokens := self._cache.get(key)) is not None}
+            found = {key: runner.follow(tokens) for key, tokens in known.items()}
         waiting: dict[tuple[int, ...], dict[Any, NDArray[np.uint8]]] = {}
         for key, image in zip(keys, images, strict=True):
             if key not in found:

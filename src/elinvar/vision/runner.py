@@ -23,12 +23,16 @@ HEADS = (("dense", 1), ("local", 1), ("dense", 2), ("local", 2))
 
 
 @contextlib.contextmanager
-def _measured(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try its algorithms at the first call of each shape, and keep float32 what it says."""
+def _convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Let cuDNN try its algorithms at the first call of each shape, except in float32.
+
+    There it keeps to full precision: no tf32, and no search, which may end at an algorithm (Winograd's) whose rounding
+    is several times larger.
+    """
     if device.type != "cuda":
         yield
         return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=dtype.itemsize < 4, allow_tf32=False):
         yield
 
 
@@ -57,6 +61,15 @@ class Runner:
                 del self._known[next(iter(self._known))]
             return found
 
+    def follow(self, kept: Tensor) -> Tensor:
+        """Return a tensor made earlier, perhaps on another stream, safe to use on the current one."""
+        if self._device.type == "cuda":
+            here = torch.cuda.current_stream(self._device)
+            if self._shared.done is not None:
+                self._shared.done.wait(here)
+            kept.record_stream(here)
+        return kept
+
     def encode(self, images: Tensor) -> Tensor:
         """Encode uint8 images [batch, height, width, 3], on the host or the device: tokens [batch, n, width]."""
         return self._replay(("encode",), lambda x: [self.network.encode(x)])(images)[0]
@@ -73,7 +86,7 @@ class Runner:
     def head(self, which: str, view: int, states: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
         """Run one head of one view."""
         head = self.network.dense if which == "dense" else self.network.local
-        with _measured(self._device):
+        with _convolutions(self._device, self.network.dtype):
             one, two = self._replay((which, view, grid), lambda *s: list(head(view, list(s), grid)))(*states)
         return one, two
 
@@ -89,6 +102,6 @@ class Runner:
         def run(*given: Tensor) -> list[Tensor]:
             return side_by_side(lambda: view(1, given[:4]), lambda: view(2, given[4:]), self._device)
 
-        with _measured(self._device):
+        with _convolutions(self._device, self.network.dtype):
             made = self._replay(("heads", grids), run)(*states[0], *states[1])
         return {name: (made[2 * k], made[2 * k + 1]) for k, name in enumerate(HEADS)}
