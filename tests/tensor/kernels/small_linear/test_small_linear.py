@@ -45,6 +45,18 @@ class TestInTheEmulator:
         assert close(out[: m * n].view(m, n), x, w, b, relu=False)
         assert (out[m * n :] == 7).all()
 
+    @pytest.mark.parametrize("schedule", ["forward", "reverse"])
+    @pytest.mark.parametrize("size", [(16, 16, 128, 128), (16, 16, 256, 256), (16, 32, 256, 256)])
+    def test_tiles_leave_each_other_alone(self, size, schedule):
+        m, k, n = 48, 40, 64
+        x, w, b = operands(m, k, n, torch.float16)
+        defines = dict(zip(("ROWS", "COLUMNS", "DEPTH", "GROUP"), size, strict=True))
+        library = metal.compile(SOURCE, "cpu", defines={"T": "half", **defines}, schedule=schedule)
+        out = torch.zeros(m, n, dtype=torch.float16)
+        grid = (-(-n // size[1]) * size[3], -(-m // size[0]))
+        library.small_linear(x, w, b, out, struct.pack("<5I", m, n, k, 1, 1), threads=grid, group_size=(size[3], 1))
+        assert close(out, x, w, b, relu=True)
+
     def test_nan_and_infinity_pass_through(self):
         x, w, b = operands(20, 16, 18, torch.bfloat16)
         x[0, 3], x[1, 5] = float("nan"), float("inf")
@@ -105,3 +117,61 @@ def test_inside_a_graph_and_on_another_stream():
     x.copy_(x.flip(0))
     graph.replay()
     assert torch.equal(found, expected.flip(0))
+
+
+class _Launch:
+    """Stands for a prepared launch: remembers what it was given, and writes nothing."""
+
+    def __init__(self):
+        self.addresses = None
+
+    def __call__(self, addresses, aliased):
+        self.addresses = addresses
+        assert not aliased
+        return True
+
+
+def test_the_short_way_passes_what_it_was_given(monkeypatch):
+    x, w, b = operands(16, 24, 32, torch.float16)
+    prepared = _Launch()
+    for bias, key in ((b, b.shape), (None, None)):
+        monkeypatch.setitem(launches._ready, (x.shape, w.shape, key, x.dtype, -1, True), prepared)
+        y = launches.quick(x, w, bias, relu=True)
+        shift = x if bias is None else bias
+        assert prepared.addresses == (x.data_ptr(), w.data_ptr(), shift.data_ptr(), y.data_ptr())
+        assert y.shape == (16, 32)
+    wide = torch.empty(24, 32, dtype=torch.float16).t()
+    assert launches.quick(x, wide, b, relu=True) is None
+    assert launches.quick(x, w.bfloat16(), b, relu=True) is None
+    assert launches.quick(x, w, b.float(), relu=True) is None
+    assert launches.quick(x, w, b, relu=False) is None  # nothing was prepared for it
+
+
+def test_a_size_is_prepared_once_and_only_where_a_tile_was_checked(monkeypatch):
+    prepared, asked = _Launch(), []
+
+    class Library:
+        class small_linear:
+            class quick:
+                @staticmethod
+                def repeat(leading, trailing, threads, group_size):
+                    asked.append((leading, struct.unpack("<5I", trailing), threads, group_size))
+                    return prepared
+
+    monkeypatch.setattr(launches, "_ready", {})
+    monkeypatch.setattr(launches, "_library", lambda *_: Library)
+    monkeypatch.setattr(launches, "chosen", lambda m, n, k, dtype, index: launches.tile(m, n, k, 132))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(launches, "_trusted", lambda index, dtype, size: size != (16, 32, 256, 256))
+
+    def key(m, k, n, shift):
+        return torch.Size((m, k)), torch.Size((n, k)), shift, torch.float16, 0, True
+
+    assert launches._learn(key(64, 256, 64, torch.Size((64,)))) is prepared
+    assert asked == [(4, (64, 64, 256, 1, 1), (4 * 256, 4), (256, 1))]
+    assert launches._learn(key(256, 256, 256, None)) is None  # its tile shape is not trusted
+    assert launches._learn(key(64, 256, 64, torch.Size((8,)))) is None  # a bias of another size
+    assert launches._ready[key(256, 256, 256, None)] is None
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert launches._learn(key(32, 64, 32, None)) is None
+    assert key(32, 64, 32, None) not in launches._ready  # asked again after the capture
