@@ -17,7 +17,7 @@ import torch
 
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.demigrate import transposed
-from elinvar.seismic.kernels.migrate import blocks, cpu_v2, simd
+from elinvar.seismic.kernels.migrate import blocks, cpu_v2, lifted, simd
 from elinvar.seismic.kernels.migrate import interpolation as reading
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, TOTAL
 from elinvar.seismic.kernels.migrate.cpu_v2 import REACH, _cache, _inputs, _intrinsic, _jit, _Row
@@ -88,7 +88,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return batches
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2, reading, transposed))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, lifted, blocks, cpu_v2, reading, transposed))
 _batches = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
+from elinvar.seismic.kernels.migrate.lifted import Lift, lifting, raised_legs, raised_strength
 from elinvar.seismic.kernels.migrate.physics import BENDS, FEW
 from elinvar.seismic.kernels.migrate.simd import F32, I32, I64, ISA, LANES, VF, VI, Blend, Emit, Vector
 
@@ -125,16 +126,6 @@ def _quadratic(m0: Vector, m1: Vector, m2: Vector) -> tuple[Vector, Vector]:
     return (m1 * 4.0 - m0 * 3.0 - m2) * (1 / BLOCK), (m0 - m1 * 2.0 + m2) * (1 / 128)
 
 
-class Lift(NamedTuple):
-    """What heights of a trace's ends add, in input samples (`relief`): one-way times and their like, and sums."""
-
-    times: list[Any]
-    seconds: list[Any]
-    fourths: list[Any]
-    time: Any
-    second: Any
-
-
 class Group:
     """Code for four traces, copies ``row`` and following, into blocks lo to hi (at most CHUNK) of a pillar."""
 
@@ -182,13 +173,7 @@ class Group:
         """What heights of the ends of trace n add, if they have any."""
         if not self.raised:
             return None
-        above = [self.bound(ABOVE + k * DEPTH, n) for k in range(2)]
-        times = [self.b.fdiv(x, self.replaced) for x in above]
-        seconds = [self.b.fmul(x, self.replaced) for x in above]
-        square = self.b.fmul(self.replaced, self.replaced)
-        fourths = [self.b.fmul(x, square) for x in seconds]
-        sums = [self.b.fadd(*pair) for pair in (times, seconds)]
-        return Lift(times, seconds, fourths, *sums)
+        return lifting(self.b, [self.bound(ABOVE + k * DEPTH, n) for k in range(2)], self.replaced)
 
     def bound(self, place: int, n: Any) -> Any:
         """One of a bounded trace's own numbers."""
@@ -236,9 +221,9 @@ class Group:
         if self.lift is not None:
             with b.if_else(physics(0)) as (straight, vti):
                 with straight:
-                    b.store(self.raised_legs(t, slowness, None, ds, dr).value, result)
+                    b.store(raised_legs(e, self.lift, t, slowness, None, (ds, dr)).value, result)
                 with vti:
-                    b.store(self.raised_legs(t, slowness, e.vector(*first), ds, dr).value, result)
+                    b.store(raised_legs(e, self.lift, t, slowness, e.vector(*first), (ds, dr)).value, result)
             return Vector(e, b.load(result)), t
         with b.if_else(physics(0)) as (straight, other):
             with straight:
@@ -254,28 +239,6 @@ class Group:
                         with sharply:
                             b.store(_curved(s, e.vector(*second), slowness, kappa, ds, dr).value, result)
         return Vector(e, b.load(result)), t
-
-    def raised_legs(self, tau: Vector, slow: Vector, p: Vector | None, ds: Any, dr: Any) -> Vector:
-        """T less its vertical part, t0 and what heights add to it; NaN where a leg has no way (`relief`)."""
-        e, lift = self.e, self.lift
-        assert lift is not None
-        own, total = tau / slow, e.floats(0.0)
-        for k, square in enumerate((ds, dr)):
-            time = e.scalar(lift.times[k])
-            level = ~(time.unary("fabs") > 0.0)
-            t, second = tau + time, own + e.scalar(lift.seconds[k])
-            a = level.where((slow, t / second))
-            if p is not None:
-                fourth = (p * 4.0 - 3.0) * own / slow + e.scalar(lift.fourths[k])
-                bent = ((fourth * t / (second * second) - 1.0) * 0.25 + 1.0).max(0.0).min(2.0)
-                bent = level.where((p, bent))
-            a = a * square
-            if p is not None:
-                a = a * (t * t + a) / (bent * a + t * t).max(1e-20)
-            leg = (t * t + a).sqrt() - t
-            there = level | ((t > 0.0) & (second > 0.0))
-            total = total + there.where((leg, float("nan")))
-        return total
 
     def ratio_of_leg(self, v: list[Vector]) -> list[Vector]:
         """The polynomial `physics.bending` of both legs; its high powers only where they are not zero."""
@@ -306,13 +269,7 @@ class Group:
         """(t0 / T)^2, or of raised traces what its like leaves of their weight (`cpu_v2._gain`)."""
         if self.lift is None:
             return _obliquity(tau, moved)
-        e = self.e
-        slow = e.vector(*places[1])
-        vertical = tau + tau + e.scalar(self.lift.time)
-        ratio = vertical / (vertical + moved).max(1e-20)
-        second = (tau + tau) / slow + e.scalar(self.lift.second)
-        there = (vertical >= e.scalar(self.earliest)) & (second > 0.0)
-        return there.where((ratio * ratio * (tau + tau + e.scalar(self.late)) / (slow * second), 0.0))
+        return raised_strength(self.e, self.lift, tau, self.e.vector(*places[1]), moved, (self.late, self.earliest))
 
     def coefficients(self, c: Any, n: Any, reach: Any, row: Any) -> None:
         """Turn the knots of 16 blocks into coefficients of trace n, and say what to do with each block."""

@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from elinvar.runtime.parallel import parallel_for
-from elinvar.seismic.kernels.migrate import blocks, simd
+from elinvar.seismic.kernels.migrate import blocks, lifted, simd
 from elinvar.seismic.kernels.migrate import interpolation as reading
 from elinvar.seismic.kernels.migrate import physics as rays
 from elinvar.seismic.kernels.migrate.antialias import Bank
@@ -223,7 +223,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return rows
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, reading, rays))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, lifted, blocks, reading, rays))
 _rows = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from elinvar.runtime.parallel import parallel_for
-from elinvar.seismic.kernels.migrate import blocks, cpu_v2, simd
+from elinvar.seismic.kernels.migrate import blocks, cpu_v2, lifted, simd
 from elinvar.seismic.kernels.migrate import interpolation as reading
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, TOTAL
 from elinvar.seismic.kernels.migrate.cpu_v2 import (
@@ -97,7 +97,7 @@ def _compile(stamp: str) -> Callable[..., Any]:
     return tiles
 
 
-_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, blocks, cpu_v2, reading))
+_SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, lifted, blocks, cpu_v2, reading))
 _tiles = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
