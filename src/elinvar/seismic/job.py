@@ -313,6 +313,7 @@ def describe(
     whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
     width = options.oversample * options.copies  # of what a trace becomes
+    read = 0 if kernel.device.kind == "cpu" else 2 * width  # GPUs' kernels read a line per sample: a value and a slope
     block = block_size(survey.n_samples * width, traces, kernel.device.profile) if layout is None else layout.block
     if lanes > 1 and layout is None:
         block = min(block, max(64, -(-traces // (_BLOCKS_PER_LANE * lanes)) // 64 * 64))
@@ -326,7 +327,7 @@ def describe(
         "contributions",
         rows=grid.size,
         row_bytes=row_bytes(options),
-        block_bytes=(4 + width) * block * trace_bytes,  # samples, padded, spectrum (two), filtered
+        block_bytes=(4 + width + read) * block * trace_bytes,  # samples, padded, spectrum (two), filtered, read
         blocks=-(-count // lanes),
         fixed_bytes=TABLE_BYTES * grid.nt * (min(grid.size, per_call) if options.own_rays else 1),
         bytes_in=traces * (trace_bytes + 16) // lanes,
