@@ -31,12 +31,14 @@ kernel void every(constant uint& n [[buffer(2)]], device float4* y [[buffer(0)]]
 { if (b && i < n) y[i] = p.scale + float(c) + float(u) + float(h) + q[0].scale; }
 kernel void table(device float* y [[buffer(0)]], constant float* t [[buffer(1)]], uint i [[thread_position_in_grid]])
 { y[i] = t[i & 3]; }
+kernel void pairs(device const float2* x [[buffer(0)]], device float2* y [[buffer(1)]],
+    uint i [[thread_position_in_grid]]) { y[i] = x[i]; }
 kernel void total(device float& y [[buffer(0)]], uint i [[thread_position_in_grid]]) { y = 1; }
 kernel void short_grid(device float* y [[buffer(0)]], ushort i [[thread_position_in_grid]]) { y[i] = 0; }
 kernel void grouped(device float* y [[buffer(0)]], uint i [[thread_position_in_grid]],
     uint lane [[thread_index_in_threadgroup]]) { threadgroup float s[32]; s[lane] = y[i]; y[i] = s[lane]; }
 """
-WORDS = {"axpy": 7, "every": 11, "table": 5, "total": 4, "short_grid": 4, "grouped": 4}
+WORDS = {"axpy": 7, "every": 11, "table": 5, "pairs": 5, "total": 4, "short_grid": 4, "grouped": 4}
 
 
 class Driver:
@@ -127,6 +129,7 @@ def _outcome(call: Any, record: list[Any]) -> Any:
 
 X, Y, V = torch.zeros(1000), torch.zeros(1001), (1.0, 2.0)
 Q = torch.zeros(4)
+Z = torch.zeros(4, dtype=torch.complex64)
 SHORT = {
     "plain": ("axpy", (X, Y[:1000], 1.5, V), {}),
     "an int for a float": ("axpy", (X, Y[:1000], 3, V), {}),
@@ -143,6 +146,7 @@ SHORT = {
     ),
     "a tensor for a table": ("table", (X, Q), {}),
     "one value": ("total", (Q[1:2],), {}),
+    "complex numbers": ("pairs", (Z, Z + 1), {}),
     "a parameter": ("grouped", (torch.nn.Parameter(torch.zeros(64)),), {"group_size": 32}),
 }  # fmt: skip
 CHECKED = {
@@ -150,6 +154,8 @@ CHECKED = {
     "a dtype": ("axpy", (X.half(), Y, 1.0, V), {}),
     "strides": ("axpy", (X[::2], Y, 1.0, V), {}),
     "sparse": ("axpy", (X.to_sparse(), Y, 1.0, V), {}),
+    "a conjugate": ("pairs", (Z.conj(), Z), {}),
+    "a negative": ("total", (Z[:1].conj().imag,), {}),
     "another device": ("axpy", (X.to("meta"), Y, 1.0, V), {}),
     "a list for what is written": ("axpy", (X, [1.0], 1.0, V), {}),
     "a list for what is read": ("table", (X, [1.0, 2.0, 3.0, 4.0]), {}),
@@ -267,6 +273,16 @@ def test_repeats_change_only_the_leading_words(driver: Driver) -> None:
     assert launch([64, 0.5], True)
     assert driver.short[-1][0][0] == 2  # code without the promise that nothing overlaps
     assert not launch([64, 1e39], False)
+
+
+def test_what_is_too_large_for_a_launch_is_not_repeated(driver: Driver) -> None:
+    source = parse(
+        "struct P { uint a[130]; };\nkernel void axpy(device float* y [[buffer(0)]],\n"
+        "    constant P& p [[buffer(1)]], uint i [[thread_position_in_grid]]) { y[i] = p.a[i]; }\n"
+    )
+    quick = nvidia.NvidiaBackend(source, torch.device("cuda", 0)).quick(source.kernels["axpy"])
+    assert quick is not None
+    assert quick.repeat(1, bytes(520), 100, None) is None
 
 
 def test_a_library_offers_its_kernels_as_attributes(library: Library) -> None:

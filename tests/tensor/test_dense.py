@@ -190,6 +190,10 @@ def test_bad_input(randn):
         tensor.linear(x.clone().requires_grad_(), w, out=torch.empty(4, 3))
     with pytest.raises(InputError, match="'swish'"):
         tensor.linear(x, w, activation="swish")
+    with torch.no_grad(), pytest.raises(InputError, match="x is a list"):
+        tensor.linear([[1.0]], w, randn(3))
+    with pytest.raises(InputError, match="a is a list"):
+        tensor.matmul([[1.0]], w)
 
 
 def test_eight_threads(pool, randn):
@@ -203,3 +207,38 @@ def test_eight_threads(pool, randn):
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(work, range(8)))
     assert pool.live == 0
+
+
+def test_what_torch_defaults_to_does_not_matter(randn):
+    x, w, b = randn(64, 64), randn(64, 64), randn(64)
+    with torch.no_grad():
+        calls = [lambda: tensor.linear(x, w, b, "relu"), lambda: tensor.linear(x, w), lambda: tensor.matmul(x, w)]
+        expected = [call() for call in calls]
+        default = torch.get_default_dtype()
+        try:
+            for dtype in (torch.float64, torch.float16):
+                torch.set_default_dtype(dtype)
+                with torch.device("meta"):
+                    found = [call() for call in calls]
+                for one, other in zip(found, expected, strict=True):
+                    assert one.dtype == torch.float32
+                    assert torch.equal(one, other)
+        finally:
+            torch.set_default_dtype(default)
+
+
+def test_views_of_what_is_to_be_negated(randn):
+    x, b = randn(64, 64), randn(64)
+    negative = torch.view_as_complex(randn(64, 64, 2)).conj().imag
+    assert negative.is_neg()
+    plain = negative.resolve_neg()
+    with torch.no_grad():
+        for call in (
+            lambda w: tensor.linear(x, w, b, "relu"),
+            lambda w: tensor.linear(x, w),
+            lambda w: tensor.matmul(x[None], w[None]),
+            lambda w: tensor.add_relu(w, x),
+            lambda w: tensor.add_relu(w[:1, :1], w[:1, :1]),
+            lambda w: tensor.affine(w[:1, :1], x[:1, :1], x[:1, :1]),
+        ):
+            torch.testing.assert_close(call(negative), call(plain))

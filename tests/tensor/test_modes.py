@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.func import grad, jvp, vmap
 
 import elinvar
@@ -125,3 +126,19 @@ def test_nothing_is_cast_outside_autocast(randn):
     assert modes.cast(None, randn(2, 2)) is None
     a, b = randn(2), randn(2).half()
     assert modes.promote(a, b) == (a, b)
+
+
+def test_forward_mode_keeps_tangents(randn):
+    a, b, tangent = randn(5, 5), randn(5, 5), randn(5, 5)
+    scaled = elinvar.fuse(lambda u, v: u * 3 + v)
+    for ours, plain in (
+        (lambda v: tensor.add_relu(v, b), lambda v: torch.relu(v + b)),
+        (lambda v: tensor.affine(v, b, b), lambda v: v * b + b),
+        (lambda v: tensor.linear(v, b, b[0]), lambda v: v @ b.t() + b[0]),
+        (lambda v: scaled(v, b), lambda v: v * 3 + b),
+    ):
+        ours(a)  # what is prepared by now must not be taken
+        with dual_level():
+            found, expected = (unpack_dual(f(make_dual(a, tangent))) for f in (ours, plain))
+            torch.testing.assert_close(found.primal, expected.primal)
+            torch.testing.assert_close(found.tangent, expected.tangent)

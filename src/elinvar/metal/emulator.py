@@ -145,7 +145,7 @@ def _open(path: Path) -> ctypes.CDLL:
 def _pointers(signature: Signature, launch: Launch) -> tuple[torch.Tensor, ctypes.Array[ctypes.c_void_p]]:
     """Return storage for the constants and the table of every buffer's address."""
     sizes = [-(-len(v) // _ALIGNED) * _ALIGNED if isinstance(v, bytes) else 0 for v in launch.values]
-    storage = torch.empty(sum(sizes) + _ALIGNED, dtype=torch.uint8)
+    storage = torch.empty(sum(sizes) + _ALIGNED, dtype=torch.uint8, device="cpu")
     at = -(-storage.data_ptr() // _ALIGNED) * _ALIGNED
     table = (ctypes.c_void_p * 32)()
     for buffer, value, size in zip(signature.buffers, launch.values, sizes, strict=True):

@@ -326,6 +326,11 @@ def _check_tensor(kernel: str, buffer: Buffer, tensor: torch.Tensor, device: tor
             f"{where} has shape {tuple(tensor.shape)} and strides {tensor.stride()}; a kernel sees plain "
             "memory, so pass a contiguous tensor (.contiguous() makes one)"
         )
+    if tensor.is_conj() or tensor.is_neg():
+        what, way = ("conjugated", "conj") if tensor.is_conj() else ("negated", "neg")
+        raise MetalLaunchError(
+            f"{where} is a view of memory still to be {what}, and a kernel sees the memory; pass .resolve_{way}() of it"
+        )
     kind = buffer.type
     _check_dtype(where, buffer, tensor)
     if kind is None:

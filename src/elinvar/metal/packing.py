@@ -178,7 +178,7 @@ def _pack_scalar(where: str, kind: Type, value: Any) -> bytes:
 
 def _pack_float(where: str, scalar: str, value: float) -> bytes:
     dtype = {"float": torch.float32, "half": torch.float16, "bfloat": torch.bfloat16}[scalar]
-    stored = torch.tensor([value], dtype=torch.float64).to(dtype)
+    stored = torch.tensor([value], dtype=torch.float64, device="cpu").to(dtype)
     if math.isfinite(value) and not math.isfinite(float(stored)):
         raise MetalLaunchError(
             f"{where} is {scalar}; {value!r} is beyond its largest value, {torch.finfo(dtype).max:g}"

@@ -41,6 +41,7 @@ _PLAIN = frozenset(  # a struct's bytes may be any of these
 )  # fmt: skip
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _Tensor = torch.Tensor
+_complex64 = torch.complex64
 
 
 class Config(ctypes.Structure):
@@ -221,6 +222,8 @@ class Quick:
                     or (address := arg.data_ptr()) & mask
                     or (size := arg.nbytes) % unit
                     or size < least
+                    or (arg.dtype is _complex64 and arg.is_conj())
+                    or (size <= 8 and arg.is_neg())  # contiguous, such a view has one element
                 ):
                     return None
                 (reads if is_const else writes).append((address, address + size))
@@ -248,8 +251,10 @@ class Quick:
         found = self._ready[key] = _ready(made, stream, self._words.size)
         return found
 
-    def repeat(self, leading: int, trailing: bytes, threads: int, group_size: Dims | None) -> Repeat:
+    def repeat(self, leading: int, trailing: bytes, threads: int, group_size: Dims | None) -> Repeat | None:
         """Return launches that differ only in their first arguments; the caller vouches for these.
+
+        None where the last argument is too large for the launch itself: then it lies in device memory.
 
         Parameters
         ----------
@@ -265,6 +270,8 @@ class Quick:
         MetalLaunchError
             Threads or group size do not fit the kernel.
         """
+        if not self._recipes[leading].by_value:
+            return None
         grid, group = shaped(self._signature, threads, group_size)
         made = [self._machine.geometry(self._signature, Launch(grid, group, ()), one) for one in (False, True)]
         code = struct.Struct("<" + "".join(one.code for one in self._recipes[:leading]))

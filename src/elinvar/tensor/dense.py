@@ -90,6 +90,7 @@ def linear(
         and precision is None
         and bias is not None
         and not _grad_enabled()
+        and isinstance(x, torch.Tensor)
         and x.ndim == 2
         and ((x.is_cpu and x.dtype is _float32) or x.is_cuda)
         and not (_is_compiling() or _transforming() or _autocasting())
@@ -138,9 +139,10 @@ def _short(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str
         work = m * k * n
         if _MINIMUM_SMALL <= work <= _MOST_SMALL and m >= _LEAST_SMALL and (kernel := _small_kernel()) is not None:
             row, step = x.stride()
-            if step == 1 and w.is_cpu and bias.is_cpu and w.dtype is bias.dtype is _float32 and bias.is_contiguous():
+            fits = w.is_cpu and bias.is_cpu and w.dtype is bias.dtype is _float32 and bias.is_contiguous()
+            if step == 1 and fits and not (w.is_neg() or bias.is_neg()):
                 relu = activation == "relu"
-                out = torch.empty((m, n))
+                out = x.new_empty((m, n))  # torch.empty would take the default dtype and device
                 along_n, along_k = w.stride()
                 kernel(
                     m, n, k, x.data_ptr(), row, w.data_ptr(), along_n, along_k, out.data_ptr(), n, bias.data_ptr(), relu
@@ -212,7 +214,9 @@ def matmul(
     """
     # A short cut: of a small product on a GPU, the checks would be most.
     if (
-        a.ndim == b.ndim == 3
+        isinstance(a, torch.Tensor)
+        and isinstance(b, torch.Tensor)
+        and a.ndim == b.ndim == 3
         and a.is_cuda
         and all(given is None for given in (bias, activation, residual, out, pool, precision))
         and a.dtype is b.dtype
@@ -408,7 +412,7 @@ def _small_batch(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None, poo
     from elinvar.tensor.kernels.small_gemm.cpu import batch
 
     y = new((count, m, n), a.dtype, a.device, pool, "matmul") if out is None else out
-    if y.stride(2) != 1:
+    if y.stride(2) != 1 or a.is_neg() or b.is_neg() or y.is_neg():
         return None
     left = (m, n, k, a.data_ptr(), a.stride(0), a.stride(1))
     right = (b.data_ptr(), b.stride(0), b.stride(2), b.stride(1), y.data_ptr(), y.stride(0), y.stride(1))

@@ -37,6 +37,7 @@ __all__ = [
 _SERIAL = 1 << 15
 _CHUNK = 1 << 17
 _is_compiling = torch.compiler.is_compiling
+_forward = torch.autograd.forward_ad
 _grad_enabled = torch.is_grad_enabled
 _empty_like = torch.empty_like
 _Tensor = torch.Tensor
@@ -114,6 +115,8 @@ def _fits(out: torch.Tensor, a: torch.Tensor, *others: torch.Tensor) -> bool:
     """Whether `out` is plain memory for a flat kernel: exactly an input, or apart from all of them."""
     if out.shape != a.shape or out.dtype is not a.dtype or not out.is_contiguous() or not out.is_cpu:
         return False
+    if out.is_neg():
+        return False
     start, size = out.data_ptr(), out.numel() * out.element_size()
     return all(t.data_ptr() == start or abs(t.data_ptr() - start) >= size for t in (a, *others))
 
@@ -130,6 +133,7 @@ def _same_plain_cpu(a: object, b: object) -> bool:
         and a.shape == b.shape
         and a.is_contiguous()
         and b.is_contiguous()
+        and not (a.is_neg() or b.is_neg())
     )
 
 
@@ -151,6 +155,7 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
         # What follows is written for speed: at a thousand elements every attribute that is looked at counts.
         if (
             not _is_compiling()
+            and _forward._current_level < 0  # noqa: SLF001
             and type(b) is type(a) is _Tensor
             and (kernel := kernels.get(dtype := a.dtype)) is not None
             and b.dtype is dtype
@@ -162,6 +167,8 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
             and not (_grad_enabled() and (a.requires_grad or b.requires_grad))
         ):
             n = a.numel()
+            if n == 1 and (a.is_neg() or b.is_neg() or (out is not None and out.is_neg())):  # larger ones have gaps
+                return binary(operation, a, b, "relu", out=out, pool=pool)
             try:
                 first, second = a.data_ptr(), b.data_ptr()
             except RuntimeError:  # no memory of their own: torch.func transforms them
@@ -304,6 +311,7 @@ def affine(
         and x.is_contiguous()
         and scale.is_contiguous()
         and bias.is_contiguous()
+        and not (x.is_neg() or scale.is_neg() or bias.is_neg())
         and not (_grad_enabled() and (x.requires_grad or scale.requires_grad or bias.requires_grad))
         and (out is None or _fits(out, x, scale, bias))
     ):

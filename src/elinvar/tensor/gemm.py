@@ -175,7 +175,7 @@ def product(
         assert _pointwise is not None
         result: torch.Tensor = _pointwise.default(x, w, bias, "none", [], "")
         return result if out is None else out.copy_(result)
-    if route.library == "registers" and x.stride(1) == 1:
+    if route.library == "registers" and x.stride(1) == 1 and not (x.is_neg() or w.is_neg()):
         return small(x, w, bias, out, relu=False)
     if route.epilogue and x.is_cuda:
         return _wide(x, w, bias, out)
@@ -192,9 +192,10 @@ def small(
 
     m, k = x.shape
     n = w.shape[0]
-    out = torch.empty(m, n) if out is None else out
+    out = x.new_empty((m, n)) if out is None else out  # not torch's default dtype and device
     along_n, along_k = w.stride()
-    shift = 0 if bias is None else bias.contiguous().data_ptr()
+    bias = None if bias is None else bias.resolve_neg().contiguous()
+    shift = 0 if bias is None else bias.data_ptr()
     kernel(
         m, n, k, x.data_ptr(), x.stride(0), w.data_ptr(), along_n, along_k, out.data_ptr(), out.stride(0), shift, relu
     )

@@ -176,7 +176,8 @@ def to_device(tensors: Sequence[torch.Tensor], device: str | Device | torch.devi
     for k in waiting:
         starts.append(total)
         total += -(-tensors[k].numel() * tensors[k].element_size() // _ALIGNED) * _ALIGNED
-    packed = torch.empty(total, dtype=torch.uint8, pin_memory=target.type == "cuda" and torch.cuda.is_available())
+    pinned = target.type == "cuda" and torch.cuda.is_available()
+    packed = torch.empty(total, dtype=torch.uint8, device="cpu", pin_memory=pinned)
     for k, start in zip(waiting, starts, strict=True):
         t = tensors[k].detach()
         if t.numel():

@@ -2,7 +2,8 @@
 
 Autocast: products take their operands in its dtype, as torch's own do, and keep this engine's promise about rounding;
 element-wise operations take the wider of two dtypes. vmap, grad, jvp and what is built of them see plain torch
-operations: their tensors have no memory of their own for a kernel to read.
+operations: their tensors have no memory of their own for a kernel to read. So does all that runs inside a level of
+forward-mode differentiation, where tensors carry tangents that a kernel would drop.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ from elinvar.tensor.workspace import HALVES
 __all__ = ["autocasting", "cast", "plain_product", "promote", "transforming"]
 
 autocasting = torch._C._is_any_autocast_enabled  # noqa: SLF001  (a quarter of the public question's cost)
-transforming = torch._C._are_functorch_transforms_active  # noqa: SLF001
+_functorch = torch._C._are_functorch_transforms_active  # noqa: SLF001
+_forward = torch.autograd.forward_ad
 _Maybe = torch.Tensor | None
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func is active, or a level of forward-mode differentiation."""
+    return _functorch() or _forward._current_level >= 0  # noqa: SLF001
 
 
 def cast(precision: object, *tensors: _Maybe) -> list[Any] | None:

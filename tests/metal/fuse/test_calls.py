@@ -126,3 +126,35 @@ def test_eight_threads_at_once(fused):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def test_memory_that_stands_for_its_negative(fused):
+    one = torch.ones(())
+    z = torch.randn(4, 6, dtype=torch.complex64)
+    for _ in range(2):
+        torch.testing.assert_close(fused(z.conj().imag, one, one), torch.relu(1 - z.imag))
+        torch.testing.assert_close(fused(z.imag, one, one), torch.relu(1 + z.imag))
+    with pytest.raises(InputError, match="negated"):
+        fused(one, one, one, out=z[0, 0].conj().imag)
+    x = torch.randn(4, 6, requires_grad=True)
+    gradients = []
+    for function in (fused, affine_relu):  # the gradient of a complex number's part arrives as such a view
+        (torch.complex(x, function(x, one, one)).conj() * z).sum().imag.backward()
+        gradients.append(x.grad)
+        x.grad = None
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("shapes", [((3, 0), (3, 1)), ((2, 0, 3), (3,)), ((2, 3, 0), (2, 1, 1))])
+def test_results_without_elements_have_a_kernel_too(shapes):
+    add = elinvar.fuse(lambda a, b: a + b)
+    args = [torch.empty(shape) for shape in shapes]
+    assert add(*args).shape == torch.broadcast_shapes(*shapes)
+    assert "kernel void fused" in add.source(*args, backend="metal")
+
+
+def test_plain_torch_stores_like_an_argument_too():
+    x, w = torch.randn(4, 8).half(), torch.randn(8)
+    scaled, summed = elinvar.fuse(lambda x, w: x * w, like=0), elinvar.fuse(lambda x, w: (x * w).cumsum(0), like=0)
+    assert torch.func.vmap(scaled, (0, None))(x, w).dtype == torch.float16
+    assert summed(x, w).dtype == torch.float16

@@ -1,6 +1,9 @@
 """Every registered fused operation against its reference in float64: numba, and Metal on the emulator or a GPU."""
 
+import importlib
+
 import pytest
+import torch
 
 from elinvar.runtime import kernels
 from elinvar.tensor.kernels import NAMES
@@ -23,3 +26,12 @@ def test_all_are_listed_and_chosen():
     listed = {info.name: info for info in kernels.kernels("cpu")}
     for name in NAMES:
         assert listed[name].version == "fused"
+
+
+@pytest.mark.parametrize("name", ["small_gemm", "small_linear"])
+def test_examples_do_not_depend_on_torchs_defaults(name):
+    make = importlib.import_module(f"elinvar.tensor.kernels.{name}").example
+    with torch.device("meta"):
+        given, _ = make(0)
+    assert all(t.device.type == "cpu" for t in given)
+    assert all(torch.equal(a, b) for a, b in zip(given, make(0)[0], strict=True))

@@ -29,6 +29,7 @@ _MOST_CASES = 256
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 _transforming = torch._C._are_functorch_transforms_active  # noqa: SLF001  (there is no public question)
+_forward = torch.autograd.forward_ad
 
 
 @overload
@@ -111,10 +112,11 @@ class Fused:
         """
         if _is_compiling():
             return self._traced(args, out)
-        if _transforming():  # their tensors have no memory for a kernel to read
+        # A transform's tensors have no memory for a kernel to read; forward-mode tangents would be dropped.
+        if _transforming() or _forward._current_level >= 0:  # noqa: SLF001
             if out is not None:
                 raise InputError(f"{self.name}: out= was given inside a transform of torch.func; drop it there")
-            return self.function(*args)
+            return self._plain(args)
         key = [form_of(a) if isinstance(a, torch.Tensor) else type(a) for a in args]
         if out is not None:
             key.append(form_of(out))
@@ -134,6 +136,8 @@ class Fused:
     def _first(self, args: tuple[Any, ...], out: torch.Tensor | None, key: Any) -> Any:
         """A call of a form not met before, or with gradients."""
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if any(t.is_neg() for t in tensors):  # memory that stands for its negative, as of z.conj().imag
+            return self(*[a.resolve_neg() if isinstance(a, torch.Tensor) else a for a in args], out=out)
         program, reason = self._plan(args, tensors)
         needs_grad = _grad_enabled() and any(t.requires_grad for t in tensors)
         if out is not None and needs_grad:
@@ -142,7 +146,7 @@ class Fused:
             )
         if program is None:
             self._fall_back(reason or "")
-            result = self.function(*args)
+            result = self._plain(args)
             return result if out is None else calls.store_in(out, result, self.name)
         scalars = [float(a) for a in args if not isinstance(a, torch.Tensor)]
         dtype = self.stored_as(tensors)
@@ -171,12 +175,22 @@ class Fused:
         kinds = "".join("t" if isinstance(a, torch.Tensor) else "s" for a in args)
         handle = self._handle + ""  # dynamo hands over a constant only once something was done with it
         if not derivative.traceable(handle, kinds):
-            result = self.function(*args)
+            result = self._plain(args)
             return result if out is None else out.copy_(result)
         results = derivative.traced(handle, kinds, args)
         if out is not None:
             return out.copy_(results[0])
         return results[0] if derivative.single(handle, kinds) else tuple(results)
+
+    def _plain(self, args: tuple[Any, ...]) -> Any:
+        """The function as it stands, its results in the dtype a kernel would store."""
+        result = self.function(*args)
+        if self.like is None:
+            return result
+        dtype = [a for a in args if isinstance(a, torch.Tensor)][self.like].dtype
+        if isinstance(result, tuple):
+            return tuple(r.to(dtype) if isinstance(r, torch.Tensor) else r for r in result)
+        return result.to(dtype) if isinstance(result, torch.Tensor) else result
 
     def stored_as(self, tensors: Sequence[torch.Tensor]) -> torch.dtype | None:
         """Dtype results are stored in, None for the promoted one."""

@@ -34,7 +34,7 @@ def broadcast(program: Program, tensors: Sequence[torch.Tensor], name: str) -> t
 
 def form_of(x: torch.Tensor) -> tuple[Any, ...]:
     """What a prepared call depends on. On a GPU the text's vector loads depend on alignment too."""
-    return x.shape, x.stride(), x.dtype, x.device, 0 if x.is_cpu else x.data_ptr() % 32
+    return x.shape, x.stride(), x.dtype, x.device, x.is_neg(), 0 if x.is_cpu else x.data_ptr() % 32
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,8 @@ def _fitting(
         raise InputError(f"{name}: out is {out.dtype}, which a fused kernel does not store on {device}; give {dtype}")
     if any(n > 1 and s == 0 for n, s in zip(out.shape, out.stride(), strict=True)):
         raise InputError(f"{name}: out of shape {tuple(out.shape)} is expanded; give memory of its own")
+    if out.is_neg():
+        raise InputError(f"{name}: out is a view of what is to be negated; give memory of its own")
     return kept
 
 
@@ -222,6 +224,8 @@ def run(
     dtype
         Of the outputs; by default the inputs' promoted type.
     """
+    if any(t.is_neg() for t in tensors):  # memory that stands for its negative: gradients of complex numbers
+        tensors = [t.resolve_neg() for t in tensors]
     forms = tuple([form_of(t) for t in tensors])
     key = (forms, dtype, None if out is None else form_of(out))
     cases = _cases(program)
@@ -232,6 +236,10 @@ def run(
             cases.clear()
         cases[key] = case
     return case(tensors, scalars, out, name)
+
+
+def _nothing(_i: Sequence[torch.Tensor], _o: Sequence[torch.Tensor], _s: Sequence[float]) -> None:
+    """Do what there is to do for results without elements."""
 
 
 def prepared(
@@ -257,7 +265,7 @@ def prepared(
         count=len(outputs),
         reaches=tuple(sizes),
         forms=tuple(form_of(t) for t in (*tensors, first if out is None else out)),
-        launch=module.prepare(program, views, outputs, layout),
+        launch=module.prepare(program, views, outputs, layout) if sizes[-1] else _nothing,
     )
 
 

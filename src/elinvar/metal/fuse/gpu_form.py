@@ -123,6 +123,7 @@ class Places:
         self._fields += [(code, name, value) for name, value in values.items()]
 
     def _divide(self, form: Form, name: str, divisor: int) -> None:
+        divisor = max(divisor, 1)  # of nothing there are no threads to divide
         if form.counted:
             many, shift = _reciprocal(divisor)
             self._add("I", **{name: divisor, f"{name}_m": many, f"{name}_s": shift})

@@ -53,7 +53,7 @@ def log_sum(x: torch.Tensor) -> torch.Tensor:
 
 def _make(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
     source = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=source) for shape in shapes]
+    return [torch.randn(shape, generator=source, dtype=torch.float32, device="cpu") for shape in shapes]
 
 
 def pair(seed: int) -> _Example:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from elinvar import metal, tensor
+from elinvar.errors import InputError
 from elinvar.runtime import kernels
 from elinvar.tensor.kernels import small_linear
 from elinvar.tensor.kernels.small_linear import metal as launches
@@ -175,3 +176,12 @@ def test_a_size_is_prepared_once_and_only_where_a_tile_was_checked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert launches._learn(key(32, 64, 32, None)) is None
     assert key(32, 64, 32, None) not in launches._ready  # asked again after the capture
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "bias"), [((4, 16), (4, 8), (4,)), ((4, 12), (4, 12), None), ((4, 8), (4, 8), (3,))]
+)
+def test_what_would_be_read_beyond_is_refused(x, w, bias):
+    given = [None if shape is None else torch.zeros(shape, dtype=torch.float16) for shape in (x, w, bias)]
+    with pytest.raises(InputError, match="multiple of 8"):
+        launches.linear(*given, device="cpu")

@@ -40,9 +40,13 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Sizes around the tile's edges; weights by rows or by columns, with and without what follows."""
     m, k, n = ((13, 35, 70), (8, 16, 32), (21, 1, 5), (9, 33, 64))[seed % 4]
     make = torch.Generator().manual_seed(seed)
-    w = torch.randn(n, k, generator=make) if seed % 2 == 0 else torch.randn(k, n, generator=make).t()
-    bias = torch.randn(n, generator=make) if seed != 1 else None
-    return (torch.randn(m, k, generator=make), w, bias), {"relu": seed % 3 == 0}
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=make, dtype=torch.float32, device="cpu")
+
+    w = normal(n, k) if seed % 2 == 0 else normal(k, n).t()
+    bias = normal(n) if seed != 1 else None
+    return (normal(m, k), w, bias), {"relu": seed % 3 == 0}
 
 
 register(

@@ -46,7 +46,10 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     m, k, n = ((33, 264, 17), (16, 40, 32), (5, 8, 3), (40, 256, 50))[seed % 4]
     make = torch.Generator().manual_seed(seed)
     dtype = torch.bfloat16 if seed % 2 else torch.float16
-    x, w, b = (torch.randn(shape, generator=make).to(dtype) for shape in ((m, k), (n, k), (n,)))
+    x, w, b = (
+        torch.randn(shape, generator=make, dtype=torch.float32, device="cpu").to(dtype)
+        for shape in ((m, k), (n, k), (n,))
+    )
     return (x, w, None if seed == 1 else b), {"relu": seed % 3 == 0}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from elinvar import metal
+from elinvar.errors import InputError
 from elinvar.metal.quick import Repeat
 
 __all__ = ["MOST_DEPTH", "chosen", "linear", "quick", "tile"]
@@ -55,6 +56,12 @@ def linear(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None, *, relu: bool = False, device: Any
 ) -> torch.Tensor:
     """Compute a product of any size; arguments and result as ``small_linear.run``."""
+    alike = x.ndim == w.ndim == 2 and x.shape[1] == w.shape[1] and (bias is None or bias.shape == w.shape[:1])
+    if not alike or x.shape[1] % 8 or (x.data_ptr() | w.data_ptr()) % 16:
+        raise InputError(
+            f"tensor.small_linear: x is {tuple(x.shape)}, w {tuple(w.shape)}; (m, k) and (n, k) with k a multiple of 8 "
+            "and addresses of 16 are needed; tensor.linear takes any"
+        )
     size = tile(len(x), len(w), x.shape[1], 1) or (16, 32, 256, 256)
     return _launched(x, w, bias, relu, str(device), size)
 
@@ -125,7 +132,9 @@ def _trusted(index: int, dtype: torch.dtype, size: Tile) -> bool:
     rows, columns, depth, _ = size
     make = torch.Generator().manual_seed(1)
     m, n, k = 2 * rows + 1, 2 * columns + 2, depth
-    x, w, b = (torch.randn(s, generator=make).to(dtype).to(f"cuda:{index}") for s in ((m, k), (n, k), (n,)))
+    sizes: list[tuple[int, ...]] = [(m, k), (n, k), (n,)]
+    numbers = [torch.randn(s, generator=make, dtype=torch.float32, device="cpu") for s in sizes]
+    x, w, b = (t.to(dtype).to(f"cuda:{index}") for t in numbers)
     got = _launched(x, w, b, True, f"cuda:{index}", size).double()
     exact = reference(x.double(), w.double(), b.double(), relu=True)
     bound = 4.0 * k**0.5 * 2.0**-24 * (x.double().abs() @ w.double().abs().t() + b.double().abs())
