@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from elinvar.runtime._cuda import Turns
+from elinvar.testing import FakeStreams
 from elinvar.video import ops, passes, shade, sources
 from elinvar.video.graph import Graph
 from elinvar.video.replay import Replays
@@ -55,6 +57,18 @@ def test_values_arrive_where_the_recording_reads_them() -> None:
         replays.draw(1, lists, lambda given: read.append((given[0][0].tolist(), given[1][1].tolist())))
     assert read[0] == ([0.5, 2.0], [7, 0])
     assert read[-1] == ([19.5, 2.0], [7, -19])
+
+
+def test_frames_of_several_streams_wait_for_each_other() -> None:
+    replays, streams = Replays(CPU, Tape), FakeStreams()
+    replays._turns = Turns(streams)
+    for key in ("a", "a", "a", None):  # by hand, recorded, replayed, never recorded
+        with streams.use(f"{key} {len(streams.diary)}"):
+            drawn(replays, key, [1.0], [1])
+    replays.wait()
+    kinds = [kind for kind, *_ in streams.diary]
+    assert kinds == ["record", *3 * ["wait", "record"], "wait"]
+    assert [event for kind, _, event in streams.diary if kind == "wait"] == [1, 2, 3, 4]
 
 
 def test_what_has_no_key_is_never_recorded() -> None:

@@ -10,6 +10,8 @@ import torch
 
 from elinvar.vision import Engine, match, plain
 from elinvar.vision.kernels.nearest import estimate, filtered, metal
+from elinvar.vision.layers import Conv, Paths
+from elinvar.vision.runner import _convolutions
 
 from .conftest import MICRO, MICRO_DINO, relative
 
@@ -113,3 +115,20 @@ def test_matches_are_those_of_the_cpu():
         assert set(zip(here.idx_1.tolist(), here.idx_2.tolist(), strict=True)) == set(
             zip(there.idx_1.tolist(), there.idx_2.tolist(), strict=True)
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_fused_convolution_ignores_what_lay_in_its_memory(dtype):
+    make = torch.Generator("cuda").manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=make, device="cuda") for shape in ((2, 64, 24, 32), (64, 64, 3, 3), (64,))
+    )
+    weight /= 24
+    conv = Conv(weight.to(dtype), bias.to(dtype), Paths(channels_last=True, fused=True))
+    given = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    want = torch.relu(torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1))
+    with torch.no_grad(), _convolutions(given.device, dtype):
+        for _ in range(3):
+            spoilt = [torch.full_like(given, float("nan")) for _ in range(8)]
+            del spoilt
+            assert relative(conv(given, relu=True).double().cpu(), want.cpu()) < 0.02

@@ -140,3 +140,20 @@ def test_float32_convolutions_are_neither_searched_nor_shortened():
         with _convolutions(torch.device("cpu"), dtype):
             assert (flags.benchmark, flags.allow_tf32) == before
     assert (flags.benchmark, flags.allow_tf32) == before
+
+
+def test_recordings_are_given_up_only_when_no_stream_uses_them(fused, monkeypatch):
+    from elinvar.vision import runner as module
+
+    class Done:
+        def synchronize(self):
+            seen.append(list(runner._known))
+
+    monkeypatch.setattr(module, "_MOST", 1)
+    runner, seen = Runner(fused, torch.device("cpu")), []
+    runner._shared.done = Done()
+    runner._replay(("a",), list)
+    assert seen == []
+    runner._replay(("b",), list)
+    assert seen == [[("a",), ("b",)]]
+    assert list(runner._known) == [("b",)]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elinvar.runtime._cuda import convolutions, record, recording
 from elinvar.runtime.device import Device
 from elinvar.runtime.precision import Precision
 
@@ -58,11 +59,7 @@ class Runner:
         """Keep cuDNN from rounding float32 to TF32, which is off by 64 dB."""
         if self.device.kind != "cuda" or self.compute != torch.float32:
             return contextlib.nullcontext()
-        cudnn = torch.backends.cudnn
-        manager: contextlib.AbstractContextManager[None] = cudnn.flags(
-            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-        )
-        return manager
+        return convolutions()
 
     def _replay(self, windows: Tensor) -> Tensor:
         key = tuple(windows.shape)
@@ -75,15 +72,15 @@ class Runner:
 
     def _record(self, windows: Tensor) -> tuple[Any, Tensor, Tensor]:
         given = windows.clone()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries choose their algorithms and allocate before the recording
-            for _ in range(2):
-                self.model(given, self.mode, self.compute)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self.model(given, self.mode, self.compute)
+        where = self.device.torch
+        with recording, torch.cuda.device(where):
+            here, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(here)
+            with torch.cuda.stream(side):  # libraries choose their algorithms and allocate before the recording
+                for _ in range(2):
+                    self.model(given, self.mode, self.compute)
+            here.wait_stream(side)
+            graph, result = record(lambda: self.model(given, self.mode, self.compute), where)
         return graph, given, result
 
 

@@ -166,7 +166,7 @@ def _whole(
 ) -> None:
     """Separate ``mix [2, time]`` into ``out [stems, channels, time]``, wherever that is."""
     where = runner.device.torch
-    mix = level.take(to_device(mix, where) if mix.device.type != where.type else mix)
+    mix = level.take(to_device(mix, where))
 
     def read(start: int, stop: int) -> Tensor:
         inside = mix[:, max(0, start) : max(0, stop)]

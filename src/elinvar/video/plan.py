@@ -323,6 +323,8 @@ class GraphPlan:
 
     def close(self) -> None:
         """Give the memory back to the pool; recordings that use it are gone with it."""
+        if self._replays is not None:
+            self._replays.wait()
         self._replays = None
         self._memory = []
         for lease in self._leases:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from elinvar.errors import ElinvarError
+from elinvar.runtime._cuda import Turns, record
+from elinvar.runtime._streams import CudaStreams
 
 __all__ = ["Replays"]
 
@@ -49,6 +51,7 @@ class Values:
 
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
+        self._device = device
         self._device_words = torch.zeros(_WORDS, dtype=torch.int32, device=device)
         self._floats = self._device_words.view(torch.float32)
         self._host = torch.zeros(_TURNS, _WORDS, dtype=torch.int32, pin_memory=cuda)
@@ -84,7 +87,7 @@ class Values:
         if self._cuda:
             if self._done[turn] is None:
                 self._done[turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done[turn].record()
+            self._done[turn].record(torch.cuda.current_stream(self._device))
         return [
             (self._floats[first : first + n], self._device_words[middle : middle + m]) for first, n, middle, m in places
         ]
@@ -112,6 +115,7 @@ class Replays:
         self._known: dict[Hashable, _Frame] = {}
         self._lock = threading.RLock()
         self._pool: Any = None
+        self._turns = Turns(CudaStreams(self._device_index()) if device.type == "cuda" else None)
         self._count = 0
         self.recorded = 0
         """Recordings made so far."""
@@ -132,26 +136,39 @@ class Replays:
         launches
             Launches everything, given where the values are; without, it passes them itself.
         """
+        with self._lock, self._turns.take():  # values and working memory are the same for every stream
+            self._draw(key, lists, launches)
+
+    def wait(self) -> None:
+        """Hold back the current stream until all frames are drawn: before their working memory is given away."""
         with self._lock:
-            given = self._values.fill(lists)
-            if key is None or given is None or self._record is None:
-                launches(given)
-                return
-            self._count += 1
-            frame = self._known.get(key)
-            if frame is None:
-                # Once by hand: kernels are compiled and checked, libraries choose their algorithms.
-                self._remember(key)
-                launches(given)
-                return
-            frame.used = self._count
-            if frame.graph is None and not frame.refused and self._room():
-                self._try(frame, lambda: launches(given))
-            if frame.graph is None:
-                launches(given)
-                return
-            frame.graph.replay()
-            self.replayed += 1
+            self._turns.wait()
+
+    def _draw(
+        self, key: Hashable | None, lists: Sequence[Lists], launches: Callable[[list[Given] | None], None]
+    ) -> None:
+        given = self._values.fill(lists)
+        if key is None or given is None or self._record is None:
+            launches(given)
+            return
+        self._count += 1
+        frame = self._known.get(key)
+        if frame is None:
+            # Once by hand: kernels are compiled and checked, libraries choose their algorithms.
+            self._remember(key)
+            launches(given)
+            return
+        frame.used = self._count
+        if frame.graph is None and not frame.refused and self._room():
+            self._try(frame, lambda: launches(given))
+        if frame.graph is None:
+            launches(given)
+            return
+        frame.graph.replay()
+        self.replayed += 1
+
+    def _device_index(self) -> int:
+        return torch.cuda.current_device() if self._device.index is None else self._device.index
 
     def _remember(self, key: Hashable) -> None:
         if len(self._known) >= 4 * _MOST:
@@ -180,14 +197,10 @@ class Replays:
             frame.refused = True
 
     def _cuda_graph(self, launches: Callable[[], None]) -> Any:
-        with torch.cuda.device(self._device):
-            if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
-            graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-            try:
-                # Another thread may allocate or copy meanwhile: that must not end this recording.
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                    launches()
-            finally:
-                torch.cuda.set_stream(here)  # a recording that fails leaves its own stream behind
-            return graph
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        try:
+            return record(launches, self._device, self._pool)[0]
+        except BaseException:
+            self._pool = None  # torch takes no recording into a pool whose only one failed
+            raise

@@ -167,6 +167,7 @@ class Engine(Features, Many):
                 stacked=self.device.kind != "cpu",
                 progress=progress,
             )
+            synchronised(self.device.torch)  # any stream may use the weights, and none the recordings before them
             self._weights = source.where
             self._cache.clear()
             self._made = None

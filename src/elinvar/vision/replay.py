@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elinvar.runtime._cuda import record, recording
+
 __all__ = ["Replay", "Shared", "side_by_side"]
 
 
@@ -72,16 +74,18 @@ class Replay:
                 while len(self._known) > self._most:
                     self._known.popitem(last=False)
             self._known.move_to_end(key)
-            for static, given in zip(recorded.inputs, inputs, strict=True):
-                static.copy_(given, non_blocking=True)
-            recorded.graph.replay()
-            out = [t.clone() for t in recorded.outputs]
-            if self._shared.done is not None:
-                self._shared.done.record(torch.cuda.current_stream(self._device))
-            return out
+            try:
+                for static, given in zip(recorded.inputs, inputs, strict=True):
+                    static.copy_(given, non_blocking=True)
+                recorded.graph.replay()
+                return [t.clone() for t in recorded.outputs]
+            finally:  # without memory for the copies, the next call must wait for the replay all the same
+                if self._shared.done is not None:
+                    self._shared.done.record(torch.cuda.current_stream(self._device))
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recorded:
-        with torch.cuda.device(self._device):
+        # Trials too run while nothing is recorded: `side_by_side` has one stream for all engines.
+        with recording, torch.cuda.device(self._device):
             static = tuple(torch.empty_like(t, device=self._device).copy_(t) for t in inputs)
             here = torch.cuda.current_stream(self._device)
             side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
@@ -90,13 +94,15 @@ class Replay:
                 for _ in range(2):  # libraries choose their algorithms and allocate outside the recording
                     self._fn(*static)
             here.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
             if self._shared.done is None:
-                self._shared.pool = torch.cuda.graph_pool_handle()
                 self._shared.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            # Another thread may allocate or copy meanwhile: that must not end this recording.
-            with torch.cuda.graph(graph, pool=self._shared.pool, capture_error_mode="thread_local"):
-                outputs = self._fn(*static)
+            if self._shared.pool is None:
+                self._shared.pool = torch.cuda.graph_pool_handle()
+            try:
+                graph, outputs = record(lambda: self._fn(*static), self._device, self._shared.pool)
+            except BaseException:
+                self._shared.pool = None  # torch takes no recording into a pool whose only one failed
+                raise
             return _Recorded(graph, static, outputs)
 
 

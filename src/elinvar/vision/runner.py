@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from elinvar.runtime._cuda import convolutions
 
 from .replay import Replay, Shared, side_by_side
 
@@ -22,18 +24,13 @@ _MOST = 48  # recordings' keys to keep: six for each pair of image sizes
 HEADS = (("dense", 1), ("local", 1), ("dense", 2), ("local", 2))
 
 
-@contextlib.contextmanager
-def _convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def _convolutions(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
     """Let cuDNN try its algorithms at the first call of each shape, except in float32.
 
     There it keeps to full precision: no tf32, and no search, which may end at an algorithm (Winograd's) whose rounding
     is several times larger.
     """
-    if device.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=dtype.itemsize < 4, allow_tf32=False):
-        yield
+    return convolutions(search=dtype.itemsize < 4) if device.type == "cuda" else contextlib.nullcontext()
 
 
 class Runner:
@@ -58,6 +55,8 @@ class Runner:
             found = self._known.pop(key, None) or Replay(fn, self._device, shared=self._shared)
             self._known[key] = found  # the last one is the one used last
             while len(self._known) > _MOST:
+                if self._shared.done is not None:
+                    self._shared.done.synchronize()  # another stream may still read what goes with it
                 del self._known[next(iter(self._known))]
             return found
 
