@@ -131,6 +131,24 @@ def test_ends_of_traces_and_apertures_are_where_float64_has_them(version: Any, h
     assert (tensors[0].double() - want).norm() <= 2e-4 * want.norm()
 
 
+@pytest.mark.parametrize("version", [v2, v3], ids=["v2", "v3"])
+def test_a_hard_aperture_narrower_than_the_rounding_of_coordinates(version: Any, survey: Any) -> None:
+    """A midpoint 2 mm from its pillar, 40 km from the origin: the sum of its ends has no more digits to say so."""
+    tensors, options = survey(traces=1, ns=300, nt=64, pillars=1, gradient=0.0, rows=1, start=-0.01)
+    tensors[3] = torch.tensor([[40124.20703125, 0.0]])
+    tensors[4] = torch.tensor([[40118.6796875, 0.0]])
+    tensors[5] = torch.tensor([[40121.4453125, 0.0]])
+    for maximum, contributions in ((0.001, 0), (0.003, 64)):
+        fold = torch.zeros_like(tensors[1])
+        version(
+            torch.zeros_like(tensors[0]),
+            fold,
+            *tensors[2:],
+            **options | {"aperture": RadiusAperture(10.0, maximum, maximum)},
+        )
+        assert int(fold.sum()) == contributions
+
+
 @versions
 def test_adds_to_what_is_there_and_does_without_fold(version: Any, survey: Any) -> None:
     tensors, options = survey(traces=36, pillars=3, nt=130)

@@ -6,12 +6,13 @@
 // the smaller of the two for each block. One launch goes through `items`, pairs of tile and block, most batches first.
 //
 // 32 traces at a time are prepared by 32 lanes: the travel time over the block becomes a cubic in the sample number, through
-// four Chebyshev nodes, checked against the exact time at two more samples. The loop over traces then knows nothing of the
-// physics: it reads the coefficients from threadgroup memory, adds one interpolated sample per lane, and takes the weight's
-// 1 / T^2 from the same cubic. A trace lands in one of three lists:
-//   smooth   cubic good, all of the block on the trace, one aperture weight for all of it
-//   rim      cubic good, all of the block on the trace, but the aperture has to be looked at sample by sample
-//   ending   cubic good, but the trace ends inside the block
+// four Chebyshev nodes and checked against the exact time at the block's top, in early blocks also at its middle, and the
+// weight's 1 / T^2 a parabola. The loops over traces then know nothing of the physics: they read coefficients from threadgroup
+// memory and add one interpolated sample per lane. A trace lands in one of five lists:
+//   smooth   all of the block on the trace and inside the aperture, under one weight of its rim
+//   rim      all of the block on the trace and inside the aperture, but the rim has to be looked at sample by sample
+//   edge     all of the block on the trace, but the aperture cuts it
+//   ending   the trace ends inside the block, or neither the parabola nor one window (PAIRS) do for all of it
 //   exact    cubic not good enough (shallow, velocity kink), or the block starts before the trace does
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
@@ -61,6 +62,7 @@ constant int ROUND_BITS = 0x4BC00000;
 constant float ROOM = 1.000001f;  // by which float32 distances may be off
 constant float CLOSE = 0.004f;  // samples: so much nearer to an end of the trace, float32 times do not decide,
 constant uint CLOSEST = 16u;    // for so many of a block
+constant float SHALLOW = 0.85f;  // a block's first over its last vertical time below which a hyperbola bends inside it
 constant float BENT = 4e-4f;  // largest cubic term of 1 / T^2 over the block, relatively, that a parabola stands for
 
 // Cubic through values at -QB, -QA, QA, QB.
@@ -297,7 +299,8 @@ static Distance midpoint_distance(float4 e, float2 pillar)
 #if HARD
     const float2 x = exact_sum(e.x, e.z), y = exact_sum(e.y, e.w);
     const float2 dx = exact_sum(x.x, -2.0f * pillar.x), dy = exact_sum(y.x, -2.0f * pillar.y);
-    const float2 root = exact_root(exact_square(float2(dx.x, dx.y + x.y), float2(dy.x, dy.y + y.y)));
+    // In order again: where the high parts cancel, the low ones are all there is.
+    const float2 root = exact_root(exact_square(exact_sum(dx.x, dx.y + x.y), exact_sum(dy.x, dy.y + y.y)));
     return 0.5f * exact_sum(root.x, root.y);
 #else
     return 0.5f * length(e.xy + e.zw - 2.0f * pillar);
@@ -451,7 +454,11 @@ kernel void migrate_v3(
     narrow = simd_min(narrow);  // whatever is nearer is inside all along the block
     // Where the radius is the same all along the block, so is a trace's weight under the rim.
     const bool steady = narrow == shape.x;
-    const bool shallow = knots[0].x < 0.6f * knots[BLOCK - 1].x;
+#if PHYSICS == 1
+    const bool shallow = bent[0].x < SHALLOW * bent[BLOCK - 1].x;
+#else
+    const bool shallow = knots[0].x < SHALLOW * knots[BLOCK - 1].x;
+#endif
 
     const float limit = limits[p * rows * n_blocks + block];
     for (int from = 0; from < n_batches; from += 32) {
