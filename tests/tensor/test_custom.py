@@ -32,6 +32,7 @@ def example(seed):
 @pytest.fixture
 def fresh(monkeypatch):
     """The registry as it was, afterwards."""
+    kernels.kernels()  # packages register on their only import, which must not fall into the copy
     monkeypatch.setattr(kernels.default_registry, "_versions", dict(kernels.default_registry._versions))
 
 
