@@ -181,6 +181,7 @@ def test_floating_is_that_datum():
         ({"datum": 0.0}, "needs replacement"),
         ({"datum": 0.0, "replacement": -1.0}, "replacement is -1"),
         ({"datum": [1.0, 2.0], "replacement": 1500.0}, r"datum has shape \(2,\)"),
+        ({"datum": float("nan"), "replacement": 1500.0}, "datum is nan; give finite"),
         ({"datum": float("nan"), "replacement": 1500.0}, "finite elevation"),
         ({"datum": "sea", "replacement": 1500.0}, "datum is 'sea'"),
         ({"datum": 0.0, "replacement": 1500.0, "physics": "curved"}, "leave replacement out"),

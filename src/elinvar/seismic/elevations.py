@@ -52,7 +52,10 @@ def datum_of(
         raise InputError(
             f"migrate: datum is {datum!r}; give an elevation in metres, one for every bin, or 'floating'."
         ) from None
-    if values.shape not in {(), (grid.nx, grid.ny)} or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
+        wrong = values[~np.isfinite(values)].ravel()[0]
+        raise InputError(f"migrate: datum is {wrong}; give finite elevations in metres.")
+    if values.shape not in {(), (grid.nx, grid.ny)}:
         raise InputError(
             f"migrate: datum has shape {values.shape}; give a finite elevation in metres, or one for every bin, "
             f"{(grid.nx, grid.ny)}."

@@ -115,7 +115,8 @@ def line_factor(v: torch.Tensor) -> torch.Tensor:
     ``W_line = t0 / V sqrt(2 / (pi T^3)) = W * V sqrt(pi T / 2)``.
 
     ``sqrt(T)`` belongs to the trace (:func:`line_gain`), ``V sqrt(pi / 2)``, returned here, to the image: no kernel has
-    to know that it migrates a line.
+    to know that it migrates a line. With ends off the datum `V` is still that below it, not that of the whole leg
+    (:mod:`elinvar.seismic.kernels.migrate.relief`): amplitudes are then off by the ratio of the two.
     """
     return v * math.sqrt(0.5 * math.pi)
 

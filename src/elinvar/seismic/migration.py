@@ -160,7 +160,8 @@ def migrate(
         ``"3d"``; or ``"2d"`` and ``"2.5d"`` for midpoints along a line: the phase filter is then the half derivative,
         and the weight ``t0 / V sqrt(2 / (pi T^3)) * interval``. Both take traces that are corrected for spreading, 2-D
         ones (line sources, as 2-D modelling has them) for that of a cylinder, 2.5-D ones (points in the field) for that
-        of a sphere; after that they are the same, and a flat reflector of reflectivity R comes out as R.
+        of a sphere; after that they are the same, and a flat reflector of reflectivity R comes out as R. With `datum`
+        that is off by the ratio of the RMS velocities below it and of the whole leg.
     datum
         Elevation in metres that the image's times and velocities are counted from, one for all bins or (nx, ny), a
         floating datum; ``"floating"`` is :func:`~elinvar.seismic.floating_datum`. Legs then begin at each source's and
