@@ -119,13 +119,43 @@ EQUIVALENT |= {
             "a bundle without traces fills columns that are thrown away"
         ),
     },
-    ("video.bloom", "v1"): {
-        "c = float3(c.x > 0.0f ? c.x : 0.0f, c.y > 0.0f ? c.y : 0.0f, c.z > 0.0f ? c.z : 0.0f); "
-        "| '> 0.0f': > becomes >=": "at equality both give zero",
-    },
     ("vision.nearest", "v1"): {
         "for (int start = first; start < last; start += TILE) { | '< last': < becomes <=": (
             "with start == last the tile has no keys: two barriers and no work"
+        ),
+    },
+    ("video.bloom", "v1"): {
+        "for (int j = 0; j < 5; j++) line[j] = float2(0.0f); | '< 5': bound - 1": (
+            "five rows have taken their places before one is used"
+        ),
+    },
+    ("vision.nearest", "v2"): {
+        "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< least': bound - 1": "a wider margin only looks at more blocks",
+        "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< spans': < becomes <=": "a span beyond the last has no blocks: none of its lanes holds any",
+        "const bool holds = b < blocks && "
+        "!(float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< blocks': < becomes <=": "a block beyond the last has no keys: its loop does not begin",
+    },
+    ("vision.addnorm", "v1"): {
+        "device const T4* x [[buffer(0)]],      // [rows, WIDTH4] | addnorm: swap arguments x and y": (
+            "the sum is the same whichever comes first, but for its last bit"
+        ),
+    },
+    ("vision.gelu", "v1"): {
+        "out[at] = T4(value * select(1.0f - 0.5f * tail, 0.5f * tail, value < 0.0f)); | '< 0.0f': < becomes <=": (
+            "at zero both give zero"
+        ),
+    },
+    ("tensor.small_linear", "v1"): {
+        "for (uint start = 0; start < size.k; start += DEPTH) { | '< size.k': < becomes <=": (
+            "with start == k the round fetches nothing and adds zeros"
+        ),
+    },
+    ("seismic.migrate", "baseline"): {
+        "if (tau <= 0.0f || second <= 0.0f) return -1e30f; | '<= 0.0f': <= becomes <": (
+            "a leg takes exactly no time for one height and one sample alone; no tile has it"
         ),
     },
 }

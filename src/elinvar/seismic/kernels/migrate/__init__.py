@@ -378,6 +378,21 @@ def full_example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, options
 
 
+def whole_example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`full_example` for the version that also does limits, mutes and legs from elevations: two of four seeds do."""
+    args, options = full_example(seed)
+    make, traces = torch.Generator().manual_seed(seed + 2), len(args[3])
+    if seed % 4 == 1:
+        options["limits"] = Limits(x=420.0, y=380.0, tan_leg=1.1, minimum=40.0, stretch=1.25, taper=0.3)
+        until = torch.rand(traces, generator=make, dtype=torch.float64) * 0.5
+        options["mute"] = torch.stack([until - 0.2, until], 1)
+    if seed % 4 == 2:
+        heights = torch.rand(traces, 2, generator=make) * 60 - 20
+        heights[6:9, 0] = 0.0  # legs that begin at the datum
+        options["relief"] = Relief(heights, torch.zeros(1), 1500.0)
+    return args, options
+
+
 def late_example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """`full_example` for versions that take the weight from a parabola: the fourth seed is late enough for it."""
     return example(seed, late=True) if seed % 4 == 0 else full_example(seed)
@@ -390,7 +405,7 @@ register(
     cpu=f"{_HERE}.cpu:migrate",
     metal=f"{_HERE}.baseline_metal:migrate",
     source="elinvar/seismic/kernels/migrate/baseline.metal",
-    example=full_example,
+    example=whole_example,
     tolerance=2e-4,
     summary="one thread per output sample, exact travel time for every contribution",
 )
