@@ -1,4 +1,4 @@
-"""8 x 8 matrices held by a simdgroup: loads, stores, products and transposes, in the emulator and on the GPUs present."""
+"""8 x 8 matrices of a simdgroup: loads, stores, products and transposes, in the emulator and on the GPUs present."""
 
 import pytest
 import torch
