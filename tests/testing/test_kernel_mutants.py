@@ -18,6 +18,7 @@ from elinvar.testing.kernelcheck import kernel_survivors
 
 LIMIT = None if os.environ.get("ELINVAR_MUTANTS") == "all" else 3
 LIST = "decides which of two lists a trace lands in, and both add the same where they meet: costs time, changes nothing"
+_SHALLOW = "const bool shallow = VERTICAL(0) < SHALLOW * VERTICAL(BLOCK - 1); | '< SHALLOW * VERTICAL(BLOCK - 1)'"
 _GOOD = "const bool good = fma(2.0f, misfit, shape.z * max(top, moved.w)) <= tolerance;"
 _OFF = "const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);"
 _NEAR = (
@@ -50,6 +51,8 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
             "latest lies a tenth of a sample beyond the end of the trace: at equality no sample is on it"
         ),
         f"{_NEAR} | '<= latest * latest': bound + 1": _LEFT_OUT,
+        f"{_SHALLOW}: < becomes <=": "no block of these tiles meets it at equality",
+        f"{_SHALLOW}: bound - 1": "a block that begins a hair before the bound bends as little as one a hair behind it",
         f"{_GOOD} | '<= tolerance': <= becomes <": _EITHER,
         f"{_OFF} | '> last + 0.01f': > becomes >=": "at equality every sample is still beyond the trace's last",
         f"{_OFF} | '> last + 0.01f': bound + 1": _LEFT_OUT,

@@ -45,6 +45,11 @@ using namespace metal;
 #ifndef PHYSICS
 #define PHYSICS 0  // 0 straight, 1 curved, 2 vti
 #endif
+#if PHYSICS == 1
+#define VERTICAL(j) bent[j].x  // a vertical leg to output sample j of the block, as it enters the others
+#else
+#define VERTICAL(j) knots[j].x
+#endif
 
 constant int BLOCK = 32 * SAMPLES;
 constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together
@@ -454,11 +459,7 @@ kernel void migrate_v3(
     narrow = simd_min(narrow);  // whatever is nearer is inside all along the block
     // Where the radius is the same all along the block, so is a trace's weight under the rim.
     const bool steady = narrow == shape.x;
-#if PHYSICS == 1
-    const bool shallow = bent[0].x < SHALLOW * bent[BLOCK - 1].x;
-#else
-    const bool shallow = knots[0].x < SHALLOW * knots[BLOCK - 1].x;
-#endif
+    const bool shallow = VERTICAL(0) < SHALLOW * VERTICAL(BLOCK - 1);
 
     const float limit = limits[p * rows * n_blocks + block];
     for (int from = 0; from < n_batches; from += 32) {
