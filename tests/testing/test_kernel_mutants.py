@@ -155,6 +155,9 @@ EQUIVALENT |= {
         "for (uint start = 0; start < size.k; start += DEPTH) { | '< size.k': < becomes <=": (
             "with start == k the round fetches nothing and adds zeros"
         ),
+        "for (uint start = 0; start < size.k; start += DEPTH) { | '< size.k': bound - 1": (
+            "start is a multiple of DEPTH and k of 8: start is never k - 1"
+        ),
     },
     ("seismic.migrate", "baseline"): {
         "if (tau <= 0.0f || second <= 0.0f) return -1e30f; | '<= 0.0f': <= becomes <": (
