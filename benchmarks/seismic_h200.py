@@ -21,8 +21,8 @@ import torch
 
 import elinvar
 from elinvar.seismic.kernels import migrate
+from elinvar.seismic.kernels.migrate import baseline_metal, reference, v3_metal
 from elinvar.seismic.kernels.migrate import metal as launches
-from elinvar.seismic.kernels.migrate import reference, v3_metal
 from elinvar.seismic.kernels.migrate.metal import Tuning
 
 SIDE, TRACES, SAMPLES, DT = 64, 8192, 1500, 0.002
@@ -213,7 +213,7 @@ def main() -> None:
         return lambda *a, **k: launches.migrate_v2(*a, **k, device=device, tuning=tuning)
 
     def baseline(*a: Any, **k: Any) -> None:
-        launches.migrate_baseline(*a, **k, device=device)
+        baseline_metal.migrate(*a, **k, device=device)
 
     tensors, options = survey()
     pick = torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1))[:12].cuda()

@@ -6,8 +6,7 @@ that are 1 wherever they are not muted. It is made in the same pass, as a second
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from .filters import line_factor, line_gain
 from .job import Job, Layout, Pass, describe, row_bytes, rows_for
-from .lane import DeviceLane, Lane, State, _Block, _velocities
+from .lane import DeviceLane, Lane, SideBySideLane, _Block, _velocities
 from .run import Run, Volumes
 
 if TYPE_CHECKING:
@@ -81,45 +80,12 @@ class _OnesLane(DeviceLane):
         return ones.repeat(1, options.copies).contiguous()
 
 
-class WeighedLane(Lane):
-    """One stream of traces into an image and the sum of its weights, side by side in every row."""
+class WeighedLane(SideBySideLane):
+    """One stream of traces into an image and the sum of its weights."""
 
     def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
-        super().__init__(options, job, steps, number)
-        self._parts = [kind(options, kernel, job, steps, number) for kind in (DeviceLane, _OnesLane)]
-        for part in self._parts:
-            part.seconds = self.seconds  # one clock for both
-
-    def state(self) -> State:
-        """Return how far it is, image and weights side by side."""
-        states = [part.state() for part in self._parts]
-        image, fold = (np.concatenate([getattr(s, name) for s in states], axis=1) for name in ("image", "fold"))
-        return State(self.step, self.blocks, image, fold, fresh=True)
-
-    def absorb(self, other: Lane) -> None:
-        """Add another device's images of the same pass to this one's."""
-        assert isinstance(other, WeighedLane)
-        for mine, theirs in zip(self._parts, other._parts, strict=True):  # noqa: SLF001
-            mine.absorb(theirs)
-
-    def _open(self, held: contextlib.ExitStack, items: Iterable[Any]) -> Iterable[Any]:
-        first, second = self._parts
-        second._open(held, ())  # noqa: SLF001  (its image only: nothing goes through its pipeline)
-        return first._open(held, items)  # noqa: SLF001
-
-    def _enter(self, step: Pass, start: State) -> None:
-        nt = self.job.times
-        for k, part in enumerate(self._parts):
-            part.step, part.blocks = self.step, self.blocks
-            mine = slice(k * nt, (k + 1) * nt)
-            image = None if start.image is None else np.ascontiguousarray(start.image[:, mine])
-            fold = None if start.fold is None else np.ascontiguousarray(start.fold[:, mine])
-            part._enter(step, replace(start, image=image, fold=fold))  # noqa: SLF001
-
-    def _add(self, result: Any) -> None:
-        for part in self._parts:
-            part._add(result)  # noqa: SLF001
-        self.sounding = self._parts[0].sounding
+        parts = [kind(options, kernel, job, steps, number) for kind in (DeviceLane, _OnesLane)]
+        super().__init__(options, parts, job, steps, number)
 
 
 class WeighedVolumes(Volumes):

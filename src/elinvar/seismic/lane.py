@@ -339,6 +339,53 @@ class DeviceLane(Lane):
             self.device.synchronize()
 
 
+class SideBySideLane(Lane):
+    """One stream of traces into several images of a `DeviceLane` each, side by side in every row.
+
+    For the run that it belongs to they are one image of as many times more.
+    """
+
+    def __init__(
+        self, options: Options, parts: Sequence[DeviceLane], job: Job, steps: Sequence[Pass], number: int = 0
+    ) -> None:
+        super().__init__(options, job, steps, number)
+        self._parts = list(parts)
+        for part in self._parts:
+            part.seconds = self.seconds  # one clock for all
+
+    def state(self) -> State:
+        """Return how far it is, the images side by side."""
+        states = [part.state() for part in self._parts]
+        image, fold = (np.concatenate([getattr(s, name) for s in states], axis=1) for name in ("image", "fold"))
+        return State(self.step, self.blocks, image, fold, fresh=True)
+
+    def absorb(self, other: Lane) -> None:
+        """Add another device's images of the same pass to this one's."""
+        assert isinstance(other, type(self))
+        for mine, theirs in zip(self._parts, other._parts, strict=True):  # noqa: SLF001
+            mine.absorb(theirs)
+
+    def _open(self, held: contextlib.ExitStack, items: Iterable[Item]) -> Iterable[_Block]:
+        first, *others = self._parts
+        for part in others:
+            part._open(held, ())  # noqa: SLF001  (its image only: nothing goes through its pipeline)
+        return first._open(held, items)  # noqa: SLF001
+
+    def _enter(self, step: Pass, start: State) -> None:
+        nt = self.job.times
+        for k, part in enumerate(self._parts):
+            part.step, part.blocks = self.step, self.blocks
+            mine = slice(k * nt, (k + 1) * nt)
+            image = None if start.image is None else np.ascontiguousarray(start.image[:, mine])
+            fold = None if start.fold is None else np.ascontiguousarray(start.fold[:, mine])
+            part._enter(step, replace(start, image=image, fold=fold))  # noqa: SLF001
+
+    def _add(self, result: _Block) -> None:
+        for part in self._parts:
+            part._add(result)  # noqa: SLF001
+        self.sounding = self._parts[0].sounding
+
+
 def _sounding(traces: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     """Return which traces are not zero throughout, or None when a sample is not finite."""
     # One pass over memory; only what over- or underflows in it is looked at sample by sample.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +22,7 @@ from elinvar.errors import InputError
 from .checkpoint import Checkpoint, identity
 from .finishing import divide, scale_line
 from .job import Job, Layout, Pass, describe, row_bytes, rows_for
-from .lane import DeviceLane, Lane, State
+from .lane import DeviceLane, Lane, SideBySideLane
 from .migration import _kernels, devices_of, migrate
 from .options import Options, check_options, resolve
 from .run import Progress, Run, Volumes
@@ -223,11 +223,8 @@ def _describe(
     return job, steps
 
 
-class _ScanLane(Lane):
-    """One stream of traces into one image per velocity, each of which a `DeviceLane` holds.
-
-    For the run that it belongs to, the images are one of as many columns: one percentage after the other.
-    """
+class _ScanLane(SideBySideLane):
+    """One stream of traces into one image per velocity: one percentage after the other."""
 
     def __init__(
         self,
@@ -237,42 +234,8 @@ class _ScanLane(Lane):
         number: int,
         tried: Sequence[Options],
     ) -> None:
-        super().__init__(tried[-1], job, steps, number)
-        self._parts = [DeviceLane(one, kernel, job, steps, number) for one in tried]
-        for part in self._parts:
-            part.seconds = self.seconds  # one clock for all
-
-    def state(self) -> State:
-        """Return how far it is, the images side by side."""
-        states = [part.state() for part in self._parts]
-        image, fold = (np.concatenate([getattr(s, name) for s in states], axis=1) for name in ("image", "fold"))
-        return State(self.step, self.blocks, image, fold, fresh=True)
-
-    def absorb(self, other: Lane) -> None:
-        """Add another device's images of the same pass to this one's."""
-        assert isinstance(other, _ScanLane)
-        for mine, theirs in zip(self._parts, other._parts, strict=True):  # noqa: SLF001
-            mine.absorb(theirs)
-
-    def _open(self, held: contextlib.ExitStack, items: Iterable[Any]) -> Iterable[Any]:
-        first, *others = self._parts
-        for part in others:
-            part._open(held, ())  # noqa: SLF001  (its image only: nothing goes through its pipeline)
-        return first._open(held, items)  # noqa: SLF001
-
-    def _enter(self, step: Pass, start: State) -> None:
-        nt = self.job.times
-        for k, part in enumerate(self._parts):
-            part.step, part.blocks = self.step, self.blocks
-            mine = slice(k * nt, (k + 1) * nt)
-            image = None if start.image is None else np.ascontiguousarray(start.image[:, mine])
-            fold = None if start.fold is None else np.ascontiguousarray(start.fold[:, mine])
-            part._enter(step, replace(start, image=image, fold=fold))  # noqa: SLF001
-
-    def _add(self, result: Any) -> None:
-        for part in self._parts:
-            part._add(result)  # noqa: SLF001
-        self.sounding = self._parts[0].sounding
+        parts = [DeviceLane(one, kernel, job, steps, number) for one in tried]
+        super().__init__(tried[-1], parts, job, steps, number)
 
 
 class _ScanVolumes(Volumes):

@@ -12,12 +12,12 @@ import elinvar
 from elinvar.errors import InputError
 from elinvar.seismic import filters, travel_time
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import Bank, cpu, cpu_v2, metal, reference, v3_metal
+from elinvar.seismic.kernels.migrate import Bank, baseline_metal, cpu, cpu_v2, metal, reference, v3_metal
 from elinvar.seismic.kernels.migrate.antialias import SPAN, copies_for, response, share, steepness
 
 
 def metal_baseline(*args: Any, **options: Any) -> None:
-    metal.migrate_baseline(*args, **options, device=elinvar.device("cpu"))
+    baseline_metal.migrate(*args, **options, device=elinvar.device("cpu"))
 
 
 def metal_v2(*args: Any, **options: Any) -> None:

@@ -11,11 +11,11 @@ import torch
 import elinvar
 from elinvar.errors import InputError
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import cpu, cpu_v2, interpolation, metal, reference, v3_metal
+from elinvar.seismic.kernels.migrate import baseline_metal, cpu, cpu_v2, interpolation, metal, reference, v3_metal
 
 
 def metal_baseline(*args: Any, **options: Any) -> None:
-    metal.migrate_baseline(*args, **options, device=elinvar.device("cpu"))
+    baseline_metal.migrate(*args, **options, device=elinvar.device("cpu"))
 
 
 def metal_v2(*args: Any, **options: Any) -> None:

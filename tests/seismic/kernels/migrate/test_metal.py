@@ -11,7 +11,15 @@ import torch
 import elinvar
 from elinvar.runtime import kernels
 from elinvar.seismic.kernels import migrate
-from elinvar.seismic.kernels.migrate import RadiusAperture, metal, reference, v1_metal, v3_metal
+from elinvar.seismic.kernels.migrate import (
+    RadiusAperture,
+    baseline_metal,
+    launching,
+    metal,
+    reference,
+    v1_metal,
+    v3_metal,
+)
 
 pytestmark = pytest.mark.gxx
 HARD = RadiusAperture(tan_dip=0.8, maximum=900.0)
@@ -23,7 +31,7 @@ def _compiler(emulator: Callable[..., Any]) -> None:
 
 
 def baseline(*args: Any, **options: Any) -> None:
-    metal.migrate_baseline(*args, **options, device=elinvar.device("cpu"))
+    baseline_metal.migrate(*args, **options, device=elinvar.device("cpu"))
 
 
 def v2(*args: Any, **options: Any) -> None:
@@ -182,23 +190,23 @@ def test_touches_nothing_else(version: Any, survey: Any, agrees: Any) -> None:
 
 
 def test_large_surveys_are_cut_into_launches(survey: Any, agrees: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metal, "_INDEXABLE", 3000)
+    monkeypatch.setattr(launching, "_INDEXABLE", 3000)
     for version in VERSIONS.values():
         agrees(version, survey(traces=25, ns=200, nt=200, pillars=20, rows=20))
 
 
 @versions
 def test_no_races_in_any_order(version: Any, agrees: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once = metal.metal.compile
+    compile_once = launching.metal.compile
 
     def racing(*args: Any, **options: Any) -> Any:
         return compile_once(*args, **options, races=True, schedule="random", seed=3)
 
-    monkeypatch.setattr(metal.metal, "compile", racing)
-    metal._library.cache_clear()
+    monkeypatch.setattr(launching.metal, "compile", racing)
+    launching._library.cache_clear()
     try:
         for seed in (1, 3):
             tensors, options = migrate.example(seed)
             agrees(version, (list(tensors), options))
     finally:
-        metal._library.cache_clear()
+        launching._library.cache_clear()

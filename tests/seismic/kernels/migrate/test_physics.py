@@ -18,8 +18,10 @@ from elinvar.seismic import Velocity, travel_time
 from elinvar.seismic.kernels import migrate
 from elinvar.seismic.kernels.migrate import (
     RadiusAperture,
+    baseline_metal,
     cpu,
     cpu_v2,
+    launching,
     metal,
     physics,
     reference,
@@ -32,7 +34,7 @@ from elinvar.seismic.kernels.migrate import (
 
 
 def metal_baseline(*args: Any, **options: Any) -> None:
-    metal.migrate_baseline(*args, **options, device=elinvar.device("cpu"))
+    baseline_metal.migrate(*args, **options, device=elinvar.device("cpu"))
 
 
 def metal_v2(*args: Any, **options: Any) -> None:
@@ -211,26 +213,26 @@ def test_eta_moves_far_offsets_by_what_it_should(version: Any) -> None:
 @pytest.mark.gxx
 @pytest.mark.parametrize("version", VERSIONS[2:])
 def test_no_races_in_any_order(version: Any, agrees: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once = metal.metal.compile
+    compile_once = launching.metal.compile
 
     def racing(*args: Any, **options: Any) -> Any:
         return compile_once(*args, **options, races=True, schedule="random", seed=3)
 
-    monkeypatch.setattr(metal.metal, "compile", racing)
-    metal._library.cache_clear()
+    monkeypatch.setattr(launching.metal, "compile", racing)
+    launching._library.cache_clear()
     try:
         for seed in (4, 5):
             tensors, options = migrate.example(seed)
             agrees(version, (list(tensors), options))
     finally:
-        metal._library.cache_clear()
+        launching._library.cache_clear()
 
 
 @pytest.mark.skipif(not nvrtc.available(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
 @pytest.mark.parametrize(("kind", "registers"), [("straight", 48), ("curved", 56), ("vti", 56)])
 def test_registers(kind: str, registers: int) -> None:
     for file, defines in (
-        ("baseline.metal", metal._words(kind)),
+        ("baseline.metal", launching.physics_words(kind)),
         ("v2.metal", metal.Tuning().defines("true", kind)),
     ):
         report = language.build_cubin(Path(metal.__file__).parent / file, defines=defines or None)

@@ -12,7 +12,7 @@ from elinvar import metal
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS
-from elinvar.seismic.kernels.migrate.metal import _bends, _middles, _rows, _words
+from elinvar.seismic.kernels.migrate.launching import bend_rows, middle_rows, physics_words, table_rows
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import prepare
 
@@ -51,7 +51,7 @@ def demigrate(
     """Run v1.metal; arguments as ``demigrate.run``."""
     options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
     tables = prepare(vrms, **options, block=_BLOCK, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
-    kernel = _library(device, tuple(_words(physics, interpolation, bank).items())).demigrate_v1
+    kernel = _library(device, tuple(physics_words(physics, interpolation, bank).items())).demigrate_v1
     (ntr, row), (n, nt), n_blocks = traces.shape, image.shape, tables.blocks.shape[1]
     taps, copies = TAPS[interpolation], bank or Bank(1, 0.0, 0.0)
     ns = row // copies.copies
@@ -73,7 +73,7 @@ def demigrate(
                 image[p],
                 ends,
                 pillars[p],
-                *_rows(tables, p),
+                *table_rows(tables, p),
                 count,
                 ns,
                 p.stop - p.start,
@@ -83,10 +83,10 @@ def demigrate(
                 tables.shift,
                 tables.rim,
                 int(amplitude == "true"),
-                _bends(tables, p),
+                bend_rows(tables, p),
                 tables.kappa,
                 latest,
-                _middles(tables, p),
+                middle_rows(tables, p),
                 copies.dx**2,
                 copies.dy**2,
                 tables.legs.shape[1],

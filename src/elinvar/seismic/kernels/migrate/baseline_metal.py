@@ -1,4 +1,4 @@
-"""Launches of baseline.metal, with what bounds or lifts contributions: limits, mutes, ends above the datum."""
+"""Launches of baseline.metal, and what bounds or lifts contributions: limits, mutes, ends above the datum."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import torch
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 from elinvar.seismic.kernels.migrate.interpolation import TAPS
+from elinvar.seismic.kernels.migrate.launching import (
+    bend_rows,
+    library,
+    middle_rows,
+    padded_rows,
+    physics_words,
+    table_rows,
+    tiles,
+)
 from elinvar.seismic.kernels.migrate.limits import Limits
-from elinvar.seismic.kernels.migrate.metal import _bends, _middles, _rows, _rows_of, _tiles, _words, library
-from elinvar.seismic.kernels.migrate.metal import migrate_baseline as migrate_plain
 from elinvar.seismic.kernels.migrate.relief import Relief
 from elinvar.seismic.kernels.migrate.tables import EARLIEST, prepare
 
@@ -45,31 +52,32 @@ def migrate(
     **axes: float,
 ) -> None:
     """Run baseline.metal; arguments as ``migrate.run``."""
-    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, "medium": medium, "eta": eta}
-    if limits is None and mute is None and relief is None:
-        ways: dict[str, Any] = {"physics": physics, "interpolation": interpolation, "bank": bank, "device": device}
-        given: dict[str, Any] = axes
-        migrate_plain(image, fold, traces, source, receiver, pillars, vrms, **options, **ways, **given)
-        return
-    times: dict[str, Any] = axes
-    tables = prepare(vrms, **options, **times, block=1, nodes=(0,), filtered=bank is not None)
-    if relief is not None and amplitude == "true":
-        tables.gain.fill_(1.0)  # the weight knows the heights, and is the kernel's
-    words = {**_words(physics, interpolation, bank), "BOUNDED": 1}
-    kernel = library("baseline.metal", device, words).migrate_baseline
+    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
+    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
     nt, rows, taps = image.shape[1], len(tables.legs), TAPS[interpolation]
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
     copies = bank or Bank(1, 0.0, 0.0)
-    own = _own(source, mute, relief, axes["dt"], axes["start"])
-    level = torch.zeros(1, device=image.device) if relief is None else relief.level.float()
-    depths = _depths(vrms, rows, tables.legs.shape[1], axes["dt_out"], axes["t0_out"])
-    bounds = _bounds(limits or Limits(), relief, area, axes["dt"]).to(image.device)
-    for p, k in _tiles(image, traces, nt, copies.copies):
+    words = physics_words(physics, interpolation, bank)
+    bounded = not (limits is None and mute is None and relief is None)
+    if bounded:
+        words["BOUNDED"] = 1
+        if relief is not None and amplitude == "true":
+            tables.gain.fill_(1.0)  # the weight knows the heights, and is the kernel's
+        own = _own(source, mute, relief, axes["dt"], axes["start"])
+        level = torch.zeros(1, device=image.device) if relief is None else relief.level.float()
+        depths = _depths(vrms, rows, tables.legs.shape[1], axes["dt_out"], axes["t0_out"])
+        bounds = _bounds(limits or Limits(), relief, area, axes["dt"]).to(image.device)
+    kernel = library("baseline.metal", device, words).migrate_baseline
+    for p, k in tiles(image, traces, nt, copies.copies):
+        more: list[Any] = []
+        if bounded:
+            each = len(level) > 1
+            more = [own[k], level[p] if each else level, int(each), depths[p] if rows > 1 else depths, bounds]
         kernel(
-            _rows_of(traces[k], taps, copies),
+            padded_rows(traces[k], taps, copies),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p)[:2],
+            *table_rows(tables, p)[:2],
             image[p],
             counted if fold is None else counted[p],
             k.stop - k.start,
@@ -80,16 +88,12 @@ def migrate(
             tables.rim,
             int(amplitude == "true"),
             int(fold is not None),
-            _bends(tables, p),
+            bend_rows(tables, p),
             tables.kappa,
-            _middles(tables, p),
+            middle_rows(tables, p),
             copies.dx**2,
             copies.dy**2,
-            own[k],
-            level[p] if len(level) > 1 else level,
-            int(len(level) > 1),
-            depths[p] if rows > 1 else depths,
-            bounds,
+            *more,
             threads=(nt, p.stop - p.start),
         )
 

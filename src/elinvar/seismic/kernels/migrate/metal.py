@@ -1,31 +1,27 @@
-"""Launches of the ``.metal`` versions: on Apple GPUs, on NVIDIA GPUs and, for verification, on the emulator."""
+"""Launches of v2.metal, and the settings that it shares with v3.metal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from elinvar import metal
 from elinvar.runtime.device import device as resolve
 from elinvar.runtime.tuning import tuned
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
-from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
+from elinvar.seismic.kernels.migrate.interpolation import TAPS
 from elinvar.seismic.kernels.migrate.kept import kept_tables
-from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
-from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes, prepare
+from elinvar.seismic.kernels.migrate.launching import bend_rows, library, padded_rows, physics_words, table_rows, tiles
+from elinvar.seismic.kernels.migrate.physics import stretched
+from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes
 
-__all__ = ["Tuning", "migrate_baseline", "migrate_v2", "tuned_for"]
+__all__ = ["Tuning", "hard_edged", "migrate_v2", "tuned_for"]
 
-_HERE = Path(__file__).parent
 # Warps that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 or 72 registers that its loops want.
 _WARPS, _WARPS_WITH_BANK = 40, 28
-_INDEXABLE = 1 << 30  # elements that the kernels' 32-bit indices reach in one launch
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Tuning:
     ) -> dict[str, int | str]:
         """Return the preprocessor words of this specialisation."""
         return {
-            **_words(physics, interpolation, bank),
+            **physics_words(physics, interpolation, bank),
             **({"HARD": 1} if hard else {}),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
@@ -79,7 +75,7 @@ class Tuning:
         copies = bank or Bank(1, 0.0, 0.0)
         if self.pairs and interpolation == "linear":
             return _lines(traces.view(len(traces) * copies.copies, -1), self.window)
-        return _rows_of(traces, TAPS[interpolation], copies)
+        return padded_rows(traces, TAPS[interpolation], copies)
 
 
 @lru_cache(maxsize=16)
@@ -93,84 +89,6 @@ def tuned_for(version: str, device: Any) -> Tuning:
         return Tuning(simdgroups=int(known["simdgroups"]), samples=int(known["samples"]))
     except (KeyError, TypeError, ValueError):
         return Tuning()
-
-
-def _words(physics: str, interpolation: str = "linear", bank: Bank | None = None) -> dict[str, int | str]:
-    """What the files are written for, straight and linear, takes no word: one compiled library serves everyone."""
-    words: dict[str, int | str] = {} if physics == "straight" else {"PHYSICS": PHYSICS.index(physics)}
-    taps = TAPS[interpolation]
-    if taps > 2:
-        fitted = ", ".join(f"{{{', '.join(_numbers(one) for one in pair)}}}" for pair in pairs(taps))
-        words |= {"TAPS": taps, "WEIGHTS": f"{{{fitted}}}"}
-    if bank is not None:
-        words["COPIES"] = bank.copies
-    return words
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return f"{{{', '.join(f'{value:.9e}f' for value in values)}}}"
-
-
-@lru_cache(maxsize=64)
-def _library(file: str, device: Any, defines: tuple[tuple[str, int | str], ...]) -> Any:
-    return metal.compile(_HERE / file, device, defines=dict(defines) or None)
-
-
-def library(file: str, device: Any, defines: Mapping[str, int | str] | None = None) -> Any:
-    """Compile one of this package's ``.metal`` files for a device, once."""
-    return _library(file, device, tuple(sorted((defines or {}).items())))
-
-
-def migrate_baseline(
-    image: torch.Tensor,
-    fold: torch.Tensor | None,
-    traces: torch.Tensor,
-    source: torch.Tensor,
-    receiver: torch.Tensor,
-    pillars: torch.Tensor,
-    vrms: torch.Tensor,
-    *,
-    amplitude: str = "true",
-    aperture: RadiusAperture | None = None,
-    area: float = 1.0,
-    physics: str = "straight",
-    medium: tuple[float, float] | None = None,
-    eta: torch.Tensor | None = None,
-    interpolation: str = "linear",
-    bank: Bank | None = None,
-    device: Any,
-    **axes: float,
-) -> None:
-    """Run baseline.metal; arguments as ``migrate.run``."""
-    options: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area, **axes}
-    tables = prepare(vrms, **options, block=1, nodes=(0,), medium=medium, eta=eta, filtered=bank is not None)
-    kernel = library("baseline.metal", device, _words(physics, interpolation, bank)).migrate_baseline
-    nt, rows, taps = image.shape[1], len(tables.legs), TAPS[interpolation]
-    counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    copies = bank or Bank(1, 0.0, 0.0)
-    for p, k in _tiles(image, traces, nt, copies.copies):
-        kernel(
-            _rows_of(traces[k], taps, copies),
-            torch.cat([source[k], receiver[k]], 1),
-            pillars[p],
-            *_rows(tables, p)[:2],
-            image[p],
-            counted if fold is None else counted[p],
-            k.stop - k.start,
-            traces.shape[1] // copies.copies,
-            nt,
-            tables.legs.shape[1] if rows > 1 else 0,
-            tables.shift,
-            tables.rim,
-            int(amplitude == "true"),
-            int(fold is not None),
-            _bends(tables, p),
-            tables.kappa,
-            _middles(tables, p),
-            copies.dx**2,
-            copies.dy**2,
-            threads=(nt, p.stop - p.start),
-        )
 
 
 def migrate_v2(
@@ -207,13 +125,13 @@ def migrate_v2(
     copies = bank or Bank(1, 0.0, 0.0)
     horizon = stretched(max(traces.shape[1] // copies.copies - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
-    for p, k in _tiles(image, traces, n_blocks * block, copies.copies):
+    for p, k in tiles(image, traces, n_blocks * block, copies.copies):
         n = p.stop - p.start
         kernel(
             tuning.rows(traces[k], interpolation, bank),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p),
+            *table_rows(tables, p),
             tables.centres,
             image[p],
             counted if fold is None else counted[p],
@@ -228,7 +146,7 @@ def migrate_v2(
             tables.stretch,
             tuning.tolerance,
             int(fold is not None),
-            _bends(tables, p),
+            bend_rows(tables, p),
             tables.kappa,
             horizon,
             copies.dx**2,
@@ -243,38 +161,6 @@ def hard_edged(tables: Tables) -> Tables:
     if tables.left is None:
         return tables
     return replace(tables, legs=torch.cat([tables.legs[..., :3], tables.left[..., None]], -1))
-
-
-def _tiles(image: torch.Tensor, traces: torch.Tensor, length: int, copies: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Cut pillars and traces so that every index fits 32 bits."""
-    pillars, ntr = image.shape[0], traces.shape[0]
-    rows, step = max(1, _INDEXABLE // length), max(1, _INDEXABLE // (traces.shape[1] + copies * max(TAPS.values())))
-    for p in range(0, pillars, rows):
-        for k in range(0, ntr, step):
-            yield slice(p, min(p + rows, pillars)), slice(k, min(k + step, ntr))
-
-
-def _rows(tables: Tables, p: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    part = p if len(tables.legs) > 1 else slice(None)
-    return tables.legs[part], tables.gain[part], tables.blocks[part]
-
-
-def _bends(tables: Tables, p: slice) -> torch.Tensor:
-    """What straight rays have instead: an entry nobody reads."""
-    if tables.bends is None:
-        return tables.centres[:1]
-    return tables.bends[p] if len(tables.bends) > 1 else tables.bends
-
-
-def _middles(tables: Tables, p: slice) -> torch.Tensor:
-    if tables.middles is None:
-        return tables.centres[:1]
-    return tables.middles[p] if len(tables.middles) > 1 else tables.middles
-
-
-def _rows_of(traces: torch.Tensor, taps: int, bank: Bank) -> torch.Tensor:
-    """Traces and their copies between the zeros that interpolation needs."""
-    return padded(traces.view(len(traces), bank.copies, -1), taps)
 
 
 def _lines(traces: torch.Tensor, window: int) -> torch.Tensor:

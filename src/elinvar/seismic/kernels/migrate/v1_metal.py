@@ -8,7 +8,7 @@ import torch
 
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.kept import kept_tables
-from elinvar.seismic.kernels.migrate.metal import _bends, _rows, _tiles, library
+from elinvar.seismic.kernels.migrate.launching import bend_rows, library, table_rows, tiles
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, stretched
 
 __all__ = ["SIMDGROUPS", "migrate"]
@@ -42,12 +42,12 @@ def migrate(
     kernel = library("v1.metal", device, words).migrate_v1
     (ns, nt), n_blocks, width = (traces.shape[1], image.shape[1]), tables.blocks.shape[1], 32 * SIMDGROUPS
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    for p, k in _tiles(image, traces, n_blocks * _BLOCK, 1):
+    for p, k in tiles(image, traces, n_blocks * _BLOCK, 1):
         kernel(
             traces[k],
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p),
+            *table_rows(tables, p),
             image[p],
             counted if fold is None else counted[p],
             p.stop - p.start,
@@ -59,7 +59,7 @@ def migrate(
             tables.shift,
             tables.rim,
             int(fold is not None),
-            _bends(tables, p),
+            bend_rows(tables, p),
             tables.kappa,
             stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa),
             threads=(-(-(p.stop - p.start) // SIMDGROUPS) * width, n_blocks),

@@ -9,7 +9,8 @@ import torch
 from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
 from elinvar.seismic.kernels.migrate.kept import kept_tables
-from elinvar.seismic.kernels.migrate.metal import Tuning, _bends, _rows, _tiles, hard_edged, library, tuned_for
+from elinvar.seismic.kernels.migrate.launching import bend_rows, library, table_rows, tiles
+from elinvar.seismic.kernels.migrate.metal import Tuning, hard_edged, tuned_for
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
 from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
@@ -62,7 +63,7 @@ def migrate(
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
     # Rows of gaps and of the tables have to fit: pillars are cut for the larger of the two.
     padded = max(n_blocks * block, -(-len(traces) // _BATCH) * (1 << 30) // (tuning.simdgroups * _GAPS))
-    for p, k in _tiles(image, traces, padded, copies.copies):
+    for p, k in tiles(image, traces, padded, copies.copies):
         n, middle = p.stop - p.start, 0.5 * (source[k] + receiver[k])
         turns = morton(pillars[p])
         near = gaps(batches(pillars[p][turns], tuning.simdgroups), batches(middle, _BATCH))
@@ -71,7 +72,7 @@ def migrate(
             tuning.rows(traces[k], interpolation, bank),
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
-            *_rows(tables, p),
+            *table_rows(tables, p),
             tables.centres,
             image[p],
             counted if fold is None else counted[p],
@@ -86,7 +87,7 @@ def migrate(
             tables.stretch,
             tuning.tolerance,
             int(fold is not None),
-            _bends(tables, p),
+            bend_rows(tables, p),
             tables.kappa,
             horizon,
             copies.dx**2,
