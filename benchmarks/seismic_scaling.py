@@ -1,23 +1,32 @@
 """One migration on one, two and four GPUs of a machine: four at least 3.6 times as fast as one, reduction included.
 
-    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,2,4 --dataset large --out DIR
+    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,2,4 --dataset large --budget 140 --out DIR
+    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,4 --via cluster --shards 8 --out DIR
 
 Geometry, grid and velocity are the data set's (large: 829,472 traces of 2,001 samples into 161 x 161 x 2,001). Samples
-are white noise from a pool that is made once in host memory and read at an offset that depends on the trace, so that
-6.6 GB of file are neither needed nor the bottleneck, and every trace is still copied to the device and filtered. The
-time is that of the whole ``migrate`` call after compiling: planning, copies, filter, kernel, adding the devices'
-images, image on the host. Images of different numbers of devices must agree within 1e-6, repeated ones to the bit.
+are white noise from a pool that is made once and read at an offset that depends on the trace, so that 6.6 GB of file
+are neither needed nor the bottleneck, and every trace is still copied to the device and filtered. The time is that of
+the whole ``migrate`` call: planning, copies, filter, kernel, adding the devices' images, image on the host. Left out,
+and said in ``prepared_in_seconds``: making the pool, starting workers, compiling (a job of every 64th trace before the
+first round). Images of different numbers of devices must agree within 1e-6, repeated ones to the bit.
 
-Needs numpy and torch only. Writes ``DIR/seismic_scaling.json``.
+``--via devices`` gives one process all GPUs (``migrate(devices=...)``), ``--via cluster`` one process each
+(``cluster="local"``; needs Dask). Rounds of all numbers of devices, the most devices first, until ``--runs`` are done
+or another one would not end within ``--budget`` seconds of the start. ``DIR/seismic_scaling.json`` is written after
+every job, so that a run that is cut off leaves what it had.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +40,37 @@ from elinvar.seismic.survey import Survey
 
 BAR = {2: 1.8, 4: 3.6}
 AGREE = 1e-6
+_POOL = 1 << 23  # samples
 
 
-@dataclass(frozen=True)
+@dataclass
 class Noise:
-    """Traces that are windows into a pool of noise."""
+    """Traces that are windows into a pool of noise: a file, so that workers elsewhere read it themselves."""
 
-    pool: np.ndarray
+    path: Path
     shape: tuple[int, int]
+    windows: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "shape": self.shape, "windows": None}
 
     def read(self, index: np.ndarray) -> np.ndarray:
         """Return the traces at `index`."""
-        out = np.empty((len(index), self.shape[1]), np.float32)
-        room = len(self.pool) - self.shape[1]
-        for row, at in zip(out, index * 7919 % room, strict=True):
-            row[:] = self.pool[at : at + self.shape[1]]
-        return out
+        windows = self.windows
+        if windows is None:  # two threads may both read it: it is the same
+            windows = self.windows = np.lib.stride_tricks.sliding_window_view(np.load(self.path), self.shape[1])
+        return windows[index * 7919 % len(windows)]
 
 
-def survey(name: str, part: int) -> tuple[Survey, Any]:
+def survey(name: str, part: int, folder: Path) -> tuple[Survey, Any]:
     """Return every `part`-th trace of a data set's geometry over the pool, and the data set."""
     made = synthetic.dataset(name, noise=0.0)
-    pool = np.random.default_rng(3).standard_normal(1 << 23, dtype=np.float32)
+    path = folder / "noise.npy"
+    if not path.exists():
+        np.save(path, np.random.default_rng(3).standard_normal(_POOL, dtype=np.float32))
     chosen = np.arange(0, made.n_traces, part)
-    traces = Noise(pool, (len(chosen), made.n_samples))
+    traces = Noise(path.absolute(), (len(chosen), made.n_samples))
+    traces.read(chosen[:1])  # the pool is the data's, not a job's
     ends = made.source[chosen], made.receiver[chosen]
     return Survey(traces, *ends, made.dt, bin_size=made.bin_size, name=name), made
 
@@ -69,59 +85,122 @@ def devices(kind: str, n: int) -> list[Any]:
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
-    x, y = (torch.from_numpy(v.reshape(-1)) for v in (a, b))
-    return float((x - y).double().norm() / y.double().norm())
+    """Return the relative difference of two volumes, a slab at a time: they are large."""
+    off = norm = 0.0
+    for x, y in zip(a, b, strict=True):
+        off += float(np.square(np.subtract(x, y, dtype=np.float64)).sum())
+        norm += float(np.square(y, dtype=np.float64).sum())
+    return float(np.sqrt(off / norm))
 
 
-def measure(name: str, counts: list[int], kind: str, *, runs: int, part: int, kernel: str | None) -> dict[str, Any]:
-    """Time the job on each number of devices, round by round."""
-    data, made = survey(name, part)
-    first: dict[int, Any] = {}
-    rows: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
-    for n in counts:  # compiles, and fills the pools
-        places = devices(kind, n)
-        migrate(data.select(np.arange(0, len(data), 64)), made.velocity, made.grid, devices=places, kernel=kernel)
-    for _ in range(runs):
-        for n in counts:
-            places = devices(kind, n)
-            begin = time.perf_counter()
-            image = migrate(data, made.velocity, made.grid, devices=places, kernel=kernel)
-            wall = time.perf_counter() - begin
-            if n in first and first[n].values.tobytes() != image.values.tobytes():
-                raise AssertionError(f"{n} devices: two runs differ")
-            first.setdefault(n, image)
-            rows[n].append({"wall": wall, **image.timing.to_dict()})
-    base = first[counts[0]]
-    errors = {n: relative(first[n].values, base.values) for n in counts}
-    if max(errors.values()) > AGREE or any(not np.array_equal(first[n].counts, base.counts) for n in counts):
-        raise AssertionError(f"images differ: {errors}")
-    walls = {n: statistics.median(row["wall"] for row in rows[n]) for n in counts}
-    speedup = {n: walls[counts[0]] / walls[n] for n in counts}
-    return {
-        "dataset": name,
-        "traces": len(data),
-        "contributions": base.contributions,
-        "kernel": base.job.version,
-        "plan": str(base.job),
-        "rows": rows,
-        "seconds": walls,
-        "contributions_per_second": {n: base.contributions / walls[n] for n in counts},
-        "kernel_share": {n: statistics.median(row["kernel"] / row["total"] for row in rows[n]) for n in counts},
-        "speedup": speedup,
-        "relative_difference": errors,
-        "bars": {n: BAR[n] for n in counts if n in BAR and counts[0] == 1},
-        "met": {n: speedup[n] >= BAR[n] for n in counts if n in BAR and counts[0] == 1},
-    }
+@dataclass
+class Study:
+    """The same job on several numbers of devices.
+
+    Attributes
+    ----------
+    counts
+        Numbers of devices.
+    via
+        ``"devices"``: one process; ``"cluster"``: Dask, a process per device.
+    rows
+        Of every job, by number of devices: wall time and clocks.
+    """
+
+    name: str
+    counts: Sequence[int]
+    kind: str
+    part: int = 1
+    kernel: str | None = None
+    via: str = "devices"
+    shards: int = 32
+    rows: dict[int, list[dict[str, float]]] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
+    prepared: float = 0.0
+
+    def measure(
+        self, runs: int, budget: float, report: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """Time the job on each number of devices, round by round; `report` gets what there is after each job."""
+        start = time.perf_counter()
+        with contextlib.ExitStack() as held:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="elinvar-scaling-")))
+            self.data, self.made = survey(self.name, self.part, folder)
+            self.places = {n: self._places(n, held) for n in self.counts}
+            small = self.data.select(np.arange(0, len(self.data), 64))
+            for n in self.counts:  # compiles, and fills the pools
+                self._migrate(n, small)
+            self.prepared = time.perf_counter() - start
+            for turn in range(runs):
+                begin = time.perf_counter()
+                for n in sorted(self.counts, reverse=True):
+                    self._time(n)
+                    if report is not None:
+                        report(self.found())
+                now = time.perf_counter()
+                if turn + 1 < runs and now - start + (now - begin) > budget:
+                    print(f"{turn + 1} of {runs} rounds: another one would take longer than {budget:g} s", flush=True)
+                    break
+        return self.found()
+
+    def _places(self, n: int, held: contextlib.ExitStack) -> dict[str, Any]:
+        if self.via == "devices":
+            return {"devices": devices(self.kind, n)}
+        from elinvar.runtime.cluster import cluster
+
+        executor = held.enter_context(cluster("local", workers=n))
+        return {"cluster": executor, "device": self.kind, "shards": self.shards}
+
+    def _migrate(self, n: int, data: Survey) -> Any:
+        return migrate(data, self.made.velocity, self.made.grid, kernel=self.kernel, **self.places[n])
+
+    def _time(self, n: int) -> None:
+        begin = time.perf_counter()
+        image = self._migrate(n, self.data)
+        wall = time.perf_counter() - begin
+        if not self.rows:
+            self.base = self.image = image
+        error = relative(image.values, self.base.values)
+        if error > AGREE or not np.array_equal(image.counts, self.base.counts):
+            raise AssertionError(f"{n} devices: the image differs by {error:.2g}")
+        if n in self.rows and error != self.errors[n]:
+            raise AssertionError(f"{n} devices: two runs differ")
+        self.errors[n] = error
+        self.rows.setdefault(n, []).append({"wall": wall, **image.timing.to_dict()})
+
+    def found(self) -> dict[str, Any]:
+        """Return the numbers so far."""
+        walls = {n: statistics.median(row["wall"] for row in self.rows[n]) for n in self.counts if n in self.rows}
+        one = self.counts[0]
+        speedup = {n: walls[one] / walls[n] for n in walls} if one in walls else {}
+        bars = {n: BAR[n] for n in speedup if n in BAR and one == 1}
+        shares = {n: [row["kernel"] / row["total"] for row in self.rows[n]] for n in walls}
+        return {
+            "dataset": self.name,
+            "traces": len(self.data),
+            "via": self.via,
+            "shards": self.shards if self.via == "cluster" else None,
+            "contributions": self.base.contributions,
+            "kernel": self.base.job.version,
+            "plan": str(self.base.job),
+            "prepared_in_seconds": self.prepared,
+            "rows": self.rows,
+            "seconds": walls,
+            "contributions_per_second": {n: self.base.contributions / wall for n, wall in walls.items()},
+            "kernel_share": {n: statistics.median(share) for n, share in shares.items()},
+            "speedup": speedup,
+            "relative_difference": self.errors,
+            "bars": bars,
+            "met": {n: speedup[n] >= bars[n] for n in bars},
+        }
 
 
 def run(*, runs: int = 3, warmup: int = 1, name: str = "tiny") -> Result:
     """Run on the CUDA devices there are, or try it out on the CPU."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     counts = [n for n in (1, 2, 4) if n <= max(gpus, 2)]
-    kind = "cuda" if gpus else "cpu"
-    return Result(
-        "seismic_scaling", {}, extras=measure(name, counts, kind, runs=runs, part=max(1, warmup), kernel=None)
-    )
+    study = Study(name, counts, "cuda" if gpus else "cpu", part=max(1, warmup))
+    return Result("seismic_scaling", {}, extras=study.measure(runs, float("inf")))
 
 
 def described() -> dict[str, Any]:
@@ -134,7 +213,15 @@ def described() -> dict[str, Any]:
 
         return {**machine(), "gpus": gpus}
     except ImportError:  # psutil
-        return {"gpus": gpus, "torch": torch.__version__}
+        return {"gpus": gpus, "torch": torch.__version__, "cores": os.cpu_count()}
+
+
+def written(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON in one go: whoever is killed meanwhile leaves the last one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(data, indent=1, default=str), encoding="utf-8")
+    beside.replace(path)
 
 
 def main() -> None:
@@ -143,15 +230,22 @@ def main() -> None:
     options.add_argument("--dataset", default="large", choices=list(synthetic.DATASETS))
     options.add_argument("--part", type=int, default=1, help="migrate every n-th trace only")
     options.add_argument("--kind", default="cuda", choices=["cuda", "cpu"])
+    options.add_argument("--via", default="devices", choices=["devices", "cluster"])
+    options.add_argument("--shards", type=int, default=32, help="of a cluster's job; each sends a whole image")
     options.add_argument("--kernel")
-    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--runs", type=int, default=3, help="rounds at most")
+    options.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no round is begun")
     options.add_argument("--out", default=".")
     given = options.parse_args()
     counts = [int(n) for n in given.devices.split(",")]
-    found = measure(given.dataset, counts, given.kind, runs=given.runs, part=given.part, kernel=given.kernel)
-    path = Path(given.out) / "seismic_scaling.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": described(), **found}, indent=1, default=str), encoding="utf-8")
+    study = Study(given.dataset, counts, given.kind, given.part, given.kernel, given.via, given.shards)
+    machine = described()
+
+    def report(found: dict[str, Any]) -> None:
+        written(Path(given.out) / "seismic_scaling.json", {"machine": machine, **found})
+        print(json.dumps({key: found[key] for key in ("prepared_in_seconds", "seconds", "speedup")}), flush=True)
+
+    found = study.measure(given.runs, given.budget, report)
     print(found["plan"])
     for n in counts:
         print(
