@@ -18,8 +18,8 @@ or until another round would not end within ``--budget`` seconds of the start; t
 extras, each with its bar: the kernel's share of the wall time (85 % on a CPU, 60 % on a GPU); the part of the
 preparation (reading, filter, copies) that is hidden behind the kernel; the peak of the resident memory in the first job
 above that of the process before, as the kernel of the operating system counted it, over the plan's; on a GPU the
-device's memory likewise; what keeping costs. ``elinvar bench`` takes the data set from ``ELINVAR_DATASET`` (small unless
-set).
+device's memory likewise; what keeping costs. ``elinvar bench`` takes the data set from ``ELINVAR_DATASET`` (small
+unless set).
 """
 
 from __future__ import annotations
