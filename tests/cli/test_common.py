@@ -45,6 +45,18 @@ def test_every_exception_becomes_one_line(error: BaseException, code: int, words
     assert "\n" not in sentence
 
 
+def test_what_elinvar_does_not_do_is_said_plainly_and_what_a_library_does_not_do_is_unexpected() -> None:
+    def said(source: str, module: str) -> str:
+        with pytest.raises(NotImplementedError) as caught:
+            exec(source, {"__name__": module})  # noqa: S102  (raised in a module of that name)
+        return common.explain(caught.value)[0]
+
+    refusal = "raise NotImplementedError('v1 does not do that; choose v2.')"
+    assert said(refusal, "elinvar.seismic.choosing") == "v1 does not do that; choose v2."
+    assert "unexpected NotImplementedError: v1 does" in said(refusal, "torch.nn")
+    assert "unexpected NotImplementedError;" in said("raise NotImplementedError", "elinvar.seismic.choosing")
+
+
 def test_fail_prints_on_stderr_and_leaves(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as left:
         common.fail(errors.WeightsError("no weights; get them"))

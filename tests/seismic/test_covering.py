@@ -7,6 +7,7 @@ import pytest
 
 from elinvar.errors import InputError
 from elinvar.seismic import Grid, Survey, coverage, synthetic
+from elinvar.seismic.covering import along_a_line
 
 
 def survey_at(midpoints, offset, live=None):
@@ -67,3 +68,15 @@ def test_classes_are_checked():
         coverage(survey, GRID, offset_step=0)
     with pytest.raises(InputError, match="50000 classes"):
         coverage(survey, GRID, offset_step=0.1)
+
+
+@pytest.mark.parametrize(
+    ("across", "azimuth", "line"), [(0.0, 0.0, True), (10.0, 37.0, True), (40.0, 37.0, False), (3000.0, 90.0, False)]
+)
+def test_a_line_is_as_wide_as_a_bin(across, azimuth, line):
+    """Midpoints of a line in any direction, some metres to its sides; and of an area."""
+    rng = np.random.default_rng(1)
+    grid = Grid((0.0, 0.0), azimuth, 200, 1, 25.0, 25.0, 5, 0.004)
+    places = np.stack(grid.position(rng.uniform(0, 199, 300), rng.uniform(-0.5, 0.5, 300) * across / 25.0), axis=1)
+    assert along_a_line(survey_at(places, 100.0), grid) is line
+    assert along_a_line(survey_at(places[:5], 100.0), Grid((0.0, 0.0), 0.0, 1, 1, 5000.0, 25.0, 5, 0.004)) is False

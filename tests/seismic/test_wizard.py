@@ -117,3 +117,16 @@ def test_paths_are_written_as_the_job_sees_them(tmp_path):
     assert wizard.relative(tmp_path / "a" / "s.sgy", tmp_path) == "a/s.sgy"
     assert wizard.relative(tmp_path / "s.sgy", tmp_path / "jobs") == "../s.sgy"
     assert wizard.relative("/data/s.sgy", tmp_path) == "/data/s.sgy"
+
+
+def test_a_line_is_taken_for_one(tmp_path):
+    made = synthetic.diffractors([(100, 0, 500)], extent=(400, 0), offsets=(150,), azimuths=(90,), nt=300)
+    made.write_segy(tmp_path / "line.sgy")
+    job, shown = answer(tmp_path / "job.yaml", tmp_path / "line.sgy", *[ENTER] * 16)
+    assert "the midpoints lie along one line" in shown
+    assert job.algorithm.dimension == "2.5d"
+    assert workflow.create("line.sgy", tmp_path).algorithm.dimension == "2.5d"
+    for dimension, said in (("2.5d", 0), ("3d", 1)):
+        job.algorithm.dimension = dimension
+        work = workflow.assemble(job, tmp_path)
+        assert workflow.findings(work, workflow.estimate(work)).count(workflow.A_LINE) == said

@@ -59,6 +59,14 @@ def _explain_os(error: OSError) -> str:
     return f"{what.lower()}{where}; check the path."
 
 
+def _ours(error: BaseException) -> bool:
+    """Say whether it was this package that raised an error, rather than a library under it."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__", "")).startswith("elinvar")
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """Turn an exception into the sentence a user reads and the exit code a script sees."""
     if isinstance(error, KeyboardInterrupt):
@@ -76,6 +84,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         )
     if isinstance(error, OSError):
         return _explain_os(error), EXIT_ERROR
+    if isinstance(error, NotImplementedError) and str(error) and _ours(error):
+        return str(error), EXIT_ERROR  # an option that is refused by its name is no defect
     name, text = type(error).__name__, " ".join(str(error).split())
     detail = f"{name}: {text}" if text else name
     return f"unexpected {detail}; run again with --debug and report the traceback, please.", EXIT_ERROR

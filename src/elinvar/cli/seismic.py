@@ -57,7 +57,7 @@ def _velocity(text: str, gradient: float, kind: str | None) -> Velocity:
     except ValueError:
         pairs = []
     if len(pairs) == 1 and len(pairs[0]) == 1:
-        return Velocity.linear(pairs[0][0], gradient)
+        return Velocity.linear(pairs[0][0], gradient) if gradient else Velocity.constant(pairs[0][0])
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise InputError(
             f"--velocity {text!r} is neither a number (2500), picks in ms:m/s (0:1800,1000:2400), nor a file."
@@ -167,6 +167,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
         emit(job, json_, lambda: str(job))
         return
     typer.echo(f"elinvar: {job}", err=True)
+    seismic_data.warn_of_a_line(survey, grid, dimension)
     short = space(out, 8 * job.pillars * job.times * (1 + job.bins))
     if short is not None:
         typer.echo(f"elinvar: warning: {short}", err=True)

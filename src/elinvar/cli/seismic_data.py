@@ -16,7 +16,7 @@ from elinvar.errors import InputError
 if TYPE_CHECKING:
     from elinvar.seismic import Grid, Mute, Survey
 
-__all__ = ["datum_of", "mute_of", "numbers", "open_any", "plain", "register", "sentences"]
+__all__ = ["datum_of", "mute_of", "numbers", "open_any", "plain", "register", "sentences", "warn_of_a_line"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Header = Annotated[
@@ -102,6 +102,15 @@ def mute_of(header: bool, table: str | None, taper: float) -> Mute | None:
     return Mute(header, times if table is not None else None, 1e-3 * taper)
 
 
+def warn_of_a_line(survey: Survey, grid: Grid, dimension: str) -> None:
+    """Say so when a line would be summed as an area."""
+    from elinvar.seismic.covering import along_a_line
+    from elinvar.seismic.workflow import A_LINE
+
+    if dimension == "3d" and along_a_line(survey, grid):
+        typer.echo(f"elinvar: warning: {A_LINE}", err=True)
+
+
 def datum_of(text: str | None) -> float | str | None:
     """Read ``450`` or ``floating``."""
     if text is None or text == "floating":
@@ -138,7 +147,7 @@ def open_any(path: Path, header: list[str] | None = None, endian: str = "auto", 
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_dir() and not (path / "headers.parquet").exists()
+    return path.is_dir() and path.suffix.lower() != ".mdio" and not (path / "headers.parquet").exists()
 
 
 def info(

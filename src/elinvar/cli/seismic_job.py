@@ -152,7 +152,8 @@ def run(
         why = "a preview is not kept" if work.config.preview is not None else "execution.checkpoint.enabled is false"
         raise ConfigError(f"{job.name}: {why}, so there is nothing to go on with.")
     workflow.refuse_overwriting(work)
-    typer.echo(f"elinvar: {plan}", err=True)
+    said = "".join(f"\n  - {text}" for text in workflow.findings(work, plan))
+    typer.echo(f"elinvar: {plan}{said}", err=True)
     begin = time.perf_counter()
     try:
         with _pausing(checkpoint), progress("migrating", total=plan.traces, unit="traces") as report, _sentences():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress, si
-from elinvar.cli.seismic_data import AntiAlias, Endian, Eta, Header, Interpolation, Interval, Json, Physics
+from elinvar.cli.seismic_data import AntiAlias, Dimension, Endian, Eta, Header, Interpolation, Interval, Json, Physics
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     eta: Eta = None,
     antialias: AntiAlias = None,
     interpolation: Interpolation = "linear",
+    dimension: Dimension = "3d",
     window: Annotated[float, typer.Option(help="Length of the window that is compared, ms.")] = 40.0,
     kernel: Annotated[str | None, typer.Option(help="Kernel version; see `elinvar kernels`.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -58,7 +59,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     """Migrate with several percentages of a velocity in one pass over the traces, and pick what fits best."""
     from elinvar import seismic
     from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import numbers, open_any
+    from elinvar.cli.seismic_data import numbers, open_any, warn_of_a_line
     from elinvar.cli.seismic_view import survey_grid, target_lines
     from elinvar.seismic.outputs import check_folder
 
@@ -70,7 +71,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
     edges = None if gathers is None else numbers(gathers, "--gathers")
     given: dict[str, Any] = {
         "aperture": seismic.Aperture(dip=dip), "gathers": edges, "kernel": kernel, "device": device,
-        "physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation,
+        "physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation, "dimension": dimension,
     }  # fmt: skip
     job = seismic.plan_scan(survey, field, grid, tried, **given)
     seismic.gathers.window_samples(1e-3 * window, grid.dt)  # refuses what would fail after the work
@@ -78,6 +79,7 @@ def scan(  # one option per knob of the library: a long signature is the interfa
         emit(job, json_, lambda: str(job))
         return
     typer.echo(f"elinvar: {job}", err=True)
+    warn_of_a_line(survey, grid, dimension)
     begin = time.perf_counter()
     with progress("scanning", total=job.traces, unit="traces") as report:
         found = seismic.scan(survey, field, grid, tried, progress=report, **given)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress
-from elinvar.cli.seismic_data import AntiAlias, Eta, Interpolation, Physics
+from elinvar.cli.seismic_data import AntiAlias, Dimension, Eta, Interpolation, Physics
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     image: Folder,
-    out: Annotated[Path | None, typer.Option(help="HTML file to write; beside the image by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write; beside the image.")] = None,
     survey: Annotated[Path | None, typer.Option(help="The SEG-Y file it was made from: offsets, coverage.")] = None,
     velocity: Annotated[
         str | None, typer.Option("--velocity", "-v", help="What it was migrated with: 2500, or ms:m/s,ms:m/s.")
@@ -72,7 +72,7 @@ def report(
 
 def view(
     image: Folder,
-    out: Annotated[Path | None, typer.Option(help="HTML file to write; beside the image by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write; beside the image.")] = None,
     port: Annotated[
         int | None, typer.Option(help="Serve slices on this port of 127.0.0.1; 0 takes a free one.")
     ] = None,
@@ -130,6 +130,7 @@ def preview(  # one option per knob of the library: a long signature is the inte
     eta: Eta = None,
     antialias: AntiAlias = None,
     interpolation: Interpolation = "linear",
+    dimension: Dimension = "3d",
     inlines: Annotated[
         str | None, typer.Option(help="Target inlines to migrate exactly: 100,120 or 100:200:20.")
     ] = None,
@@ -147,7 +148,7 @@ def preview(  # one option per knob of the library: a long signature is the inte
     """Look before migrating: target lines alone, or the image coarse first and fine where something is."""
     from elinvar import seismic
     from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import open_any
+    from elinvar.cli.seismic_data import open_any, warn_of_a_line
     from elinvar.seismic.outputs import check_folder
 
     check_folder(out, path)
@@ -156,15 +157,17 @@ def preview(  # one option per knob of the library: a long signature is the inte
     field = _velocity(velocity, gradient, kind)
     options: dict[str, Any] = {"aperture": seismic.Aperture(dip=dip), "device": device}
     ways = {"physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation}
+    options |= {**ways, "dimension": dimension}
+    warn_of_a_line(survey, grid, dimension)
     if inlines is not None or crosslines is not None:
-        _target(survey, field, target_lines(grid, inlines, crosslines), out, options, ways, cost=cost, json_=json_)
+        _target(survey, field, target_lines(grid, inlines, crosslines), out, options, cost=cost, json_=json_)
         return
     if cost:
         price = seismic.preview_cost(survey, field, grid, coarse=coarse, **options)
         emit(price, json_, lambda: str(price))
         return
     stages = seismic.preview(
-        survey, field, grid, coarse=coarse, threshold=threshold, dilate=dilate, progressive=True, **options, **ways
+        survey, field, grid, coarse=coarse, threshold=threshold, dilate=dilate, progressive=True, **options
     )
     for stage in stages:
         stage.image.to_zarr(out)  # the coarse picture is there while the fine one is made
@@ -183,7 +186,6 @@ def _target(
     part: Grid,
     out: Path,
     options: dict[str, Any],
-    ways: dict[str, Any],
     *,
     cost: bool,
     json_: bool,
@@ -196,7 +198,7 @@ def _target(
         emit(job, json_, lambda: str(job))
         return
     with progress("migrating", total=job.traces, unit="traces") as tell:
-        image = seismic.migrate(survey, field, part, progress=tell, **options, **ways)
+        image = seismic.migrate(survey, field, part, progress=tell, **options)
     image.to_zarr(out)
     found = {"path": out, "inlines": part.inlines, "crosslines": part.crosslines, "shape": part.shape}
     emit(found, json_, lambda: f"{out}: {part.nx} inlines x {part.ny} crosslines x {part.nt} samples")

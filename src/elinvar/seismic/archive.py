@@ -200,6 +200,11 @@ def open_zarr(path: str | os.PathLike[str], *, bin_size: tuple[float, float] | N
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"open_zarr: {folder} {what}; give a folder that Survey.to_zarr wrote.")
+    if folder.suffix.lower() == ".mdio":
+        raise NotImplementedError(
+            f"open_zarr: {folder} is MDIO, which is not read: multidimio excludes versions of libraries that this "
+            "package is tested with; export it as SEG-Y (`mdio segy export`) first."
+        )
     try:
         group = zarr.open_group(folder, mode="r", zarr_format=3)
         about = dict(group.attrs)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["build_gathers", "build_grid", "build_mute", "build_velocity", "open_survey"]
 
 _READERS = {"segy": "open_segy", "su": "open_su", "zarr": "open_zarr"}
-_SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr"}
+_SUFFIXES = {".sgy": "segy", ".segy": "segy", ".seg": "segy", ".su": "su", ".zarr": "zarr", ".mdio": "zarr"}
 
 
 def open_survey(options: cfg.Input, folder: Path) -> Survey:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from .grid import Grid
     from .survey import Survey
 
-__all__ = ["Coverage", "coverage"]
+__all__ = ["Coverage", "along_a_line", "coverage"]
 
 Floats = NDArray[np.float64]
+_LONG = 8  # bins: fewer may as well be a small area
 _STEPS = (25.0, 50.0, 100.0, 200.0, 250.0, 500.0, 1000.0)
 
 
@@ -113,6 +114,16 @@ def coverage(survey: Survey, grid: Grid, *, offset_step: float | None = None) ->
     histogram, _ = np.histogram(np.round(offset[within], 2), edges)
     inside = int(within.sum())
     return Coverage(fold, inside, len(offset) - inside, edges, histogram.astype(np.int64), _gap(fold > 0))
+
+
+def along_a_line(survey: Survey, grid: Grid) -> bool:
+    """Say whether the midpoints of live traces are those of one line: nowhere wider than a bin, and many bins long."""
+    midpoint = survey.midpoint[survey.live]
+    away = midpoint - midpoint.mean(axis=0)
+    _, axes = np.linalg.eigh(away.T @ away)
+    across, along = np.ptp(away @ axes, axis=0)
+    bin_size = max(grid.dx, grid.dy)
+    return bool(across <= bin_size and along > _LONG * bin_size)
 
 
 def _gap(filled: NDArray[np.bool_]) -> int:

@@ -14,6 +14,7 @@ from elinvar.errors import ConfigError, ElinvarError, InputError
 
 from . import config as cfg
 from . import jobfile, workflow
+from .covering import along_a_line
 from .grid import Grid
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def ask(out: str | os.PathLike[str], *, console: Console | None = None, stream: 
     source, survey = _survey(asker, place.parent)
     velocity = _velocity(asker, place.parent)
     grid = _grid(asker, survey)
-    algorithm = _algorithm(asker, survey, curved=velocity.type in ("constant", "linear"))
+    line = along_a_line(survey, workflow.build_grid(grid, survey))
+    algorithm = _algorithm(asker, survey, curved=velocity.type in ("constant", "linear"), line=line)
     output = _output(asker)
     device = asker.text("Device (auto, cpu, cuda, cuda:1, mps)", "auto", _device)
     job = cfg.JobConfig(
@@ -231,7 +233,11 @@ def _grid(asker: _Asker, survey: Survey) -> Any:
     return workflow.explicit(Grid.from_survey(survey, bin_size=(dx, dy), azimuth=azimuth, nt=nt, dt=1e-3 * step))
 
 
-def _algorithm(asker: _Asker, survey: Survey, *, curved: bool) -> cfg.Algorithm:
+def _algorithm(asker: _Asker, survey: Survey, *, curved: bool, line: bool) -> cfg.Algorithm:
+    dimension = "3d"
+    if line:
+        asker.say("  the midpoints lie along one line: 2.5d with point sources, 2d with line sources")
+        dimension = asker.choice("Dimension", ("2.5d", "2d", "3d"), "2.5d")
     names = ("straight", *(("curved",) if curved else ()), "vti")
     physics = asker.choice("Rays", names, "straight")
     eta = asker.number("Anellipticity eta", 0.1) if physics == "vti" else None
@@ -249,7 +255,8 @@ def _algorithm(asker: _Asker, survey: Survey, *, curved: bool) -> cfg.Algorithm:
             return found
 
         gathers = asker.text("Offset bin edges, m", edges, bins)
-    return cfg.Algorithm.model_validate({"physics": physics, "eta": eta, "aperture": dip, "gathers": gathers})
+    ways = {"physics": physics, "eta": eta, "dimension": dimension, "aperture": dip, "gathers": gathers}
+    return cfg.Algorithm.model_validate(ways)
 
 
 def _output(asker: _Asker) -> cfg.Output:

@@ -22,7 +22,7 @@ from .adaptive import preview, preview_cost
 from .aperture import Aperture
 from .building import build_gathers, build_grid, build_mute, build_velocity, open_survey
 from .checkpoint import Checkpoint, free_bytes
-from .covering import coverage
+from .covering import along_a_line, coverage
 from .elevations import datum_of
 from .gathers import window_samples
 from .grid import Grid
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .survey import Survey
 
 __all__ = [
+    "A_LINE",
     "DataCheck",
     "Work",
     "assemble",
@@ -59,6 +60,10 @@ __all__ = [
     "open_survey",
 ]
 
+A_LINE = (
+    "The midpoints lie along one line, which dimension 3d sums as an area: wavelets turn by 45 degrees and amplitudes "
+    "are off; take 2.5d (point sources) or 2d (line sources)."
+)
 _TRACES_TRIED = 512
 _TRIED = {"cpu": 2e8, "gpu": 2e10}  # trace samples times pillars of a small part of a job: a tenth of a second or so
 _EMPTY = 0.2  # part of the bins without a midpoint that is worth a sentence
@@ -338,6 +343,8 @@ def findings(work: Work, job: Job) -> list[str]:
                 f"{100 * covered.empty:.0f} % of the bins hold no midpoint (the widest hole is {covered.largest_gap} "
                 "bins away from one that does): larger bins, or another azimuth, may suit the survey better."
             )
+    if work.options["dimension"] == "3d" and along_a_line(work.survey, grid):
+        said.append(A_LINE)
     thin = grid.pillars.reshape(grid.nx, grid.ny, 2)[:: max(1, grid.nx // 32), :: max(1, grid.ny // 32)]
     if grid.nt > 2:
         said += check_velocity(work.velocity, grid.t[:: max(1, grid.nt // 100)], thin).findings()
@@ -464,7 +471,7 @@ def _remember_rate(work: Work, image: Image | Scan) -> None:
 
 
 def create(survey: str | None = None, folder: str | os.PathLike[str] = ".", **given: Any) -> cfg.JobConfig:
-    """Return a job for a survey, its grid filled in from the survey's coverage.
+    """Return a job for a survey, its grid filled in from the survey's coverage; of a line, with its weights (2.5d).
 
     Parameters
     ----------
@@ -478,8 +485,10 @@ def create(survey: str | None = None, folder: str | os.PathLike[str] = ".", **gi
     if survey is None:
         return cfg.JobConfig(input=cfg.Input(path="survey.sgy", **given), velocity=cfg.ConstantVelocity(v=2000.0))
     options = cfg.Input(path=survey, **given)
-    grid = Grid.from_survey(open_survey(options, Path(folder)))
-    return cfg.JobConfig(input=options, velocity=cfg.ConstantVelocity(v=2000.0), grid=explicit(grid))
+    opened = open_survey(options, Path(folder))
+    grid = Grid.from_survey(opened)
+    ways = cfg.Algorithm(dimension="2.5d" if along_a_line(opened, grid) else "3d")
+    return cfg.JobConfig(input=options, velocity=cfg.ConstantVelocity(v=2000.0), grid=explicit(grid), algorithm=ways)
 
 
 def explicit(grid: Grid) -> cfg.ExplicitGrid:
