@@ -48,7 +48,7 @@ def test_every_exception_becomes_one_line(error: BaseException, code: int, words
 def test_what_elinvar_does_not_do_is_said_plainly_and_what_a_library_does_not_do_is_unexpected() -> None:
     def said(source: str, module: str) -> str:
         with pytest.raises(NotImplementedError) as caught:
-            exec(source, {"__name__": module})  # noqa: S102  (raised in a module of that name)
+            exec(source, {"__name__": module})
         return common.explain(caught.value)[0]
 
     refusal = "raise NotImplementedError('v1 does not do that; choose v2.')"
