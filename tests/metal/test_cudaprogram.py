@@ -6,6 +6,8 @@ import ctypes
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,39 +39,54 @@ SLOW = {"more than 65 535 groups in y"}
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++: apt install g++")
 
 
-class OnThreads:
-    """One source as a shared library."""
+GXX = ["g++", "-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC", "-pthread"]
 
-    def __init__(self, text: str, defines: Any, folder: Path) -> None:
-        self.source = parse(text, defines)
+
+def compiled(*arguments: str) -> None:
+    done = subprocess.run([*GXX, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:3000]
+
+
+class Preludes:
+    """What programs begin with, as g++ can read it, compiled ahead: half of a program's compilation."""
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.libraries: dict[tuple[cudaprogram.Entry, ...], ctypes.CDLL] = {}
+        self.made: dict[str, Path] = {}
 
-    def library(self, entries: tuple[cudaprogram.Entry, ...]) -> ctypes.CDLL:
-        if entries not in self.libraries:
-            folder = self.folder / str(len(self.libraries))
+    def __call__(self, head: str) -> Path:
+        """Return the folder in which ``prelude.h`` is CUDA on threads and then `head`."""
+        if head not in self.made:
+            folder = self.made[head] = self.folder / str(len(self.made))
             folder.mkdir()
             for name, header in cudaprogram._headers().items():
                 for pattern, meaning in ASSEMBLY:
                     header = re.sub(pattern, meaning, header)
                 assert "asm(" not in header, f"{name} has assembly that this test does not know"
                 (folder / name).write_text(header)
-            text = '#include "cuda_on_threads.h"\n' + cudaprogram.program_text(self.source, entries)
-            (folder / "program.cpp").write_text(text)
-            built = folder / "program.so"
-            command = [
-                "g++",
-                "-std=c++20",
-                "-O1",
-                "-w",
-                "-fno-strict-aliasing",
-                "-ffp-contract=off",
-                "-shared",
-                "-fPIC",
-            ]
-            command += ["-pthread", f"-I{folder}", f"-I{Path(__file__).parent}", str(folder / "program.cpp")]
-            done = subprocess.run([*command, "-o", str(built)], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[:3000]
+            (folder / "prelude.h").write_text('#include "cuda_on_threads.h"\n' + head)
+            ahead = ["-x", "c++-header", str(folder / "prelude.h"), "-o", str(folder / "prelude.h.gch")]
+            compiled(f"-I{Path(__file__).parent}", *ahead)
+        return self.made[head]
+
+
+class OnThreads:
+    """One source as a shared library."""
+
+    def __init__(self, text: str, defines: Any, folder: Path, preludes: Preludes) -> None:
+        self.source = parse(text, defines)
+        self.folder = folder
+        self.preludes = preludes
+        self.libraries: dict[tuple[cudaprogram.Entry, ...], ctypes.CDLL] = {}
+
+    def library(self, entries: tuple[cudaprogram.Entry, ...]) -> ctypes.CDLL:
+        if entries not in self.libraries:
+            folder = self.folder / str(len(self.libraries))
+            folder.mkdir()
+            before, include, text = cudaprogram.program_text(self.source, entries).partition('#include "msl_cuda.h"\n')
+            program, built = folder / "program.cpp", folder / "program.so"
+            program.write_text('#include "prelude.h"\n' + text)
+            compiled(f"-I{self.preludes(before + include)}", "-shared", str(program), "-o", str(built))
             self.libraries[entries] = ctypes.CDLL(str(built))
         return self.libraries[entries]
 
@@ -95,10 +112,23 @@ class OnThreads:
         library.emulated_launch(kernel, *unsigned, (ctypes.c_long * 24)(*words))
 
 
+Make = Callable[..., OnThreads]
+
+
+@pytest.fixture(scope="module")
+def preludes(tmp_path_factory: pytest.TempPathFactory) -> Preludes:
+    return Preludes(tmp_path_factory.mktemp("preludes"))
+
+
+@pytest.fixture
+def on_threads(tmp_path: Path, preludes: Preludes) -> Make:
+    return partial(OnThreads, folder=tmp_path, preludes=preludes)
+
+
 @needs_gxx
 @pytest.mark.parametrize("case", [c for c in CASES.values() if c.name not in SLOW], ids=lambda case: case.name)
-def test_case(case: MetalCase, tmp_path: Path) -> None:
-    program = OnThreads(case.text, case.defines, tmp_path)
+def test_case(case: MetalCase, on_threads: Make) -> None:
+    program = on_threads(case.text, case.defines)
     given = case.arguments()
     expected = {index: want.clone() for index, want in case.expect(given).items()}
     launch = bind(program.source.kernels[case.kernel], given, case.threads, case.group_size, torch.device("cpu"))
@@ -107,9 +137,9 @@ def test_case(case: MetalCase, tmp_path: Path) -> None:
 
 
 @needs_gxx
-def test_flat_grids(tmp_path: Path) -> None:
+def test_flat_grids(on_threads: Make) -> None:
     case = CASES["every thread attribute"]
-    program = OnThreads(case.text, case.defines, tmp_path)
+    program = on_threads(case.text, case.defines)
     given = case.arguments()
     launch = bind(program.source.kernels[case.kernel], given, case.threads, case.group_size, torch.device("cpu"))
     program.run(case.kernel, launch, laid=1)
@@ -134,8 +164,8 @@ kernel void quads(device const float* x [[buffer(0)]], device float* out [[buffe
 
 
 @needs_gxx
-def test_quadgroups_and_rotations(tmp_path: Path) -> None:
-    program = OnThreads("using namespace metal;\n" + QUADS, None, tmp_path)
+def test_quadgroups_and_rotations(on_threads: Make) -> None:
+    program = on_threads("using namespace metal;\n" + QUADS, None)
     x = torch.arange(64, dtype=torch.float32) ** 2 % 37
     out = torch.zeros(64, 8)
     program.run("quads", bind(program.source.kernels["quads"], [x, out], 64, 64, torch.device("cpu")))
@@ -164,8 +194,8 @@ kernel void addresses(device float* out [[buffer(4)]], constant Big& big [[buffe
 
 @needs_gxx
 @pytest.mark.parametrize("scale", [2.0, torch.tensor([2.0])], ids=["value", "tensor"])
-def test_constants_by_value_and_by_address_in_any_buffer_order(tmp_path: Path, scale: Any) -> None:
-    program = OnThreads("using namespace metal;\n" + ADDRESSES, None, tmp_path)
+def test_constants_by_value_and_by_address_in_any_buffer_order(on_threads: Make, scale: Any) -> None:
+    program = on_threads("using namespace metal;\n" + ADDRESSES, None)
     signature = program.source.kernels["addresses"]
     assert cudaprogram.by_value(signature.buffers[0]) is None  # 800 bytes
     out = torch.zeros(200)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,6 +147,61 @@ def test_a_failed_compilation_leaves_nothing(cache: Path, emulator: Compile) -> 
         emulator(FILL, defines={"VALUE": "undeclared"})
     assert not list(cache.glob("metal-*"))
     assert not list(cache.glob(".*"))
+
+
+# ---- the prelude compiled ahead, lines when they are asked for ------------------------------------------------------
+def ahead(cache: Path) -> list[Path]:
+    return list(cache.glob("prelude-*/emulator.h.gch"))
+
+
+needs_gcc = pytest.mark.skipif(
+    shutil.which("g++") is None or "clang" in emulator_build.compiler()[1].lower(), reason="needs g++ itself"
+)
+
+
+@needs_gcc
+def test_the_prelude_is_compiled_ahead_from_the_second_kernel_on(cache: Path, emulator: Compile) -> None:
+    old = cache / "prelude-plain-of-an-older-version"
+    emulator(FILL, defines={"VALUE": 1})
+    assert not ahead(cache)
+    old.mkdir()
+    for value in (2, 3):
+        emulator(FILL, defines={"VALUE": value})
+        [made] = ahead(cache)
+    assert made.parent.name.startswith("prelude-plain-")
+    assert not old.exists()
+
+
+@needs_gcc
+@pytest.mark.parametrize("left", [0, 1000, 1 << 20])
+def test_a_cut_off_prelude_is_not_believed(cache: Path, emulator: Compile, left: int) -> None:
+    for value in (1, 2):
+        emulator(FILL, defines={"VALUE": value})
+    [made] = ahead(cache)
+    os.truncate(made, left)
+    x = torch.zeros(1)
+    emulator(FILL, defines={"VALUE": 3}).fill(x)
+    assert x.item() == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF")
+@pytest.mark.parametrize("mode", ["plain", "races", "sanitize"])
+def test_a_build_with_lines_is_the_same_machine_code(mode: emulator_build.Mode) -> None:
+    source = metal.parse(Path(metal.__file__).parents[1] / "video/kernels/bloom/bloom.metal", None)
+    build = emulator_build.make(source, mode)
+    lined = emulator_build.with_lines(source, build)
+    assert lined is not None
+    assert lined != build.path
+    assert emulator_build._code(lined) == emulator_build._code(build.path) != []
+    assert lined.stat().st_size > build.path.stat().st_size
+
+
+def test_lines_of_other_machine_code_are_not_told(tmp_path: Path) -> None:
+    source = metal.parse(FILL, {"VALUE": 1})
+    other = tmp_path / "other.so"
+    for content in (emulator_build.make(metal.parse(FILL, {"VALUE": 2}), "plain").path.read_bytes(), b"not ELF"):
+        other.write_bytes(content)
+        assert emulator_build.with_lines(source, emulator_build.Build(other, "plain", ("fill",))) is None
 
 
 # ---- the compiler ---------------------------------------------------------------------------------------------------

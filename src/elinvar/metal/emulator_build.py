@@ -3,6 +3,9 @@
 Three kinds of build: ``plain`` runs in this process; ``races`` has every access to shared memory announced to the race
 detector (``-fsanitize=thread`` code generation, elinvar's own runtime behind it); ``sanitize`` is a program of its own
 under AddressSanitizer. What is built is kept in the user's cache folder under a hash of everything that went into it.
+
+Debug information is 45 % of a compilation and wanted by few: `with_lines` compiles once more with it when a fault has
+to be found in the source. The prelude is compiled ahead once there is more than one kernel to build.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ from .language import Source
 from .signature import Attribute, Buffer, Signature
 from .translate import translate
 
-__all__ = ["Build", "Mode", "compiler", "cpp_text", "make"]
+__all__ = ["Build", "Mode", "compiler", "cpp_text", "make", "with_lines"]
 
 Mode = Literal["plain", "races", "sanitize"]
 _KEPT = 2000
@@ -46,11 +50,14 @@ _LANGUAGE: tuple[str, ...] = (
 )
 _LANGUAGE += ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-elide-type")
 # Variables without a value hold a pattern; a private array too large for its stack meets the guard page, no neighbour.
+# AddressSanitizer's checks are calls: written out at every access they are half of the compilation.
 _IF_ACCEPTED = ("-ftrivial-auto-var-init=pattern", "-fstack-clash-protection")
+_IF_SANITIZED = ("--param=asan-instrumentation-with-call-threshold=0",)
+_LINES = ("-g1", "-gdwarf-4")
 _MODE: dict[Mode, tuple[str, ...]] = {
-    "plain": ("-O1", "-g1", "-gdwarf-4"),
-    "races": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=thread"),
-    "sanitize": ("-O1", "-g1", "-gdwarf-4", "-fsanitize=address", "-fno-omit-frame-pointer"),
+    "plain": ("-O1",),
+    "races": ("-O1", "-fsanitize=thread"),
+    "sanitize": ("-O1", "-fsanitize=address", "-fno-omit-frame-pointer"),
 }
 _ERROR = re.compile(r"^(?P<file>[^\n:]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<what>.*)$", re.MULTILINE)
 _LED = re.compile(
@@ -176,7 +183,8 @@ def _prelude_digest() -> str:
 @lru_cache(maxsize=8)
 def _flags(mode: Mode) -> tuple[str, ...]:
     path, version = compiler()
-    extra = [flag for flag in _IF_ACCEPTED if _accepts(path, version, flag)]
+    wanted = (*_IF_ACCEPTED, *(_IF_SANITIZED if mode == "sanitize" else ()))
+    extra = [flag for flag in wanted if _accepts(path, version, flag)]
     return (*_LANGUAGE, *_MODE[mode], *extra)
 
 
@@ -226,6 +234,20 @@ def _compile(arguments: Sequence[str], what: str) -> None:
         raise MetalError(f"[metal] {compiler()[0]} cannot compile {what}: {done.stderr.strip()[:2000]}")
 
 
+def _ahead(mode: Mode) -> list[str]:
+    """Return what makes g++ take the prelude compiled ahead; nothing for other compilers and a cache's first kernel."""
+    if "clang" in compiler()[1].lower() or not any(_folder().glob("metal-*")):
+        return []
+    target = _folder() / f"prelude-{mode}-{_key(mode, 'prelude')}" / "emulator.h.gch"
+    if not target.exists():
+        with atomic_write(target) as new:
+            _compile([*_flags(mode), "-x", "c++-header", str(_PRELUDE / "emulator.h"), "-o", str(new)], "the prelude")
+        for old in _folder().glob(f"prelude-{mode}-*"):
+            if old != target.parent:  # 30 MB each: one of a kind is enough
+                shutil.rmtree(old, ignore_errors=True)
+    return [f"-I{target.parent}"]
+
+
 def make(source: Source, mode: Mode) -> Build:
     """Compile a source for the emulator, or return what an earlier run left in the cache.
 
@@ -243,33 +265,68 @@ def make(source: Source, mode: Mode) -> Build:
         with contextlib.suppress(OSError):
             os.utime(target)  # what is used stays
     else:
-        runtime = _runtime(mode)
-        with tempfile.TemporaryDirectory(prefix="elinvar-") as folder, atomic_write(target) as new:
-            file = Path(folder) / "kernels.cpp"
-            file.write_text(text)
-            if mode == "sanitize":
-                link = [str(_PRELUDE / "emulator_main.cpp"), str(runtime), "-lpthread", "-ldl", "-lm"]
-            else:
-                link = [
-                    "-shared",
-                    f"-L{runtime.parent}",
-                    "-Wl,--no-as-needed",
-                    f"-l:{runtime.name}",
-                    "-Wl,-rpath,$ORIGIN",
-                    "-lm",
-                ]
-                if platform.system() == "Darwin":
-                    link = ["-shared", str(runtime), "-Wl,-rpath,@loader_path", "-lm"]
-            flags = [*_flags(mode), f"-I{_PRELUDE}"]
-            if mode == "races":  # the instrumentation, but not its library
-                _compile_user([*flags, "-c", str(file), "-o", f"{file}.o"], source)
-                plain = [flag for flag in flags if flag != "-fsanitize=thread"]
-                _compile([*plain, f"{file}.o", *link, "-o", str(new)], "the kernels")
-            else:
-                _compile_user([*flags, str(file), *link, "-o", str(new)], source)
-            new.chmod(0o755)
+        ahead = _ahead(mode)
+        try:
+            _build(source, mode, text, target, ahead)
+        except MetalSyntaxError:
+            raise
+        except MetalError:
+            if not ahead:
+                raise
+            _build(source, mode, text, target, [])  # a header that was cut off: the prelude's own text is as good
         _prune(target.parent)
     return Build(target, mode, tuple(source.kernels))
+
+
+def _build(source: Source, mode: Mode, text: str, target: Path, more: Sequence[str]) -> None:
+    runtime = _runtime(mode)
+    with tempfile.TemporaryDirectory(prefix="elinvar-") as folder, atomic_write(target) as new:
+        file = Path(folder) / "kernels.cpp"
+        file.write_text(text)
+        if mode == "sanitize":
+            link = [str(_PRELUDE / "emulator_main.cpp"), str(runtime), "-lpthread", "-ldl", "-lm"]
+        else:
+            link = [
+                "-shared",
+                f"-L{runtime.parent}",
+                "-Wl,--no-as-needed",
+                f"-l:{runtime.name}",
+                "-Wl,-rpath,$ORIGIN",
+                "-lm",
+            ]
+            if platform.system() == "Darwin":
+                link = ["-shared", str(runtime), "-Wl,-rpath,@loader_path", "-lm"]
+        flags = [*_flags(mode), *more, f"-I{_PRELUDE}"]
+        if mode == "races":  # the instrumentation, but not its library
+            _compile_user([*flags, "-c", str(file), "-o", f"{file}.o"], source)
+            plain = [flag for flag in flags if flag != "-fsanitize=thread"]
+            _compile([*plain, f"{file}.o", *link, "-o", str(new)], "the kernels")
+        else:
+            _compile_user([*flags, str(file), *link, "-o", str(new)], source)
+        new.chmod(0o755)
+
+
+def with_lines(source: Source, build: Build) -> Path | None:
+    """Return a build's library or program with debug information, compiled when it is first asked for.
+
+    None when its machine code is not that of the build, byte for byte: its lines would be another program's.
+    """
+    text = cpp_text(source)
+    target = _folder() / f"metal-{_key(build.mode, text, *_LINES)}{build.path.suffix}"
+    if not target.exists():
+        _build(source, build.mode, text, target, _LINES)
+    code = _code(target)
+    return target if code and code == _code(build.path) else None
+
+
+def _code(library: Path) -> list[tuple[int, bytes]]:
+    """Return address and bytes of a library's executable segments; nothing of what is not 64-bit little-endian ELF."""
+    data = library.read_bytes()
+    if data[:6] != b"\x7fELF\x02\x01":
+        return []
+    (table,), (size, count) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<HH", data, 54)
+    heads = [struct.unpack_from("<IIQQQQ", data, table + n * size) for n in range(count)]
+    return [(at, data[start : start + n]) for kind, flags, start, at, _, n in heads if kind == 1 and flags & 1]
 
 
 def shown(file: str) -> str:

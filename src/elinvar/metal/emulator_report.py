@@ -12,7 +12,7 @@ import torch
 
 from elinvar.errors import MetalLaunchError
 
-from .emulator_build import Build, shown
+from .emulator_build import Build, shown, with_lines
 from .language import Source
 from .launch import Launch
 from .signature import MAX_THREADGROUP_BYTES, Signature
@@ -76,9 +76,10 @@ def line_of(place: Place, pc: int) -> tuple[str, int] | None:
     The innermost inlined frame that lies in the user's own text: the prelude's operators are inlined into it.
     """
     tool = shutil.which("addr2line")
-    if not pc or tool is None:
+    library = with_lines(place.source, place.build) if pc and tool else None
+    if tool is None or library is None:
         return None
-    command = [tool, "-i", "-e", str(place.build.path), hex(pc)]
+    command = [tool, "-i", "-e", str(library), hex(pc)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     for frame in answer.splitlines():
         file, _, number = frame.split(" (")[0].rpartition(":")
