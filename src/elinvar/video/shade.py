@@ -25,7 +25,7 @@ Defines = tuple[tuple[str, int | str], ...]
 Given = tuple[Any, Any]
 """Floats and integers of a chain: lists, or tensors on the device."""
 _CHUNK = 32  # rows, or row pairs, handed to a thread at a time; fixed, so that results never depend on threads
-_LIGHT = 64  # the same without passes, when a row is done in a microsecond
+_LIGHT = 128  # the same without passes, when a row is done in a microsecond
 
 
 def chain_of(frame: torch.Tensor, ops: Sequence[Op], extras: Sequence[torch.Tensor], *, strict: bool = False) -> Chain:
@@ -317,7 +317,10 @@ def _module(chain: Chain) -> Any:
     assert spec.origin is not None
     parts = [
         Path(spec.origin).read_text(encoding="utf-8"),
-        (Path(__file__).parent / "kernels" / "shade" / "cpu_math.py").read_text(encoding="utf-8"),
+        *(
+            (Path(__file__).parent / "kernels" / "shade" / name).read_text(encoding="utf-8")
+            for name in ("cpu_math.py", "cpu_codes.py")
+        ),
         numba_text(chain),
     ]
     text = "\n\n".join(parts)

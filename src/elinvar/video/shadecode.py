@@ -281,9 +281,11 @@ def numba_text(chain: Chain) -> str:
     arguments = f"x0, {''.join(e + ', ' for e in extras)}"
     # Without passes there is nothing to copy: the rows are read where they are.
     direct = not chain.functions and chain.stored[0] == "f32"
-    loops = _LOOPS.replace("PIXELS, AT", "x0, y" if direct else "pixels, 0")
+    loops = _LOOPS
+    for name, text in _DIRECT.items() if direct else _SHADED.items():
+        loops = loops.replace(name, text)
     loops = loops.replace("ENLARGED", "row_memory(9, width, 0)" if halves else "np.empty((1, 1), f4)")
-    loops = loops.replace("SHADE", "pass" if direct else _SHADE).replace("EXTRAS, ", arguments)
+    loops = loops.replace("EXTRAS, ", arguments)
     return "\n".join(lines) + "\n\n\n" + loops
 
 
@@ -318,7 +320,16 @@ def value_lines(chain: Chain, semicolon: str, first: int = 0) -> list[str]:
     return lines
 
 
-_SHADE = "held = shade_row(y, width, height, EXTRAS, F, I, s, pixels, 0, held, a)"
+_SHADE = "held = shade_row({}, width, height, EXTRAS, F, I, s, pixels, {}, held, a)"
+_SHADED = {
+    "SHADE_UPPER": _SHADE.format("y", 0),
+    "SHADE_LOWER": f"if z > y:\n            {_SHADE.format('z', 1)}",
+    "PIXELS": "pixels", "UPPER": "0", "LOWER": "z - y", "AHEAD": "0",
+}  # fmt: skip
+_DIRECT = {
+    "SHADE_UPPER": "pass", "SHADE_LOWER": "pass", "PIXELS": "x0", "UPPER": "y", "LOWER": "z",
+    "AHEAD": "2 if z + 2 < height else 0",
+}  # fmt: skip
 _LOOPS = '''
 @njit(nogil=True, error_model="numpy", cache=True)
 def shade_planes(first, last, EXTRAS, F, I, out):
@@ -334,50 +345,46 @@ def shade_planes(first, last, EXTRAS, F, I, out):
 def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, paired, luma_out, cb_out, cr_out):
     """Chroma rows first to last of a frame with their luma rows, as codes."""
     height, width = luma_out.shape
-    columns = (width + across - 1) // across
     s = ENLARGED
     held, a = -1, np.empty((3, width), x0.dtype)
-    pixels = row_memory(3, width, 0)
-    pixels = pixels.reshape(3, 1, pixels.shape[1])
-    cb, cr = row_memory(3, width, 1), row_memory(3, width, 2)
-    noise = row_memory(2, width + 1, 0)
-    for i in range(width + 1):
-        noise[0, i], noise[1, i] = f4(0.5), f4(0.0)  # luma is rounded here, chroma where its middle is added
+    pixels = row_memory(6, width, 0)
+    pixels = pixels.reshape(3, 2, pixels.shape[1])
+    # Luma is rounded by its noise, chroma where its middle is added.
+    noise = row_memory(4, width + 16, 0)
+    noise[0], noise[1:] = f4(0.5), f4(0.0)
     dithered = k[6] > f4(0.0)
-    pairs = np.empty((1, 2 * columns), luma_out.dtype)
+    coding = (k[0], k[1], k[2], k[3], k[4], k[5], k[7], k[8], k[9] + (f4(0.0) if dithered else f4(0.5)))
+    if across == 1:
+        cb, cr = row_memory(1, width, 0), row_memory(1, width, 0)
+        for y in range(first, last):
+            SHADE_UPPER
+            if dithered:
+                for c in range(3):
+                    noise_row(noise, c, width, y, i4(seed + c))
+            luma_row(PIXELS, UPPER, coding, noise, shift, luma_out, y, cb, cr)
+            whole_row(cb, coding[6], coding[8], coding[5], noise, 1, shift, cb_out, y)
+            whole_row(cr, coding[7], coding[8], coding[5], noise, 2, shift, cr_out, y)
+        return
     above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
+    flags = (i4(siting == 1), i4(paired), i4(dithered), i4(above))
+    kept = row_memory(3, width + 16, 0)
+    spare, codes = np.empty((3, 2, 32), f4), np.empty((4, 32), luma_out.dtype)
+    if above:
+        y = max(2 * first - 1, 0)
+        SHADE_UPPER
+        keep_row(PIXELS, UPPER, width, coding, kept)
     for unit in range(first, last):
-        begin = 0
-        if above:
-            for i in range(width + 2):
-                cb[0, i], cr[0, i] = cb[2, i], cr[2, i]
-            begin = -1 if unit == first else 0
-        for d in range(begin, down):
-            y = max(0, min(unit * down + d, height - 1))
-            SHADE
-            if dithered:
-                noise_row(noise, 0, y, seed, 1)
-            join = d == 1 and not above
-            codes_row(PIXELS, AT, k, noise, shift, join, cb, cr, d + 1 if above else 0, luma_out, y)
-        if above:
-            join_rows(cb)
-            join_rows(cr)
-        if across == 2:
-            if dithered:
-                noise_row(noise, 1, unit, i4(seed + 1), 2)
-            if paired:
-                pair_row(cb, cr, width, k, noise, shift, siting, cb_out, unit)
-            else:
-                pair_row(cb, cr, width, k, noise, shift, siting, pairs, 0)
-                split_row(pairs, cb_out, cr_out, unit)
-        else:
-            for c in range(2):
-                if dithered:
-                    noise_row(noise, 1, unit, i4(seed + 1 + c), 1)
-                if c == 0:
-                    whole_row(cb, 1, k, noise, shift, cb_out, unit)
-                else:
-                    whole_row(cr, 2, k, noise, shift, cr_out, unit)
+        y = unit * down
+        z = min(y + down - 1, height - 1)
+        SHADE_UPPER
+        SHADE_LOWER
+        if dithered:
+            noise_row(noise, 0, width, y, seed)
+            noise_row(noise, 1, width, z, seed)
+            noise_row(noise, 2, (width + 1) // 2, unit, i4(seed + 1))
+            noise_row(noise, 3, (width + 1) // 2, unit, i4(seed + 2))
+        code_pair(PIXELS, UPPER, LOWER, AHEAD, noise, kept, coding, shift, flags, y, z, unit, luma_out, cb_out, cr_out,
+                  spare, codes)
 '''
 
 

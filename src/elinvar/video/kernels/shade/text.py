@@ -71,10 +71,10 @@ _YUV444 = """
             const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
             const float2 da = difference(c.a, la), db = difference(c.b, lb);
             put(luma_out + o, WORD(luma_code(la, k, ix, iy, seed)), WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
-            put(cb_out + o, WORD(chroma_code(k.cb * da.x, k, ix, iy, seed + 1)),
-                WORD(chroma_code(k.cb * db.x, k, ix + 1, iy, seed + 1)), right);
-            put(cr_out + o, WORD(chroma_code(k.cr * da.y, k, ix, iy, seed + 2)),
-                WORD(chroma_code(k.cr * db.y, k, ix + 1, iy, seed + 2)), right);
+            put(cb_out + o, WORD(chroma_code(da.x, k.cb, k, ix, iy, seed + 1)),
+                WORD(chroma_code(db.x, k.cb, k, ix + 1, iy, seed + 1)), right);
+            put(cr_out + o, WORD(chroma_code(da.y, k.cr, k, ix, iy, seed + 2)),
+                WORD(chroma_code(db.y, k.cr, k, ix + 1, iy, seed + 2)), right);
         }
         before = here;
         here = next;
@@ -129,8 +129,8 @@ _YUV = """
                                              : 0.25f * (earlier + right_sum) + 0.5f * left_sum;
             const int row = DOWN == 1 ? 2 * unit + d : unit, o = row * columns + column;
             if (DOWN == 1 ? inside : live) {
-                const WORD cb = WORD(chroma_code(k.cb * value.x, k, column, row, seed + 1));
-                const WORD cr = WORD(chroma_code(k.cr * value.y, k, column, row, seed + 2));
+                const WORD cb = WORD(chroma_code(value.x, k.cb, k, column, row, seed + 1));
+                const WORD cr = WORD(chroma_code(value.y, k.cr, k, column, row, seed + 2));
                 if (PITCH == 2) {
                     put(cb_out + 2 * o, cb, cr, true);
                 } else {

@@ -166,10 +166,10 @@ static inline ushort luma_code(float luma, constant Coding& k, int ix, int iy, i
     return code(fma(luma, k.scale, k.offset), DITHER ? w_hash_uniform(ix, iy, seed) : 0.5f, k);
 }
 
-static inline ushort chroma_code(float value, constant Coding& k, int ix, int iy, int seed)
+static inline ushort chroma_code(float value, float gain, constant Coding& k, int ix, int iy, int seed)
 {
     const float noise = DITHER ? w_hash_uniform(ix, iy, seed) : 0.0f;
-    return code(value + (k.middle + (DITHER ? 0.0f : 0.5f)), noise, k);
+    return code(fma(value, gain, k.middle + (DITHER ? 0.0f : 0.5f)), noise, k);
 }
 
 // Times k.cb and k.cr: Cb and Cr.
