@@ -152,7 +152,7 @@ def status_bytes(field: str) -> int:
 
 def separate_one(path: str, out: str) -> dict[str, Any]:
     """In a process of its own: plan, then separate; peak memory and CPU seconds."""
-    from elinvar.audio.separation import measure_segment, plan_separation
+    from elinvar.audio.planning import measure_segment, plan_separation
     from elinvar.audio.separation_file import separate_file
 
     torch.set_num_threads(1)
@@ -233,7 +233,8 @@ def run(*, runs: int = 5, warmup: int = 1) -> Result:
 
 def gpu(spec: str, runs: int, save: Callable[[dict[str, Any]], object]) -> None:
     """A 4-minute track on a GPU, audio in to stems out on the host, in each precision; what was planned; SNR."""
-    from elinvar.audio.separation import plan_separation, separate
+    from elinvar.audio.planning import plan_separation
+    from elinvar.audio.separation import separate
     from elinvar.bench import machine
     from elinvar.runtime.device import device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 from elinvar import audio
-from elinvar.audio._download import Download
-from elinvar.audio.separation import plan_separation, separate
+from elinvar.audio._download import collect
+from elinvar.audio._level import Level
+from elinvar.audio.planning import plan_separation
+from elinvar.audio.separation import separate
+from elinvar.audio.separation_file import separate_file
 from elinvar.runtime.transfers import transfers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -62,13 +66,35 @@ def test_plan_counts_the_batch(make_htdemucs: Callable[..., Any]) -> None:
     assert many.runs == one.runs
 
 
-def test_download_keeps_the_order_and_waits_for_the_last() -> None:
+def test_what_is_collected_keeps_its_order_and_waits_for_the_last() -> None:
     out = torch.full((2, 2, 10_000), float("nan"))
     parts = torch.randn(2, 2, 10_000, device="cuda")
-    with Download(out, parts.device, behind=3) as download:
-        for start in range(0, 10_000, 700):
-            download.put(start, parts[..., start : start + 700] + 0.0)
+    made = ((start, parts[..., start : start + 700] + 0.0) for start in range(0, 10_000, 700))
+    collect(made, out, parts.device, ahead=3)
     assert torch.equal(out, parts.cpu())
+
+
+def test_levels_of_the_gpu_are_the_cpus(mix: torch.Tensor) -> None:
+    for track in (mix, mix[:1], 1e-4 * mix + 0.5, torch.full((2, 3000), 0.25), mix[:, :1], mix[:, :0]):
+        assert Level.of_tensor(track.cuda()) == Level.of_tensor(track)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-5), ("fp16", 5e-3)])
+@pytest.mark.parametrize(("rate", "channels", "batch"), [(RATE, 2, 1), (RATE, 2, None), (1200, 1, 3)])
+def test_files_of_the_gpu_are_the_cpus(
+    make_htdemucs: Callable[..., Any], tmp_path: Path, precision: str, tolerance: float, rate: int, channels: int,
+    batch: int | None,
+) -> None:  # fmt: skip
+    sf = pytest.importorskip("soundfile")
+    sf.write(tmp_path / "a.wav", 0.2 * np.random.default_rng(0).standard_normal((20_000, channels)), rate, "FLOAT")
+    found = []
+    for device in ("cpu", "cuda"):
+        how = {"precision": precision, "batch": batch} if device == "cuda" else {}
+        done = separate_file(tmp_path / "a.wav", tmp_path / device, make_htdemucs(), device=device, **how)
+        found.append({name: torch.from_numpy(sf.read(path)[0]) for name, path in done.stems.items()})
+    for name, want in found[0].items():
+        assert found[1][name].shape == want.shape
+        assert relative(found[1][name], want) < tolerance
 
 
 def test_signals_of_the_gpu_come_back_to_it(mix: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from elinvar.audio._segments import Grid, overlap_add
 from elinvar.audio.htdemucs import HTDemucs
-from elinvar.audio.separation import SegmentCost, measure_segment, plan_separation, separate
+from elinvar.audio.separation import separate
 from elinvar.errors import InputError, WeightsError
 
 Make = Callable[..., HTDemucs]
@@ -197,21 +197,6 @@ def test_a_model_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path / "cache"))
     with pytest.raises(WeightsError, match=r"dl\.fbaipublicfiles\.com.*955717e8-8726e21a\.th"):
         separate(torch.zeros(2, 10), 44100, "htdemucs")
-
-
-def test_plan(tiny_htdemucs: HTDemucs) -> None:
-    one = SegmentCost(seconds=2.0, peak_bytes=1_000_000)
-    plan = plan_separation(10.0, tiny_htdemucs, cost=one, device="cpu")
-    assert plan.runs == len(range(0, 8000, 900))
-    assert plan.seconds == 2.0 * plan.runs
-    assert plan.result_bytes == 2 * 2 * 4 * 8000
-    assert plan.streaming_bytes == plan.memory_bytes - plan.result_bytes
-    assert plan_separation(10.0, tiny_htdemucs, shifts=2, cost=one, device="cpu").runs > 1.9 * plan.runs
-    assert "9 runs on cpu" in str(plan)
-    assert plan_separation(0.0, tiny_htdemucs, cost=one, device="cpu").runs == 0
-    measured = measure_segment(tiny_htdemucs, "cpu")
-    assert measured.seconds > 0
-    assert measure_segment(tiny_htdemucs, "cpu") is measured
 
 
 def test_published_grid() -> None:

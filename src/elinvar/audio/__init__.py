@@ -78,12 +78,12 @@ _MODELS: dict[str, str] = {
     "HTDemucs": "htdemucs",
     "HTDemucsConfig": "htdemucs",
     "SeparatedFile": "separation_file",
-    "SeparationPlan": "separation",
+    "SeparationPlan": "planning",
     "denoise": "denoising",
     "denoise_file": "denoising",
     "load_denoiser": "denoising",
     "load_model": "htdemucs_weights",
-    "plan_separation": "separation",
+    "plan_separation": "planning",
     "save_model": "htdemucs_weights",
     "separate": "separation",
     "separate_file": "separation_file",
@@ -175,9 +175,10 @@ if TYPE_CHECKING:
     from .htdemucs import HTDemucs, HTDemucsConfig
     from .htdemucs_weights import Bag, load_model, save_model
     from .meters import Loudness, loudness, normalize_loudness
+    from .planning import SeparationPlan, plan_separation
     from .resampling import Resampler, resample
     from .rooms import reverb, room
-    from .separation import SeparationPlan, plan_separation, separate
+    from .separation import separate
     from .separation_file import SeparatedFile, separate_file, separate_files
     from .spectral import STFT, StreamingSTFT, istft, stft
     from .windows import check_cola, check_nola, cola_ripple, window

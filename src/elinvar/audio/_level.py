@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from elinvar.audio.files import BLOCK
 
 __all__ = ["Level"]
+
+_STEP = 1 << 24  # samples of a GPU's track in float64 at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Level:
             n += mono.size
             total += float(mono.sum())
             squares += float(mono @ mono)
+        return cls._from(n, total, squares)
+
+    @classmethod
+    def _from(cls, n: int, total: float, squares: float) -> Self:
         if n < 2:
             return cls()
         mean = total / n
@@ -49,15 +56,14 @@ class Level:
     @classmethod
     def of_tensor(cls, track: Tensor) -> Self:
         """Measure ``[channels, time]``, in the blocks in which a file is read: the same numbers."""
-        if track.device.type != "cpu":
-            track = track.double().mean(dim=0, keepdim=True)  # measured where it is; two numbers travel
-            n = track.shape[1]
-            if n < 2:
-                return cls()
-            mean = float(track.mean())
-            deviation = float((track - mean).square().sum().div(n - 1).sqrt())
-            return cls(float(np.float32(mean)), float(np.float32(deviation))) if deviation > 3e-8 * abs(mean) else cls()
-        samples = track.numpy()
+        if track.device.type == "cuda":  # measured where it is; two numbers travel
+            sums = torch.zeros(2, dtype=torch.float64, device=track.device)
+            for at in range(0, track.shape[1], _STEP):
+                mono = track[:, at : at + _STEP].mean(dim=0, dtype=torch.float64)
+                sums += torch.stack([mono.sum(), mono.dot(mono)])
+            total, squares = sums.tolist()
+            return cls._from(track.shape[1], total, squares)
+        samples = track.cpu().numpy()
         return cls.of(samples[:, at : at + BLOCK] for at in range(0, samples.shape[1], BLOCK))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +14,11 @@ from elinvar.runtime._cuda import convolutions, record, recording
 from elinvar.runtime.device import Device
 from elinvar.runtime.precision import Precision
 
-__all__ = ["Runner", "compute_dtype"]
+__all__ = ["PLAIN", "Runner", "compute_dtype", "torch_threads"]
 
 
 _BUSY = 4  # segments of 7.8 s that keep an H200 busy for longer than they take to launch
+PLAIN = 3  # calls before one is recorded: a recording costs as much as these, and may be for nothing
 
 
 def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:
@@ -28,8 +30,8 @@ def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:
 class Runner:
     """``runner(windows [b, channels, n]) -> stems [b, stems, channels, n]``, on `device`.
 
-    On CUDA small batches are recorded once per shape and then replayed as a graph: their hundreds of small kernels are
-    launched at once. Large ones keep the GPU busy without, and a recording costs three runs. The result of a replay is
+    On CUDA small batches of a shape that comes more than `PLAIN` times are recorded and then replayed as a graph: their
+    hundreds of small kernels are launched at once. Large ones keep the GPU busy without. The result of a replay is
     overwritten by the next one; `overlap_add` is done with it by then.
     """
 
@@ -45,15 +47,27 @@ class Runner:
         self.model, self.device, self.mode, self.compute = model, device, mode, compute
         self.graphs = graphs
         self._graphs: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
+        self._plain: Counter[int] = Counter()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Run the network without autograd."""
         with torch.no_grad(), self._exact():
-            record = len(windows) < _BUSY if self.graphs is None else self.graphs
-            if self.device.kind != "cuda" or not record:
+            if self.device.kind != "cuda" or not self._repeats(len(windows)):
                 out: Tensor = self.model(windows, self.mode, self.compute)
                 return out
             return self._replay(windows)
+
+    @staticmethod
+    def records(batch: int) -> bool:
+        """Whether runs of so many segments gain from a recording."""
+        return batch < _BUSY
+
+    def _repeats(self, batch: int) -> bool:
+        """Whether a recording is expected to pay."""
+        if self.graphs is not None:
+            return self.graphs
+        self._plain[batch] += 1
+        return self.records(batch) and self._plain[batch] > PLAIN
 
     def _exact(self) -> contextlib.AbstractContextManager[None]:
         """Keep cuDNN from rounding float32 to TF32, which is off by 64 dB."""

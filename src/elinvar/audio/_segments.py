@@ -8,15 +8,16 @@ whole with the segments somewhere else and average. Nothing here holds more than
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from elinvar.audio._check import count, number
 
-__all__ = ["Grid", "Place", "overlap_add"]
+__all__ = ["Grid", "Load", "Loaded", "Place", "groups", "overlap_add"]
 
 _SHIFT_SECONDS = 0.5
 
@@ -109,7 +110,7 @@ class Grid:
     def triangle(self) -> Tensor:
         """Weights of a segment: rising and falling, 1 in the middle, raised to `power`."""
         half = self.segment // 2
-        up, down = torch.arange(1, half + 1), torch.arange(self.segment - half, 0, -1)
+        up, down = torch.arange(1, half + 1, device="cpu"), torch.arange(self.segment - half, 0, -1, device="cpu")
         weight = torch.cat([up, down]).float()
         return (weight / weight.max()) ** self.power
 
@@ -125,8 +126,8 @@ class _Joiner:
         self.grid = grid
         self.weight = grid.triangle().to(device)
         size = grid.segment + max(grid.origins) - min(grid.origins)
-        self.total = torch.zeros(len(grid.origins), *shape, size, device=device)
-        self.weights = torch.zeros(len(grid.origins), size, device=device)
+        self.total = torch.zeros(len(grid.origins), *shape, size, dtype=torch.float32, device=device)
+        self.weights = torch.zeros(len(grid.origins), size, dtype=torch.float32, device=device)
         self.begin = min(grid.origins)  # sample at the left end of the buffers
         self.given = 0
 
@@ -152,6 +153,17 @@ class _Joiner:
             self.begin = end
 
 
+Loaded = tuple[list[Place], Tensor]
+Load = Callable[[list[Place]], Loaded]
+
+
+def groups(grid: Grid, batch: int) -> Iterator[list[Place]]:
+    """Yield the network's runs, `batch` at once; the last group may be smaller."""
+    places = grid.places()
+    while group := list(itertools.islice(places, batch)):
+        yield group
+
+
 def overlap_add(
     grid: Grid,
     read: Callable[[int, int], Tensor],
@@ -159,6 +171,7 @@ def overlap_add(
     *,
     batch: int = 1,
     progress: Callable[[int, int | None], object] | None = None,
+    ahead: Callable[[Load, Iterator[list[Place]]], Iterable[Loaded]] = map,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(start, [stems, channels, n])``, consecutive and without gaps, from 0 to ``grid.length``.
 
@@ -173,20 +186,18 @@ def overlap_add(
         Segments per call of `run`.
     progress
         Called with samples done and ``grid.length``.
+    ahead
+        How the audio of the runs is loaded: ``map``, or something like it that loads in another thread.
     """
     joiner: _Joiner | None = None
-    waiting: list[Place] = []
     current = 0
-    places = list(grid.places())
-    for i, place in enumerate(places):
-        waiting.append(place)
-        if len(waiting) < batch and i + 1 < len(places):
-            continue
-        windows = []
-        for w in waiting:
-            begin = w.start - (grid.window - w.n) // 2
-            windows.append(read(begin, begin + grid.window))
-        for w, out in zip(waiting, run(torch.stack(windows)), strict=True):
+
+    def load(group: list[Place]) -> Loaded:
+        begins = [w.start - (grid.window - w.n) // 2 for w in group]
+        return group, torch.stack([read(begin, begin + grid.window) for begin in begins])
+
+    for group, windows in ahead(load, groups(grid, batch)):
+        for w, out in zip(group, run(windows), strict=True):
             if joiner is None:
                 joiner = _Joiner(grid, (out.shape[0], out.shape[1]), out.device)
             if w.round > current:
@@ -196,7 +207,6 @@ def overlap_add(
                     progress(joiner.given, grid.length)
             skip = (grid.window - w.n) // 2
             joiner.add(w, out[..., skip : skip + w.n])
-        waiting = []
     if joiner is not None:
         yield from joiner.settle(grid.length)
         if progress is not None:

@@ -16,9 +16,10 @@ from torch import Tensor
 from elinvar.audio._check import finite, optional_library
 from elinvar.audio.files import BLOCK as _BLOCK
 from elinvar.audio.files import info, stream
+from elinvar.audio.resampling import Resampler
 from elinvar.errors import InputError
 
-__all__ = ["CLIP_MODES", "FORMATS", "Reader", "StemWriter", "Window", "Writer", "resampled"]
+__all__ = ["CLIP_MODES", "FORMATS", "Fitted", "Reader", "StemWriter", "Window", "Writer", "resampled"]
 
 _WAV_LIMIT = (1 << 32) - (1 << 20)
 
@@ -66,31 +67,37 @@ class Reader:
             yield block if once or len(block) == 2 else np.repeat(block, 2, axis=0)
 
 
+class Fitted:
+    """Change of rate of a stream in blocks ``[channels, n]``: exactly `length` samples in all."""
+
+    def __init__(self, given: float, wanted: float, channels: int, length: int) -> None:
+        self._stream = Resampler(given, wanted, channels, quality="best")
+        self._channels, self._left = channels, length
+
+    def push(self, block: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
+        """Return what is ready; with `last` also all that is left, and zeros where the audio is a sample short."""
+        ready = self._stream.process(np.ascontiguousarray(block), last=last)[:, : self._left]
+        self._left -= ready.shape[1]
+        if last and self._left > 0:
+            ready, self._left = np.pad(ready, ((0, 0), (0, self._left))), 0
+        return ready
+
+
 def resampled(
     blocks: Iterator[NDArray[np.float32]], given: float, wanted: float, length: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Convert ``[channels, n]`` blocks to another rate, exactly `length` samples in all."""
-    soxr = optional_library("soxr", "separate at another sampling rate than the network's")
-    stream, done, channels = None, 0, 2
+    """Convert stereo blocks to another rate, exactly `length` samples in all."""
+    stream = Fitted(given, wanted, 2, length)
     for block in blocks:
-        if stream is None:
-            channels = len(block)
-            stream = soxr.ResampleStream(given, wanted, channels, dtype="float32", quality="VHQ")
-        out = stream.resample_chunk(np.ascontiguousarray(block.T), last=False).T[:, : length - done]
-        done += out.shape[1]
-        if out.shape[1]:
-            yield out
-    if stream is not None:
-        out = stream.resample_chunk(np.empty((0, channels), np.float32), last=True).T[:, : length - done]
-        done += out.shape[1]
-        if out.shape[1]:
-            yield out
-    if done < length:
-        yield np.zeros((channels, length - done), np.float32)
+        yield stream.push(block)
+    yield stream.push(np.empty((2, 0), np.float32), last=True)
 
 
 class Window:
-    """Random access to a stream that is read once: what lies more than `reach` behind is forgotten."""
+    """Random access to a stream that is read once: what lies more than `reach` behind is forgotten.
+
+    What it reads is on `device`.
+    """
 
     def __init__(self, blocks: Iterator[NDArray[np.float32]], length: int, reach: int, device: torch.device) -> None:
         self._blocks, self._length, self._reach, self._device = blocks, length, reach, device
@@ -167,13 +174,23 @@ class Writer:
 class StemWriter:
     """One stem's file and what happens to samples beyond full scale; see `CLIP_MODES`.
 
-    To rescale, samples are kept as float WAV beside the file until the loudest is known.
+    To rescale, samples are kept as float WAV beside the file until the loudest is known. Samples at another rate than
+    the file's, `given`, are converted.
     """
 
     def __init__(
-        self, path: Path, rate: int, channels: int, frames: int, kind: str, quality: float | None, clip_mode: str
+        self,
+        path: Path,
+        rate: int,
+        channels: int,
+        frames: int,
+        kind: str,
+        quality: float | None,
+        clip_mode: str,
+        given: int,
     ) -> None:
-        self._target, self._mode, self._peak = path, clip_mode, 0.0
+        self._target, self._mode, self._peak, self._channels = path, clip_mode, 0.0, channels
+        self._convert = None if given == rate else Fitted(given, rate, channels, frames)
         self._what = (rate, channels, kind, frames, quality)
         self._kept = path.with_name(path.name + ".float.wav") if clip_mode == "rescale" else None
         first = Writer(self._kept, rate, channels, "wav", frames, None) if self._kept is not None else None
@@ -186,12 +203,17 @@ class StemWriter:
 
     def write(self, samples: NDArray[np.float32]) -> None:
         """Append ``[channels, n]``."""
+        self._append(samples if self._convert is None else self._convert.push(samples))
+
+    def _append(self, samples: NDArray[np.float32]) -> None:
         if self._kept is not None and samples.size:
             self._peak = max(self._peak, float(np.abs(samples).max()))
         self._writer.write(samples, clamp=self._mode == "clamp")
 
     def finish(self) -> None:
         """Complete the file: everything has been written."""
+        if self._convert is not None:
+            self._append(self._convert.push(np.empty((self._channels, 0), np.float32), last=True))
         self.close()
         if self._kept is None:
             return

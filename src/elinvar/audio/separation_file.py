@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from elinvar.audio._check import choice, count
+from elinvar.audio._download import Landing, behind
 from elinvar.audio._level import Level
 from elinvar.audio._runner import Runner, compute_dtype, torch_threads
-from elinvar.audio._segments import Grid, overlap_add
+from elinvar.audio._segments import Grid, Load, Loaded, Place, overlap_add
 from elinvar.audio._stream_io import CLIP_MODES, FORMATS, Reader, StemWriter, Window, resampled
 from elinvar.audio.htdemucs import MODES
 from elinvar.audio.htdemucs_weights import Separator, load_model
@@ -200,23 +201,37 @@ class _Run:
     def write(self, folder: Path) -> dict[str, int]:
         """Write all stems into `folder`; return how many samples were cut off in each."""
         job, reader = self.job, self.reader
+        names = job.names(self.network.sources)
         shape = (reader.rate, reader.channels, reader.frames)
         with contextlib.ExitStack() as stack:
             writers = []
-            for name in job.names(self.network.sources):
+            for name in names:
                 file = folder / f"{name}.{_suffix(job.format)}"
-                writer = StemWriter(file, *shape, job.format, job.quality, job.clip_mode)
+                given = self.network.sample_rate
+                writer = StemWriter(file, *shape, job.format, job.quality, job.clip_mode, given)
                 stack.callback(writer.close)
                 writers.append(writer)
-            for block in self._blocks():
-                for i, writer in enumerate(writers):
-                    writer.write(block[2 * i : 2 * i + 2] if reader.channels == 2 else block[i : i + 1])
-            for writer in writers:
-                writer.finish()
-        return {name: writer.clipped for name, writer in zip(job.names(self.network.sources), writers, strict=True)}
+            stages = [Stage(_Sink(writer, i), name=f"write {names[i]}") for i, writer in enumerate(writers)]
+            parts = self._parts()
+            if self.place.kind == "cuda":
+                land = Landing(self.place.torch)
+                stages.insert(0, Stage(lambda item: land(*item).numpy().copy(), name="download"))
+                blocks: Iterator[Any] = behind(((part, land.mark()) for part in parts), self.batch)
+            else:
+                blocks = (part.cpu().numpy() for part in parts)
+            # A block is written stem after stem, several blocks at a time: every stem has a thread. What waits for
+            # them waits on the GPU; a CPU makes blocks more slowly than they are written.
+            waiting = len(stages) + 1 if self.place.kind == "cuda" else 2
+            with Pipeline(stages, in_flight=waiting) as pipeline:
+                for _ in pipeline.run(blocks):
+                    pass
+            with Pipeline([Stage(StemWriter.finish, name="finish", workers=len(writers))], len(writers)) as pipeline:
+                for _ in pipeline.run(writers):
+                    pass
+        return {name: writer.clipped for name, writer in zip(names, writers, strict=True)}
 
-    def _blocks(self) -> Iterator[Any]:
-        """Yield ``[stems * channels, n]`` at the file's rate."""
+    def _parts(self) -> Iterator[Tensor]:
+        """Yield ``[stems, channels, n]`` at the network's rate, where the network runs."""
         reader, network, job = self.reader, self.network, self.job
         rate, own = network.sample_rate, reader.rate
         length = reader.frames if own == rate else max(1, round(reader.frames * rate / own)) if reader.frames else 0
@@ -228,15 +243,27 @@ class _Run:
         mix = reader.blocks() if own == rate else resampled(reader.blocks(), own, rate, length)
         window = Window(level.take_from(mix), length, grid.reach, self.place.torch)
         runner = Runner(network, self.place, mode=job.mode, compute=self.compute)
-        parts = overlap_add(grid, window.read, runner, batch=self.batch, progress=self.progress)
-        flat = (self._flat(level.give(part)) for _, part in parts)
-        yield from flat if own == rate else resampled(flat, rate, own, reader.frames)
+        parts = overlap_add(grid, window.read, runner, batch=self.batch, progress=self.progress, ahead=self._ahead)
+        for _, part in parts:
+            stems = job.mixdown(level.give(part), network.sources)
+            yield stems.mean(dim=1, keepdim=True) if reader.channels == 1 else stems
 
-    def _flat(self, part: Tensor) -> Any:
-        stems = self.job.mixdown(part, self.network.sources).cpu()
-        if self.reader.channels == 1:
-            stems = stems.mean(dim=1, keepdim=True)
-        return stems.reshape(-1, stems.shape[-1]).numpy()
+    def _ahead(self, load: Load, groups: Iterator[list[Place]]) -> Iterator[Loaded]:
+        """Read and upload in a thread of its own, on a stream of its own: a plain copy waits for the network's."""
+        with Pipeline([Stage(load, name="read", device=self.place)], in_flight=2) as pipeline:
+            yield from pipeline.run(groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sink:
+    """Writes stem `i` of every block that passes."""
+
+    writer: StemWriter
+    i: int
+
+    def __call__(self, block: Any) -> Any:
+        self.writer.write(block[self.i])
+        return block
 
 
 def _record(source: Path, reader: Reader, network: Separator, job: _Job) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def separate(  # one option per knob of the library: a long signature is the int
                                "precision": precision}  # fmt: skip
     network: Any = model if cluster else load_model(model, storage="fp16" if half else "fp32")
     if plan:
-        plans = _plans(files, network, options)
+        plans = _plans(files, network, options | {"format": format_, "two_stems": two_stems})
         emit(plans, json_, lambda: [f"{path}: {told}" for path, told in plans.items()])
         return
     options |= {"seed": seed, "two_stems": two_stems, "format": format_, "quality": quality, "overwrite": overwrite,
@@ -93,11 +93,11 @@ def separate(  # one option per knob of the library: a long signature is the int
 
 def _plans(files: list[Path], network: Any, options: dict[str, Any]) -> dict[str, Any]:
     from elinvar.audio.files import info
-    from elinvar.audio.separation import plan_separation
+    from elinvar.audio.planning import plan_separation
 
     found = {}
     for path in files:
-        found[str(path)] = plan_separation(info(path).duration, network, **options)
+        found[str(path)] = plan_separation(info(path).duration, network, file=path, **options)
     return found
 
 
