@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from elinvar.cli import seismic_bench, video_bench
 from elinvar.cli.common import emit, table
+from elinvar.cli.rounds import ProgressLine
 
 __all__ = ["app"]
-
-_REDRAW = 0.1  # seconds between updates of the progress line
 
 
 class _NameIsACommand(TyperGroup):
@@ -39,38 +35,6 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Threshold = Annotated[float, typer.Option(help="Relative change that matters: 0.05 is 5 %.")]
-
-
-class ProgressLine:
-    """Rounds done, rate and time left on stderr, written between samples only: no thread runs beside a measurement."""
-
-    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._now = now
-        self._start = self._drawn = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = self._now()
-        if done == 0:
-            self._start, self._drawn = now, 0.0
-        spent = now - self._start
-        if done == total:
-            end = "\n" if not self._live else ""
-            self._write(f"{what}: {total} rounds in {spent:.1f} s{end}")
-        elif self._live and now - self._drawn >= _REDRAW:
-            self._drawn = now
-            left = f", {done / spent:.3g}/s, {spent / done * (total - done):.1f} s left" if done and spent else ""
-            self._write(f"{what}: round {done}/{total}{left}")
-
-    def _write(self, text: str) -> None:
-        self._stream.write(f"\r\x1b[K{text}" if self._live else text)
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Clear the line, so that what follows starts on a fresh one."""
-        if self._live:
-            self._write("")
 
 
 @app.command("run")

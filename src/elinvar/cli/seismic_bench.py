@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, si, table
+from elinvar.cli.rounds import ProgressLine
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def seismic(  # one option per knob of the library: a long signature is the inte
     """Compare versions of the migration kernel, or sweep a GPU version's group size and unroll."""
     from elinvar import bench
     from elinvar.bench import pages
-    from elinvar.cli.bench import ProgressLine
     from elinvar.seismic import versions as module
 
     names = _words(datasets, "--datasets")

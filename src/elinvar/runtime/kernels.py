@@ -20,16 +20,15 @@ import copy
 import importlib
 import importlib.util
 import logging
-import os
 import pkgutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elinvar.errors import InputError, KernelError, KernelRejected, UnknownKernel
 
+from ._wishes import Wishes
 from .kernelinfo import (
     Case,
     CheckReport,
@@ -66,7 +65,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("elinvar.kernels")
-_ENVIRONMENT = "ELINVAR_KERNELS"
 
 CATALOGUE: list[str] = []
 """Extra packages whose import registers kernels. ``elinvar.<engine>.kernels`` packages are found by themselves."""
@@ -89,8 +87,7 @@ class Registry:
         self._outcomes: dict[tuple[str, str, str, str], Outcome] = {}
         self._locks: dict[tuple[str, str, str, str], threading.RLock] = {}
         self._lock = threading.RLock()
-        self._configured: dict[str, str] = {}
-        self._context: ContextVar[dict[str, str] | None] = ContextVar("elinvar-kernels", default=None)
+        self._wishes = Wishes()
         self._logged: set[tuple[str, str]] = set()
 
     # -- registering ------------------------------------------------------------------------------------------------
@@ -230,19 +227,6 @@ class Registry:
 
         return self._choose(name, resolve(device), version, verify=True)
 
-    def _wish(self, name: str, version: str | None) -> tuple[str, str] | None:
-        """Return (version, who asked for it), or None when nobody did."""
-        if version is not None:
-            return version, "asked for by the version argument"
-        for choices, who in (
-            (self._context.get() or {}, "asked for by use()"),
-            (parse_choices(os.environ.get(_ENVIRONMENT, ""), _ENVIRONMENT), f"asked for by {_ENVIRONMENT}"),
-            (self._configured, "asked for by the configuration"),
-        ):
-            if name in choices:
-                return choices[name], who
-        return None
-
     def _chain(self, name: str, device: Device) -> tuple[list[Version], str]:
         """Return the versions to try when nobody asked for one, best first, and why the first is first."""
         known = self.versions(name)
@@ -257,7 +241,7 @@ class Registry:
         return known[known.index(top) :], why
 
     def _choose(self, name: str, device: Device, version: str | None, *, verify: bool) -> Kernel:
-        wish = self._wish(name, version)
+        wish = self._wishes.about(name, version)
         if wish is not None:
             return self._insist(name, device, *wish, verify=verify)
         chain, why = self._chain(name, device)
@@ -424,7 +408,7 @@ class Registry:
 
         place = resolve(device)
         names = self.names()
-        for name in {**parse_choices(os.environ.get(_ENVIRONMENT, ""), _ENVIRONMENT), **self._configured}:
+        for name in self._wishes.of_the_process():
             self.versions(name)
         return [self._info(name, place) for name in names]
 
@@ -459,19 +443,14 @@ class Registry:
         UnknownKernel
             A name or version that does not exist.
         """
-        wanted = self._validated(choices, "use()")
-        token = self._context.set({**(self._context.get() or {}), **wanted})
-        try:
+        with self._wishes.use(self._validated(choices, "use()")):
             yield
-        finally:
-            self._context.reset(token)
 
     def configure(self, choices: str | Mapping[str, str] | None) -> dict[str, str]:
         """Set the configured versions for the whole process and return the old ones; None clears them."""
         wanted = {} if choices is None else self._validated(choices, "the configuration")
         with self._lock:
-            old, self._configured = self._configured, wanted
-        return old
+            return self._wishes.configure(wanted)
 
     def _validated(self, choices: str | Mapping[str, str], who: str) -> dict[str, str]:
         wanted = parse_choices(choices, who)

@@ -45,6 +45,7 @@ from elinvar.errors import (
 )
 
 from ._lease import Frame, Lease, PoolStats, current_frame
+from ._named import Named
 from ._pages import keep_pages
 from ._shelf import Shelf
 from ._storage import SPECS, Buffer, Held, Spec, class_bytes, is_out_of_memory, poison, spec_for, torch_empty
@@ -112,7 +113,7 @@ class Pool:
             self._streams = CudaStreams(self._device.index)
         self._lock = threading.RLock()  # re-entrant: dropping a tensor may run its owner's callbacks
         self._shelf = Shelf()
-        self._named: dict[int, list[Buffer]] = {}  # class bytes -> released, but a Python name still refers to them
+        self._named = Named()
         self._lost: deque[tuple[Buffer, int]] = deque()  # leases that were garbage-collected
         self._owned = 0  # class bytes live and waiting
         self._waste = self._peak = 0
@@ -283,7 +284,7 @@ class Pool:
         """Give every waiting buffer back to torch (on CUDA: to torch's own cache); return the bytes."""
         with self._lock:
             self._settle()
-            self._forget_named()
+            self._escaped += self._named.forget()
             return self._evict(0)
 
     def clear_size(self, nbytes: int) -> int:
@@ -335,7 +336,7 @@ class Pool:
                 reuse_rate=self._reused / requests if requests else 0.0,
                 evictions=self._evicted,
                 dropped=self._dropped,
-                escaped=self._escaped + sum(map(len, self._named.values())),
+                escaped=self._escaped + self._named.buffers,
                 bytes_live=self._owned - cached,
                 bytes_cached=cached,
                 bytes_peak=self._peak,
@@ -360,7 +361,7 @@ class Pool:
             self._reused += 1
             return buffer
         if self in _frozen.get():
-            named = len(self._named.get(nbytes, ()))
+            named = self._named.of(nbytes)
             raise FrozenPool(
                 f"Pool.acquire: inside frozen() no buffer of class {nbytes} waits for these {spec.nbytes} bytes on "
                 f"{self._device} (Python variables still name {named} released ones); run one round before freezing, "
@@ -390,7 +391,7 @@ class Pool:
             if not is_out_of_memory(error):
                 raise
         self._settle()
-        self._forget_named()
+        self._escaped += self._named.forget()
         self._evict(0)
         if self._device.kind == "cuda":
             torch.cuda.empty_cache()
@@ -430,11 +431,7 @@ class Pool:
             buffer.lent = None
             self._escaped += 1
             return
-        named = self._named.setdefault(buffer.nbytes, [])
-        named.append(buffer)
-        if len(named) > self._per_class:
-            named.pop(0)
-            self._escaped += 1
+        self._escaped += self._named.put(buffer, self._per_class)
 
     def _shelve(self, buffer: Buffer) -> None:
         if not self._shelf.put(buffer, self._per_class):
@@ -460,16 +457,10 @@ class Pool:
             buffer, generation = self._lost.popleft()
             if buffer.generation == generation:
                 self._take_back(buffer)
-        for named in self._named.values():
-            for buffer in [buffer for buffer in named if buffer.held() is Held.NOBODY]:
-                named.remove(buffer)
-                buffer.lent = None
-                self._own(buffer.nbytes)
-                self._shelve(buffer)
-
-    def _forget_named(self) -> None:
-        self._escaped += sum(map(len, self._named.values()))
-        self._named.clear()
+        for buffer in self._named.take_free():
+            buffer.lent = None
+            self._own(buffer.nbytes)
+            self._shelve(buffer)
 
 
 def _count(operation: str, name: str, value: object) -> int:
