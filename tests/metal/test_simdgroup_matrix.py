@@ -33,6 +33,15 @@ kernel void products(device const T* a [[buffer(0)]], device const T* b [[buffer
     simdgroup_store(left_turned, z, 8);
     simdgroup_store(left, z + 64, 8);
 }
+kernel void elements(device const T* a [[buffer(0)]], device const T* b [[buffer(1)]], device T* y [[buffer(2)]])
+{
+    simdgroup_matrix<T, 8, 8> left, right;
+    simdgroup_load(left, a, 8, ulong2(0), true);
+    simdgroup_load(right, b, 8);
+    right.thread_elements() = max(left.thread_elements(), right.thread_elements());
+    simdgroup_store(right, y, 8);
+    simdgroup_store(left, y + 64, 8);
+}
 kernel void corner(device const float* a [[buffer(0)]], device float* y [[buffer(1)]])
 {
     simdgroup_float8x8 m;
@@ -66,6 +75,18 @@ def test_products_and_transposes(device, name, row):
     torch.testing.assert_close(y.double().cpu(), torch.stack(expected, 1), rtol=1e-5, atol=1e-5)
     assert torch.equal(z[:, 0], a.mT)
     assert torch.equal(z[:, 1], a)
+
+
+@pytest.mark.parametrize("device", PRESENT)
+@pytest.mark.parametrize("name", TYPES)
+def test_elements_of_turned_and_straight_matrices_meet(device, name):
+    library = metal.compile(SOURCE, device, defines={"T": name, "ROW": 8})
+    make = torch.Generator().manual_seed(3)
+    a, b = (torch.randn(8, 8, generator=make).to(TYPES[name]).to(device) for _ in "ab")
+    y = torch.zeros(2, 8, 8, dtype=a.dtype, device=device)
+    library.elements(a, b, y, threads=32, group_size=32)
+    assert torch.equal(y[0], torch.maximum(a.mT, b))
+    assert torch.equal(y[1], a.mT)
 
 
 @pytest.mark.parametrize("device", PRESENT)

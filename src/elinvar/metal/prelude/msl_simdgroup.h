@@ -3,6 +3,9 @@
 // Lane l has row l / 4, columns 2 (l % 4) and the next: of the matrix or, when it is `turned`, of its transpose. NVIDIA's
 // matrix units want the left operand straight and the right one turned; a load that transposes leaves the matrix turned
 // instead of moving anything, so that the usual x w' costs nothing extra. All 32 lanes take part in every call.
+//
+// `thread_elements()` is a lane's two elements of the straight matrix, as on Apple GPUs, where other lanes have them: a
+// kernel may do with it what treats every element alike.
 #pragma once
 
 namespace elinvar_msl {
@@ -14,13 +17,27 @@ ELINVAR_FN uint elinvar_my_lane() { return elinvar_lane_index() % 32u; }
 #endif
 template <class T, int C, int R> struct simdgroup_matrix {
   static_assert(C == 8 && R == 8, "a simdgroup matrix has 8 columns and 8 rows");
-  T elinvar_e[2];
+  vec<T, 2> elinvar_e;
   bool elinvar_turned;
+#ifdef ELINVAR_CUDA
+  float elinvar_beyond[2] = {0.0f, 0.0f};  // rows 8 to 15 of what the matrix units add to: nobody looks at them
+#endif
   ELINVAR_FN simdgroup_matrix() : elinvar_turned(false) {}
   ELINVAR_FN explicit simdgroup_matrix(T diagonal) : elinvar_turned(false) {
     const uint lane = elinvar_my_lane();
     for (uint i = 0; i < 2; i++) elinvar_e[i] = lane / 4u == 2u * (lane % 4u) + i ? diagonal : T(0);
   }
+#ifdef ELINVAR_CUDA
+  ELINVAR_FN vec<T, 2>& thread_elements() {
+    if (elinvar_turned) elinvar_straighten(*this);
+    return elinvar_e;
+  }
+#else
+  ELINVAR_FN vec<T, 2>& thread_elements(ELINVAR_SITE) {
+    if (elinvar_turned) elinvar_straighten(*this, file, line);
+    return elinvar_e;
+  }
+#endif
 };
 typedef simdgroup_matrix<float, 8, 8> simdgroup_float8x8;
 typedef simdgroup_matrix<half, 8, 8> simdgroup_half8x8;
@@ -58,7 +75,7 @@ template <class T> ELINVAR_FN void elinvar_face(const simdgroup_matrix<T, 8, 8>&
     e[1] = m.elinvar_e[1];
   } else if constexpr (sizeof(T) == 2) {
     uint word, moved;
-    memcpy(&word, m.elinvar_e, 4);
+    memcpy(&word, &m.elinvar_e, 4);
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(moved) : "r"(word));
     memcpy(e, &moved, 4);
   } else {
@@ -70,20 +87,25 @@ template <class T> ELINVAR_FN void elinvar_face(const simdgroup_matrix<T, 8, 8>&
     }
   }
 }
+template <class T> ELINVAR_FN void elinvar_straighten(simdgroup_matrix<T, 8, 8>& m) {
+  T e[2];
+  elinvar_face(m, false, e);
+  m.elinvar_e = vec<T, 2>(e[0], e[1]);
+  m.elinvar_turned = false;
+}
 #define ELINVAR_SIMDGROUP_PRODUCT(T, name)                                                                             \
-  ELINVAR_FN void elinvar_multiply(float (&sum)[2], const T (&a)[2], const T (&b)[2]) {                                \
+  ELINVAR_FN void elinvar_multiply(float (&sum)[2], float (&beyond)[2], const T (&a)[2], const T (&b)[2]) {            \
     uint left, right;                                                                                                  \
-    float beyond[2];                                                                                                   \
     memcpy(&left, a, 4);                                                                                               \
     memcpy(&right, b, 4);                                                                                              \
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32." name "." name ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "       \
                  "{%7, %8, %9, %10};"                                                                                  \
                  : "=f"(sum[0]), "=f"(sum[1]), "=f"(beyond[0]), "=f"(beyond[1])                                        \
-                 : "r"(left), "r"(0u), "r"(right), "f"(sum[0]), "f"(sum[1]), "f"(0.0f), "f"(0.0f));                    \
+                 : "r"(left), "r"(0u), "r"(right), "f"(sum[0]), "f"(sum[1]), "f"(beyond[0]), "f"(beyond[1]));          \
   }
 ELINVAR_SIMDGROUP_PRODUCT(half, "f16")
 ELINVAR_SIMDGROUP_PRODUCT(bfloat, "bf16")
-ELINVAR_FN void elinvar_multiply(float (&sum)[2], const float (&a)[2], const float (&b)[2]) {  // b turned: its columns
+ELINVAR_FN void elinvar_multiply(float (&sum)[2], float (&)[2], const float (&a)[2], const float (&b)[2]) {  // b: turned
   const uint lane = elinvar_lane();
   for (uint k = 0; k < 8; k++) {
     const float left = simd_shuffle(a[k % 2u], ushort(lane / 4u * 4u + k / 2u));
@@ -100,8 +122,10 @@ ELINVAR_FN void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, cons
   elinvar_face(a, false, left);
   elinvar_face(b, true, right);
   elinvar_face(s, false, start);
-  float sum[2] = {float(start[0]), float(start[1])};
-  elinvar_multiply(sum, left, right);
+  float sum[2] = {float(start[0]), float(start[1])}, beyond[2] = {s.elinvar_beyond[0], s.elinvar_beyond[1]};
+  elinvar_multiply(sum, beyond, left, right);
+  d.elinvar_beyond[0] = beyond[0];
+  d.elinvar_beyond[1] = beyond[1];
   d.elinvar_e[0] = D(sum[0]);
   d.elinvar_e[1] = D(sum[1]);
   d.elinvar_turned = false;
@@ -118,6 +142,13 @@ template <class T> ELINVAR_FN float elinvar_at(const elinvar_simd<elinvar_pair_o
   const bool turned = all.value[all.lane].turned != 0;
   const uint r = turned ? column : row, c = turned ? row : column;
   return float(all.value[r * 4u + c / 2u].e[c % 2u]);
+}
+template <class T> ELINVAR_FN void elinvar_straighten(simdgroup_matrix<T, 8, 8>& m, const char* file, int line) {
+  const elinvar_simd<elinvar_pair_of<T>> all(32, {{m.elinvar_e[0], m.elinvar_e[1]}, m.elinvar_turned}, "thread_elements",
+                                             file, line);
+  const uint row = all.lane / 4u, column = 2u * (all.lane % 4u);
+  for (uint i = 0; i < 2; i++) m.elinvar_e[i] = T(elinvar_at(all, row, column + i));
+  m.elinvar_turned = false;
 }
 template <class D, class A, class B, class S>
 ELINVAR_FN void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
