@@ -6,8 +6,9 @@ neither torch nor numba nor numpy.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ._lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -82,18 +83,4 @@ if TYPE_CHECKING:
     from .runtime.trace import trace
     from .runtime.transfers import no_transfers, transfers
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        module = importlib.import_module(f".{_HOME[name]}", __name__)
-        value = getattr(module, name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module 'elinvar' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME, _MODULES)

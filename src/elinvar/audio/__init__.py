@@ -15,8 +15,9 @@ explicit. Names are loaded on first use.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 # name -> module: signal processing
 _NAMES: dict[str, str] = {
@@ -183,18 +184,4 @@ if TYPE_CHECKING:
     from .spectral import STFT, StreamingSTFT, istft, stft
     from .windows import check_cola, check_nola, cola_ripple, window
 
-
-def __getattr__(name: str) -> object:
-    home = _NAMES.get(name) or _MODELS.get(name)
-    if home is not None:
-        value = getattr(importlib.import_module(f".{home}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, {**_NAMES, **_MODELS}, _MODULES)

@@ -13,8 +13,9 @@ Metres, seconds, m/s; azimuths in degrees clockwise from north. Names are loaded
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 _HOME = {
     "Aperture": "aperture",
@@ -121,17 +122,4 @@ if TYPE_CHECKING:
     from .velocity_scan import plan_scan, scan
     from .volume import open_image
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME, _MODULES)

@@ -14,8 +14,9 @@ Every operation takes any strides, float32, float64, float16 and bfloat16, recor
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 _HOME = {
     "ACTIVATIONS": "activation",
@@ -98,16 +99,4 @@ if TYPE_CHECKING:
     from .queue import BatchingQueue
     from .storage import check_finite, store
 
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME, _MODULES)

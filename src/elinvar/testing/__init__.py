@@ -5,8 +5,9 @@ Names are loaded on first use.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 _HOME = {
     "FakeClock": "fakes",
@@ -37,14 +38,4 @@ if TYPE_CHECKING:
     from .leaks import LeakError, assert_no_leak
     from .mutation import mutate_metal, survivors
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'elinvar.testing' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME)

@@ -15,8 +15,9 @@ use. elinvar ships no weights: the published ones have licences of their own.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 _HOME = {
     "Engine": "engine",
@@ -94,17 +95,4 @@ if TYPE_CHECKING:
     from .scene import Scene
     from .viewer import view_points
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME, _MODULES)

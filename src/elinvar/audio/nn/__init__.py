@@ -7,8 +7,9 @@ norms with a chosen summation, sequences whose buffers are planned once, and ses
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from elinvar._lazy import lazy
 
 _HOME = {
     "Attention": "attention",
@@ -53,14 +54,4 @@ if TYPE_CHECKING:
     from .session import InferenceSession
     from .storage import half_storage, memory_bytes
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOME)
