@@ -226,8 +226,10 @@ def asked(
 ) -> dict[str, Any]:
     """Return the names, as `FEATURES` has them, of what a call asks for."""
     if limits is not None:
-        features["limits"] = limits
-        if not math.isinf(limits.tan_leg) or not math.isinf(limits.stretch):
+        bent = not math.isinf(limits.tan_leg) or not math.isinf(limits.stretch)
+        if not bent or not math.isinf(limits.x) or not math.isinf(limits.y):
+            features["limits"] = limits
+        if bent:
             features["angles"] = limits
     if mute is not None:
         features["mute"] = mute
@@ -246,12 +248,14 @@ def features_of(version: str, backend: str = "cpu") -> set[str]:
 
 def require(version: str, *, backend: str = "cpu", **features: Any) -> None:
     """Refuse, by name, what a version of the kernel cannot do."""
-    for name, value in features.items():
-        if name not in features_of(version, backend):
-            able = [other for other in FEATURES if other != "reference" and name in features_of(other, backend)]
-            what = f"{name}={value!r}" if isinstance(value, str) else WORDS.get(name, name)
-            choices = " or ".join(sorted(able) or ["reference"])
-            raise NotImplementedError(f"{NAME}: version {version} does not do {what}; choose {choices}.")
+    lacking = [name for name in features if name not in features_of(version, backend)]
+    if not lacking:
+        return
+    able = [other for other in FEATURES if other != "reference" and {*lacking} <= features_of(other, backend)]
+    values = ((name, features[name]) for name in lacking)
+    what = " or ".join(f"{n}={v!r}" if isinstance(v, str) else WORDS.get(n, n) for n, v in values)
+    choices = " or ".join(sorted(able) or ["reference"])
+    raise NotImplementedError(f"{NAME}: version {version} does not do {what}; choose {choices}.")
 
 
 def _check_tensors(
