@@ -28,7 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     _program(root / ".venv" / "bin" / "elinvar", note)
     for tool in ("g++", "chromium", "apt-get", "sudo"):
         _program(root / "bin" / tool, note)
-    for tool in ("dirname", "timeout", "basename", "id", "sh", "bash", "env"):
+    for tool in ("dirname", "timeout", "basename", "id", "sh", "bash", "env", "mktemp", "cat", "rm"):
         found = shutil.which(tool)
         assert found is not None
         (root / "bin" / tool).symlink_to(found)
@@ -47,10 +47,10 @@ def _run(root: Path, fail: str = "") -> tuple[subprocess.CompletedProcess[str], 
 def test_everything_runs_once_and_the_tests_last(checkout: Path) -> None:
     done, log = _run(checkout)
     assert done.returncode == 0, done.stderr
-    assert [line.split(" [")[0] for line in log] == [
-        "make venv-dev",
-        "make lint",
-        "make docs",
+    steps = [line.split(" [")[0] for line in log]
+    assert steps[0] == "make venv-dev"
+    assert sorted(steps[1:3]) == ["make docs", "make lint"]  # beside each other
+    assert steps[3:] == [
         "elinvar bench base-vs-head --help",
         "elinvar bench base-vs-head --seconds 25",
         "make test",
@@ -65,6 +65,15 @@ def test_one_failure_stops_nothing_and_fails_the_run(checkout: Path) -> None:
     assert done.stdout.splitlines()[-1] == "failed: lint docs"
 
 
+def test_what_the_documentation_says_is_in_the_log(checkout: Path) -> None:
+    _program(checkout / "bin" / "make", '[ "$1" != docs ] || { echo "a dead link"; exit 1; }')
+    done, _ = _run(checkout)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines.index("a dead link") == lines.index("== docs, meanwhile") + 1
+    assert lines[-1] == "failed: docs"
+
+
 def test_without_the_comparison_it_is_passed_over(checkout: Path) -> None:
     _program(checkout / ".venv" / "bin" / "elinvar", "exit 2")
     done, _ = _run(checkout)
@@ -77,6 +86,7 @@ def test_missing_tools_are_installed_where_that_is_allowed(checkout: Path) -> No
     (checkout / "bin" / "chromium").unlink()
     done, log = _run(checkout)
     assert done.returncode == 0, done.stderr
+    assert log.index(next(line for line in log if "install" in line)) < next(i for i, x in enumerate(log) if "lint" in x)
     installs = [line for line in log if "install" in line]
     assert len(installs) == 1
     assert "g++ chromium" in installs[0]
