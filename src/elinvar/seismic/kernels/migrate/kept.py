@@ -24,7 +24,7 @@ class _Kept:
     alive: tuple[weakref.ref[torch.Tensor], ...]
 
 
-_kept: list[_Kept] = []
+_kept: dict[torch.device, _Kept] = {}  # several devices may be at work on one job
 
 
 def _itself(tables: Tables) -> Tables:
@@ -35,18 +35,21 @@ def kept_tables(vrms: torch.Tensor, make: Callable[[Tables], Any] = _itself, **o
     """Return ``make(prepare(vrms, **options))``: that of the last call when it was asked for the same.
 
     Blocks of traces follow one another with the same velocities, and where these differ from pillar to pillar the
-    tables take longer to make than a block may take to migrate. One result is kept, and no longer than the velocities.
+    tables take longer to make than a block may take to migrate. One result is kept per device, and no longer than the
+    velocities.
     """
     given = [vrms, *(value for value in options.values() if isinstance(value, torch.Tensor))]
     plain = (make, *((name, value) for name, value in options.items() if not isinstance(value, torch.Tensor)))
-    for kept in _kept[:1]:  # another thread may empty it meanwhile
-        if kept.plain == plain and len(kept.copies) == len(given) and all(map(_same, kept.copies, given)):
-            return kept.made
+    kept = _kept.get(vrms.device)
+    known = kept is not None and kept.plain == plain and len(kept.copies) == len(given)
+    if kept is not None and known and all(map(_same, kept.copies, given)):
+        return kept.made
     made = make(prepare(vrms, **options))
     # A view is gone before its job is: its base stays.
     owners = (x if x._base is None else x._base for x in given)  # noqa: SLF001
-    alive = tuple(weakref.ref(x, lambda _: _kept.clear()) for x in owners)
-    _kept[:] = [_Kept(tuple(x.clone() for x in given), plain, made, alive)]
+    where = vrms.device
+    alive = tuple(weakref.ref(x, lambda _: _kept.pop(where, None)) for x in owners)
+    _kept[where] = _Kept(tuple(x.clone() for x in given), plain, made, alive)
     return made
 
 
