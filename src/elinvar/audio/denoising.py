@@ -49,12 +49,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.sizes = sizes
         bins = sizes.n_fft // 2 + 1
-        self.fc_in = nn.Sequential(nn.Linear(bins, width), nn.ReLU())
-        self.gru = GRU(width, width, num_layers=2, batch_first=True)
-        self.fc_out = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, bins)
-        )
-        self.eval()
+        with torch.device("cpu"):  # where it runs, whatever torch's default is
+            self.fc_in = nn.Sequential(nn.Linear(bins, width), nn.ReLU())
+            self.gru = GRU(width, width, num_layers=2, batch_first=True)
+            self.fc_out = nn.Sequential(
+                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, bins)
+            )
+        self.float().eval()
 
     def forward(self, features: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return gains in [1e-4, 1] for ``[batch, frames, bins]`` of log10 power, and the state after them."""
@@ -124,8 +125,8 @@ class _Frames:
         self.sizes, self._gains = sizes, gains
         self._least = 10.0 ** (-number("denoise", "limit_db", limit_db, low=0.0, high=80.0) / 20.0)
         n, hop = sizes.window, sizes.hop
-        window = torch.hann_window(n, dtype=torch.float64).sqrt()
-        total = torch.zeros(n, dtype=torch.float64)
+        window = torch.hann_window(n, dtype=torch.float64, device="cpu").sqrt()
+        total = torch.zeros(n, dtype=torch.float64, device="cpu")
         for shift in range(-(n // hop) * hop, n, hop):
             low, high = max(0, shift), min(n, n + shift)
             if high > low:
@@ -133,8 +134,8 @@ class _Frames:
         # Where the hop does not divide the window, analysis times synthesis must still add up to one.
         self._window, self._back = window.float(), (window / total).float()
         # Silence before the first sample, so that it lies under as many windows as all others.
-        self._pending = torch.zeros(channels, n - hop)
-        self._tail = torch.zeros(channels, n)
+        self._pending = torch.zeros(channels, n - hop, dtype=torch.float32, device="cpu")
+        self._tail = torch.zeros(channels, n, dtype=torch.float32, device="cpu")
         self._skip = n - hop
 
     def push(self, x: Tensor, most: int = _FRAMES) -> Iterator[Tensor]:
@@ -153,7 +154,7 @@ class _Frames:
         gains = self._gains(torch.log10(power.clamp_min(_LEAST_POWER))).clamp_min(self._least)
         waves = torch.fft.irfft(spectrum * gains, self.sizes.n_fft)[..., :n] * self._back
         frames = waves.shape[1]
-        out = torch.zeros(len(waves), (frames - 1) * hop + n)
+        out = torch.zeros(len(waves), (frames - 1) * hop + n, dtype=torch.float32, device="cpu")
         out[:, :n] += self._tail
         for shift in range(frames):
             out[:, shift * hop : shift * hop + n] += waves[:, shift]
@@ -173,11 +174,12 @@ class DenoiseStream:
         Samples by which the output lags.
     """
 
+    _ready: Tensor
+
     def __init__(self, model: Denoiser, channels: int = 1, limit_db: float = 80.0) -> None:
         self._channels = count("DenoiseStream", "channels", channels)
         self._model, self._limit = model, limit_db
         self.latency = model.sizes.window - 1
-        self._ready: Tensor = torch.zeros(self._channels, self.latency)
         self.reset()
 
     @torch.no_grad()
@@ -205,7 +207,7 @@ class DenoiseStream:
         """Forget everything heard."""
         live = _Live(self._model, self._channels)
         self._frames = _Frames(self._model.sizes, self._channels, live, self._limit)
-        self._ready = torch.zeros(self._channels, self.latency)
+        self._ready = torch.zeros(self._channels, self.latency, dtype=torch.float32, device="cpu")
 
 
 @torch.no_grad()

@@ -149,7 +149,7 @@ class HTDemucs(nn.Module):
                 setattr(self, f"channel_upsampler{suffix}", nn.Conv1d(c.last_channels, c.width, 1))
                 setattr(self, f"channel_downsampler{suffix}", nn.Conv1d(c.width, c.last_channels, 1))
         self.crosstransformer = CrossTransformer(c.width, c.layers, c.heads, c.hidden_scale, c.max_period)
-        self.eval()
+        self.float().eval()  # whatever torch's default dtype is
         self.requires_grad_(False)
 
     # -- what it is --------------------------------------------------------------------------------------------------

@@ -130,9 +130,11 @@ def _faithful(w: Tensor, stride: _Pair, padding: _Pair, dilation: _Pair, transpo
         size = [d * (k - 1) + 1 + s * (n - 1) for k, s, d, n in
                 zip((tall, wide), stride, dilation, (rows, columns), strict=True)]  # fmt: skip
         channels = w.shape[0] if transposed else w.shape[1]
-        x = torch.randn(1, *size, channels, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(
+            1, *size, channels, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu"
+        )
         x = x.to(w.dtype).permute(0, 3, 1, 2)
-        b = torch.zeros(w.shape[1] if transposed else w.shape[0], dtype=w.dtype)
+        b = w.new_zeros(w.shape[1] if transposed else w.shape[0])
         got = _convolution(x, w, b, stride, padding, dilation, transposed, gelu).float()
         want = _convolution(x.float(), w.float(), b.float(), stride, padding, dilation, transposed, gelu)
         _known[key] = float((got - want).norm()) <= 0.02 * float(want.norm())

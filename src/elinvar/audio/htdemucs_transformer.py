@@ -19,8 +19,8 @@ __all__ = ["Attention", "CrossTransformer", "Layer", "positions_1d", "positions_
 def positions_1d(length: int, channels: int, max_period: float) -> Tensor:
     """Return ``[length, channels]``: cosines, then sines, of ``t / max_period ** (i / (channels / 2 - 1))``."""
     half = channels // 2
-    i = torch.arange(half, dtype=torch.float32)
-    phase = torch.arange(length, dtype=torch.float32)[:, None] / max_period ** (i / (half - 1))
+    i = torch.arange(half, dtype=torch.float32, device="cpu")
+    phase = torch.arange(length, dtype=torch.float32, device="cpu")[:, None] / max_period ** (i / (half - 1))
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 
 
@@ -30,10 +30,10 @@ def positions_2d(times: int, frequencies: int, channels: int, max_period: float)
     Sines and cosines alternate, after "Translating math formula images to LaTeX sequences" (Wang and Liu, 2019).
     """
     half = channels // 2
-    rate = torch.exp(torch.arange(0, half, 2, dtype=torch.float32) * -(math.log(max_period) / half))
+    rate = torch.exp(torch.arange(0, half, 2, dtype=torch.float32, device="cpu") * -(math.log(max_period) / half))
 
     def waves(n: int) -> Tensor:
-        phase = torch.arange(n, dtype=torch.float32)[:, None] * rate
+        phase = torch.arange(n, dtype=torch.float32, device="cpu")[:, None] * rate
         return torch.stack([torch.sin(phase), torch.cos(phase)], dim=-1).reshape(n, half)
 
     when = waves(times)[:, None].expand(times, frequencies, half)

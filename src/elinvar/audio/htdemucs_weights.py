@@ -115,11 +115,13 @@ class Bag(nn.Module):
         super().__init__()
         if not models or any(m.config != models[0].config for m in models):
             raise InputError("Bag: give at least one model, all of the same configuration.")
-        table = torch.ones(len(models), len(models[0].sources)) if shares is None else torch.tensor(shares)
-        if table.shape != (len(models), len(models[0].sources)) or bool((table.sum(0) <= 0).any()):
+        stems = len(models[0].sources)
+        given = [[1.0] * stems] * len(models) if shares is None else shares
+        table = torch.tensor(given, dtype=torch.float32, device="cpu")
+        if table.shape != (len(models), stems) or bool((table.sum(0) <= 0).any()):
             raise InputError(
-                f"Bag: shares have shape {tuple(table.shape)}; give [{len(models)} models][{len(models[0].sources)} "
-                "stems] with a positive sum for every stem."
+                f"Bag: shares have shape {tuple(table.shape)}; give [{len(models)} models][{stems} stems] "
+                "with a positive sum for every stem."
             )
         self.models = nn.ModuleList(models)
         self.shares: list[list[float]] = (table / table.sum(0)).tolist()

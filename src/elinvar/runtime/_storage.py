@@ -253,7 +253,7 @@ def _try_holders() -> bool:
 
     def graph(t: torch.Tensor) -> object:
         with torch.inference_mode(mode=False), torch.enable_grad():
-            return torch.ones(2, 64, requires_grad=True) * t
+            return torch.ones(2, 64, dtype=torch.float32, device="cpu", requires_grad=True) * t
 
     try:
         return (

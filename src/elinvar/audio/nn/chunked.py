@@ -30,7 +30,12 @@ class ChunkedInference:
                 f"ChunkedInference: chunk={chunk} with overlap={overlap}; give an overlap from 0 to half a chunk."
             )
         self.fn, self.chunk, self.overlap = fn, chunk, overlap
-        rise = torch.sin((torch.arange(overlap) + 0.5) * (torch.pi / (2 * max(1, overlap)))) ** 2
+        rise = (
+            torch.sin(
+                (torch.arange(overlap, dtype=torch.float32, device="cpu") + 0.5) * (torch.pi / (2 * max(1, overlap)))
+            )
+            ** 2
+        )
         self._rise, self._fall = rise, 1.0 - rise
         self.reset()
 

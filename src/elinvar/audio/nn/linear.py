@@ -46,7 +46,7 @@ class Linear(nn.Linear):
     def _few(self, x: Tensor, out: Tensor | None) -> Tensor:
         from elinvar.audio.kernels.recurrent.cpu import products
 
-        result = torch.empty(*x.shape[:-1], self.out_features) if out is None else out
+        result = x.new_empty(*x.shape[:-1], self.out_features) if out is None else out
         weight = self.weight.detach().numpy()
         bias = weight[:0, 0] if self.bias is None else self.bias.detach().numpy()
         rows = x.detach().contiguous().reshape(-1, self.in_features).numpy()
@@ -63,7 +63,7 @@ class Linear(nn.Linear):
         """
         table = {}
         for rows in _CANDIDATES:
-            x = torch.randn(rows, self.in_features)
+            x = torch.randn(rows, self.in_features, dtype=torch.float32, device="cpu")
             table[rows] = (
                 self._time(lambda x=x: self._few(x, None), runs),
                 self._time(lambda x=x: self._many(x), runs),

@@ -102,7 +102,9 @@ class Sequential(nn.Sequential):
         self._views = []
         for i, (s, d) in enumerate(shapes):
             flat = self._leases[i % len(self._leases)].tensor[: sizes[i]] if sizes[i] else None
-            self._views.append(torch.empty(s, dtype=d) if flat is None else flat.view(d).view(s))
+            self._views.append(
+                torch.empty(s, dtype=d, device=pool.device.torch) if flat is None else flat.view(d).view(s)
+            )
         self._writers = [self._writer(layer) for layer in self]
         self._shape = shape
         self._stats = BufferStats(len(shapes), len(self._leases), sum(slots), sum(sizes))

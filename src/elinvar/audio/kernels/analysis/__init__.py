@@ -34,7 +34,7 @@ def check(x: Tensor, n: int) -> None:
 def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Frames that are no multiple of a tile, samples that fill no frame, a size the CPU version cannot transform."""
     shape, n = (((1, 2, 1000), 128), ((2, 1, 512), 512), ((1, 4, 5000), 256), ((1, 2, 200), 60))[seed % 4]
-    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)), n), {}
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu"), n), {}
 
 
 register(

@@ -47,7 +47,7 @@ def analysis(x: Tensor, n: int) -> Tensor:
     batch, rows, time = x.shape
     hop, bins = n // 4, n // 2
     frames = (time - n) // hop + 1
-    out = torch.empty(batch, bins, frames, 2 * rows)
+    out = torch.empty(batch, bins, frames, 2 * rows, dtype=torch.float32, device="cpu")
     sound, taken, window = x.numpy(), out.numpy(), _window(n)
     blocks = -(-frames // _FRAMES)
 

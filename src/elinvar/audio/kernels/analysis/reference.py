@@ -13,7 +13,7 @@ __all__ = ["analysis", "window"]
 @functools.lru_cache(maxsize=8)
 def window(n: int, device: torch.device) -> Tensor:
     """Return the periodic Hann window on a device."""
-    return torch.hann_window(n, device=device)
+    return torch.hann_window(n, dtype=torch.float32, device=device)
 
 
 def analysis(x: Tensor, n: int) -> Tensor:

@@ -38,7 +38,7 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Rows that are no multiple of a vector, offsets that would overflow without the maximum, one column."""
     make = torch.Generator().manual_seed(seed)
     rows, columns, offset = ((5, 37, 0.0), (3, 1000, 300.0), (4, 1, -50.0), (70, 16, 1e4))[seed % 4]
-    return (offset + 8.0 * torch.randn(rows, columns, generator=make), 0.35), {}
+    return (offset + 8.0 * torch.randn(rows, columns, generator=make, dtype=torch.float32, device="cpu"), 0.35), {}
 
 
 register(

@@ -69,7 +69,7 @@ def _rows(scores: Any, words: Any, reciprocals: Any, scale: float, first: int, e
 def exponentials(scores: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Arguments and results as those of the reference."""
     check(scores)
-    reciprocals = torch.empty(len(scores))
+    reciprocals = scores.new_empty(len(scores), dtype=torch.float32)
     half = scores.dtype == torch.bfloat16
     words = scores.view(torch.int16 if half else torch.int32).numpy()
     rows = words if half else scores.numpy()

@@ -56,11 +56,13 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """One tile with an offset far from zero, where a careless variance would show."""
     make = torch.Generator().manual_seed(seed)
     batch, frequencies, times, channels, normed = _TILES[seed % len(_TILES)]
-    y = 2.0 * torch.randn(batch, frequencies, times, 2 * channels, generator=make)
+    y = 2.0 * torch.randn(batch, frequencies, times, 2 * channels, generator=make, dtype=torch.float32, device="cpu")
     if not normed:
         return (y,), {}
-    into = torch.randn(batch, frequencies, times, channels, generator=make)
-    weight, bias, scale = (torch.randn(n * channels, generator=make) for n in (2, 2, 1))
+    into = torch.randn(batch, frequencies, times, channels, generator=make, dtype=torch.float32, device="cpu")
+    weight, bias, scale = (
+        torch.randn(n * channels, generator=make, dtype=torch.float32, device="cpu") for n in (2, 2, 1)
+    )
     return (y + 30.0, into), {"weight": 1 + 0.1 * weight, "bias": 0.1 * bias, "scale": scale, "eps": 1e-5}
 
 
@@ -70,8 +72,8 @@ def example_gelu(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     batch, frequencies, times, channels, _ = ((1, 5, 37, 6, 0), (2, 1, 6001, 20, 0), (1, 3, 1, 48, 0), (1, 2, 9, 1, 0))[
         seed % 4
     ]
-    y = 3.0 + 2.0 * torch.randn(batch, frequencies, times, channels, generator=make)
-    weight, bias = torch.randn(2, channels, generator=make)
+    y = 3.0 + 2.0 * torch.randn(batch, frequencies, times, channels, generator=make, dtype=torch.float32, device="cpu")
+    weight, bias = torch.randn(2, channels, generator=make, dtype=torch.float32, device="cpu")
     return (y, weight, bias), {"eps": 1e-5}
 
 

@@ -205,7 +205,7 @@ def gate(
     times = y.shape[2]
     step = max(1, _BLOCK_BYTES // (2 * channels * y.element_size()))
     if weight is None and into is None and y.dtype != torch.float64:
-        out = torch.empty(*y.shape[:-1], channels, dtype=y.dtype)
+        out = y.new_empty(*y.shape[:-1], channels)
         source, target = _array(y).reshape(-1, 2 * channels), _array(out).reshape(-1, channels)
         parallel_for(len(source), lambda a, b: _plain(source, target, a, b), chunk=step)
         return out

@@ -31,8 +31,10 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Another algorithm, size and offset for each seed."""
     make = torch.Generator().manual_seed(seed)
     batch, channels, time, groups = ((2, 6, 5003, 3), (1, 4, 2, 4), (3, 8, 130, 1), (1, 1, 17, 1))[seed % 4]
-    x = torch.randn(batch, channels, time, generator=make) + (0.0, 100.0, 0.0, 0.0)[seed % 4] * (time > 1)
-    weight, bias = torch.randn(2, channels, generator=make)
+    x = torch.randn(batch, channels, time, generator=make, dtype=torch.float32, device="cpu") + (0.0, 100.0, 0.0, 0.0)[
+        seed % 4
+    ] * (time > 1)
+    weight, bias = torch.randn(2, channels, generator=make, dtype=torch.float32, device="cpu")
     return (x, groups, weight, bias), {"eps": 1e-5, "algorithm": ALGORITHMS[seed % 4]}
 
 

@@ -30,10 +30,16 @@ def example(gates: int) -> Callable[[int], tuple[tuple[Any, ...], dict[str, Any]
     def tile(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         make = torch.Generator().manual_seed(seed)
         batch, inputs, hidden = ((1, 20, 37), (3, 5, 16), (1, 64, 64), (2, 1, 3))[seed % 4]
-        x = torch.randn(batch, inputs, generator=make)
-        states = [torch.randn(batch, hidden, generator=make).tanh() for _ in range(2 if gates == 4 else 1)]
-        weights = [torch.randn(gates * hidden, n, generator=make) / n**0.5 for n in (inputs, hidden)]
-        biases = [torch.randn(gates * hidden, generator=make) for _ in range(2)]
+        x = torch.randn(batch, inputs, generator=make, dtype=torch.float32, device="cpu")
+        states = [
+            torch.randn(batch, hidden, generator=make, dtype=torch.float32, device="cpu").tanh()
+            for _ in range(2 if gates == 4 else 1)
+        ]
+        weights = [
+            torch.randn(gates * hidden, n, generator=make, dtype=torch.float32, device="cpu") / n**0.5
+            for n in (inputs, hidden)
+        ]
+        biases = [torch.randn(gates * hidden, generator=make, dtype=torch.float32, device="cpu") for _ in range(2)]
         return (x, *states, *weights, *biases), {}
 
     return tile

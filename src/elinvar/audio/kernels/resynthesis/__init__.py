@@ -45,7 +45,10 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Frames that are no multiple of a tile, sizes that the CPU version has no transform for."""
     make = torch.Generator().manual_seed(seed)
     shape = ((1, 64, 21, 16), (2, 256, 9, 4), (1, 128, 1, 2), (1, 30, 3, 6))[seed % 4]
-    y, (gain, shift) = torch.randn(shape, generator=make), torch.randn(2, shape[0], generator=make)
+    y, (gain, shift) = (
+        torch.randn(shape, generator=make, dtype=torch.float32, device="cpu"),
+        torch.randn(2, shape[0], generator=make, dtype=torch.float32, device="cpu"),
+    )
     return (y, gain, shift), {}
 
 

@@ -61,7 +61,7 @@ def resynthesis(y: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         from elinvar.audio.kernels.resynthesis import reference
 
         return reference.resynthesis(y, gain, shift)
-    out = torch.zeros(batch, rows, (frames + 3) * bins // 2)
+    out = torch.zeros(batch, rows, (frames + 3) * bins // 2, dtype=torch.float32, device="cpu")
     given = (y.view(torch.int16) if y.dtype == torch.bfloat16 else y).numpy()
     taken, window = out.numpy(), _window(n)
     for i in range(batch):

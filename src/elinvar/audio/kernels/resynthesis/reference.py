@@ -36,7 +36,7 @@ def resynthesis(y: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         torch.addcmul((factor * shift).view(column), wide, (factor * gain).view(column), out=parts[..., :bins, :])
     parts[..., 0, 1] = 0
     waves = torch.fft.irfft(spectrum, n) * window(n, y.device)
-    x = torch.zeros(batch, rows, frames + 3, hop, device=y.device)
+    x = torch.zeros(batch, rows, frames + 3, hop, dtype=torch.float32, device=y.device)
     for quarter in range(4):
         x[:, :, quarter : quarter + frames] += waves[..., quarter * hop : (quarter + 1) * hop]
     return x.view(batch, rows, -1)
