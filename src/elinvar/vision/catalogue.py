@@ -40,6 +40,12 @@ class Variant:
         Side of the table of learned positions ("dino"); the checkpoint may have another one.
     square
         Whether a square image stays square; otherwise it is cropped to 4:3.
+    dense, features
+        Channels of the dense head's four maps, and of all of them once they are brought together.
+    local
+        Hidden channels of the descriptor head; 0 stands for four times those it reads.
+    side
+        Long side of the images it was trained on, pixels.
     licence
         Of the published weights.
     where
@@ -59,6 +65,10 @@ class Variant:
     square: bool = False
     licence: str = ""
     where: str = ""
+    dense: tuple[int, int, int, int] = (96, 192, 384, 768)
+    features: int = 256
+    local: int = 0
+    side: int = 512
 
     def __post_init__(self) -> None:
         if self.encoder not in ("croco", "dino"):
@@ -88,7 +98,7 @@ class Variant:
     @property
     def local_width(self) -> int:
         """Hidden channels of the descriptor head."""
-        return 4 * (self.width + self.decoder_width)
+        return self.local or 4 * (self.width + self.decoder_width)
 
     def flops(self, height: int, width: int) -> dict[str, float]:
         """Floating-point operations of a pair at a network size, by part (two per multiply-add)."""
@@ -102,12 +112,15 @@ class Variant:
             return 2 * pixels * inner * outer * side * side
 
         quarter = -(-h // 2) * -(-w // 2)
-        dense = conv(n, d, 96) + conv(n, e, 192) + conv(n, e, 384) + conv(n, e, 768)
-        dense += conv(n, 96, 96, 4) + conv(n, 192, 192, 2) + conv(quarter, 768, 768, 3)
-        dense += conv(16 * n, 96, 256, 3) + conv(4 * n, 192, 256, 3) + conv(n, 384, 256, 3) + conv(quarter, 768, 256, 3)
-        dense += 2 * conv(quarter, 256, 256, 3) + 4 * conv(21 * n, 256, 256, 3)
-        dense += conv(4 * quarter + 84 * n, 256, 256)  # where the published code has them, after the enlargements
-        dense += conv(64 * n, 256, 128, 3) + conv(n * p * p, 128, 128, 3) + conv(n * p * p, 128, 4)
+        one, two, three, four = self.dense
+        f = self.features
+        dense = conv(n, d, one) + conv(n, e, two) + conv(n, e, three) + conv(n, e, four)
+        dense += conv(n, one, one, 4) + conv(n, two, two, 2) + conv(quarter, four, four, 3)
+        dense += conv(16 * n, one, f, 3) + conv(4 * n, two, f, 3) + conv(n, three, f, 3) + conv(quarter, four, f, 3)
+        dense += 2 * conv(quarter, f, f, 3) + 4 * conv(21 * n, f, f, 3)
+        dense += conv(4 * quarter + 84 * n, f, f)  # where the published code has them, after the enlargements
+        last = f // 2
+        dense += conv(64 * n, f, last, 3) + conv(n * p * p, last, last, 3) + conv(n * p * p, last, 4)
         return {"encoder": 2.0 * encoder, "decoder": 2.0 * decoder, "heads": 2.0 * (dense + local)}
 
 
@@ -163,6 +176,22 @@ for _item in (
         where="huggingface.co/naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric or github.com/naver/mast3r",
     ),
     Variant("mast3r_tiny", "croco", 16, 128, 3, 96, decoder_head=48, licence="none: test sizes, random weights only"),
+    Variant(
+        "elinvar_free",
+        "croco",
+        8,
+        192,
+        5,
+        128,
+        4,
+        descriptor=16,
+        decoder_head=32,
+        dense=(24, 32, 48, 48),
+        features=48,
+        local=96,
+        side=256,
+        licence="Apache-2.0, trained by elinvar on made-up rooms",
+    ),
     Variant(
         "dune_vit_small_14",
         "dino",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["DenseHead", "LocalHead"]
 
 Grid = tuple[int, int]
-_WIDTHS = (96, 192, 384, 768)
 
 
 def _image(x: Tensor, height: int, width: int, last: bool) -> Tensor:
@@ -150,8 +149,8 @@ class DenseHead:
         m3 = self._map(3, states[3], grid)
         m2 = self._map(2, states[2], grid)
         x = self._refine[3](m3)[:, :, : m2.shape[2], : m2.shape[3]]
-        if x.shape[2:] != m3.shape[2:] and self._last:
-            x = x.contiguous(memory_format=torch.channels_last)  # a cropped view is in no order a convolution knows
+        # A cropped view is in no order a convolution knows.
+        x = x.contiguous(memory_format=torch.channels_last if self._last else torch.contiguous_format)
         x = self._refine[2](x, m2)
         for k in (1, 0):
             x = self._refine[k](x, self._map(k, states[k], grid))

@@ -75,18 +75,19 @@ def _block(out: dict[str, Shape], name: str, width: int, norms: Iterable[str], c
 def _head(out: dict[str, Shape], name: str, kind: Variant) -> None:
     d, e = kind.width, kind.decoder_width
     dpt = f"{name}.dpt"
-    for k, (source, width) in enumerate(((d, 96), (e, 192), (e, 384), (e, 768))):
+    f, last = kind.features, kind.features // 2
+    for k, (source, width) in enumerate(zip((d, e, e, e), kind.dense, strict=True)):
         _affine(out, f"{dpt}.act_postprocess.{k}.0", width, source, 1, 1)
-        out[f"{dpt}.scratch.layer{k + 1}_rn.weight"] = Shape((256, width, 3, 3))
-        _affine(out, f"{dpt}.scratch.refinenet{k + 1}.out_conv", 256, 256, 1, 1)
+        out[f"{dpt}.scratch.layer{k + 1}_rn.weight"] = Shape((f, width, 3, 3))
+        _affine(out, f"{dpt}.scratch.refinenet{k + 1}.out_conv", f, f, 1, 1)
         for unit in (1, 2):
             for conv in (1, 2):
-                _affine(out, f"{dpt}.scratch.refinenet{k + 1}.resConfUnit{unit}.conv{conv}", 256, 256, 3, 3)
-    for k, width, side in ((0, 96, 4), (1, 192, 2), (3, 768, 3)):
-        _affine(out, f"{dpt}.act_postprocess.{k}.1", width, width, side, side)
-    _affine(out, f"{dpt}.head.0", 128, 256, 3, 3)
-    _affine(out, f"{dpt}.head.2", 128, 128, 3, 3)
-    _affine(out, f"{dpt}.head.4", 4, 128, 1, 1)
+                _affine(out, f"{dpt}.scratch.refinenet{k + 1}.resConfUnit{unit}.conv{conv}", f, f, 3, 3)
+    for k, side in ((0, 4), (1, 2), (3, 3)):
+        _affine(out, f"{dpt}.act_postprocess.{k}.1", kind.dense[k], kind.dense[k], side, side)
+    _affine(out, f"{dpt}.head.0", last, f, 3, 3)
+    _affine(out, f"{dpt}.head.2", last, last, 3, 3)
+    _affine(out, f"{dpt}.head.4", 4, last, 1, 1)
     local = f"{name}.head_local_features"
     _affine(out, f"{local}.fc1", kind.local_width, d + e)
     _affine(out, f"{local}.fc2", (kind.descriptor + 1) * kind.patch**2, kind.local_width)

@@ -14,7 +14,8 @@ al., 2021); encoder with class and register tokens from DINOv2 (Oquab et al., 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,13 @@ from .catalogue import Variant
 __all__ = ["encode", "forward", "infer", "positions", "rotate"]
 
 State = Mapping[str, Tensor]
+Run = Callable[..., Any]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _called(part: Run, s: State, name: str, *arguments: Any) -> Any:
+    """Compute a part of the network from the tensors whose names begin with its own; training compiles parts here."""
+    return part(s, name, *arguments)
 
 
 def _linear(s: State, name: str, x: Tensor) -> Tensor:
@@ -41,9 +48,9 @@ def _conv(s: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
     return functional.conv2d(x, weight, s.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2)
 
 
-def positions(height: int, width: int) -> Tensor:
+def positions(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Return (y, x) of every token of a grid, row by row: int64 [height * width, 2]."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([y.reshape(-1), x.reshape(-1)], 1)
 
 
@@ -54,7 +61,7 @@ def rotate(t: Tensor, where: Tensor, base: float = 100.0) -> Tensor:
     """
     half = t.shape[-1] // 2
     wide = torch.float64 if t.dtype == torch.float64 else torch.float32
-    rates = base ** (-torch.arange(0, half, 2, dtype=wide) / half)
+    rates = base ** (-torch.arange(0, half, 2, dtype=wide, device=t.device) / half)
     parts = []
     for axis, part in enumerate(t.split(half, -1)):
         angle = where[:, axis, None].to(wide) * rates
@@ -97,15 +104,19 @@ def _mlp(s: State, name: str, x: Tensor) -> Tensor:
     return _linear(s, f"{name}.fc2", functional.gelu(_linear(s, f"{name}.fc1", x)))
 
 
-def _croco(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
+def _encoder_block(s: State, name: str, x: Tensor, heads: int, where: Tensor, how: str) -> Tensor:
+    x = x + _self_attention(s, f"{name}.attn", _norm(s, f"{name}.norm1", x), heads, where, how)
+    return x + _mlp(s, f"{name}.mlp", _norm(s, f"{name}.norm2", x))
+
+
+def _croco(s: State, kind: Variant, x: Tensor, how: str, run: Run = _called) -> Tensor:
     weight = s["patch_embed.proj.weight"]
     x = functional.conv2d((x - 0.5) / 0.5, weight, s["patch_embed.proj.bias"], stride=kind.patch)
-    where = positions(*x.shape[-2:])
+    height, width = x.shape[-2:]
+    where = positions(height, width, x.device)
     x = x.flatten(2).transpose(1, 2)
     for i in range(kind.depth):
-        block = f"enc_blocks.{i}"
-        x = x + _self_attention(s, f"{block}.attn", _norm(s, f"{block}.norm1", x), kind.heads, where, how)
-        x = x + _mlp(s, f"{block}.mlp", _norm(s, f"{block}.norm2", x))
+        x = run(_encoder_block, s, f"enc_blocks.{i}", x, kind.heads, where, how)
     return _norm(s, "enc_norm", x)
 
 
@@ -120,7 +131,7 @@ def _learned_positions(table: Tensor, height: int, width: int) -> Tensor:
 
 
 def _dino(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
-    mean, std = (torch.tensor(v, dtype=x.dtype)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     x = functional.conv2d(
         (x - mean) / std, s["encoder.patch_embed.proj.weight"], s["encoder.patch_embed.proj.bias"], stride=kind.patch
     )
@@ -132,18 +143,18 @@ def _dino(s: State, kind: Variant, x: Tensor, how: str) -> Tensor:
     x = torch.cat([*first, x], 1)
     for i in range(kind.depth):
         block = f"encoder.blocks.{i}"
-        scale = [s.get(f"{block}.ls{k}.gamma", torch.ones((), dtype=x.dtype)) for k in (1, 2)]
+        scale = [s.get(f"{block}.ls{k}.gamma", torch.ones((), dtype=x.dtype, device=x.device)) for k in (1, 2)]
         x = x + scale[0] * _self_attention(s, f"{block}.attn", _norm(s, f"{block}.norm1", x), kind.heads, None, how)
         x = x + scale[1] * _mlp(s, f"{block}.mlp", _norm(s, f"{block}.norm2", x))
     tokens = x.shape[1] - where.shape[1]
     return _norm(s, "norm", x[:, tokens:], 1e-5)
 
 
-def encode(s: State, kind: Variant, images: Tensor, *, attention: str = "naive") -> Tensor:
+def encode(s: State, kind: Variant, images: Tensor, *, attention: str = "naive", run: Run = _called) -> Tensor:
     """Encode uint8 images [batch, height, width, 3] at network size: tokens [batch, n, width]."""
     weight = s["decoder_embed.weight"]
     x = images.permute(0, 3, 1, 2).to(weight.dtype) / 255
-    return (_croco if kind.encoder == "croco" else _dino)(s, kind, x, attention)
+    return _croco(s, kind, x, attention, run) if kind.encoder == "croco" else _dino(s, kind, x, attention)
 
 
 def _decoder_block(
@@ -156,15 +167,15 @@ def _decoder_block(
 
 
 def _decode(
-    s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int, int]], how: str
+    s: State, kind: Variant, tokens: list[Tensor], grids: list[tuple[int, int]], how: str, run: Run
 ) -> list[list[Tensor]]:
-    at = [positions(*grid) for grid in grids]
+    at = [positions(height, width, tokens[0].device) for height, width in grids]
     a, b = (_linear(s, "decoder_embed", t) for t in tokens)
     states = [[tokens[0]], [tokens[1]]]
     for i in range(kind.decoder_depth):
         a, b = (
-            _decoder_block(s, f"dec_blocks.{i}", a, b, kind.decoder_heads, (at[0], at[1]), how),
-            _decoder_block(s, f"dec_blocks2.{i}", b, a, kind.decoder_heads, (at[1], at[0]), how),
+            run(_decoder_block, s, f"dec_blocks.{i}", a, b, kind.decoder_heads, (at[0], at[1]), how),
+            run(_decoder_block, s, f"dec_blocks2.{i}", b, a, kind.decoder_heads, (at[1], at[0]), how),
         )
         states[0].append(a)
         states[1].append(b)
@@ -184,9 +195,9 @@ def _refine(s: State, name: str, x: Tensor, y: Tensor | None) -> Tensor:
     return _conv(s, f"{name}.out_conv", x)
 
 
-def _dense(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
+def _dense(s: State, name: str, kind: Variant, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
     """Return the four channels (x, y, z, confidence) before post-processing, [batch, 4, height, width]."""
-    dpt = f"downstream_head{view}.dpt"
+    dpt = f"{name}.dpt"
     maps = []
     for k, hook in enumerate(kind.hooks):
         x = states[hook].transpose(1, 2).unflatten(2, grid)
@@ -206,9 +217,9 @@ def _dense(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple
     return _conv(s, f"{dpt}.head.4", functional.relu(_conv(s, f"{dpt}.head.2", x)))
 
 
-def _local(s: State, kind: Variant, view: int, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
+def _local(s: State, name: str, kind: Variant, states: list[Tensor], grid: tuple[int, int]) -> Tensor:
     """Return descriptors and their confidence before post-processing, [batch, channels + 1, height, width]."""
-    x = _mlp(s, f"downstream_head{view}.head_local_features", torch.cat([states[0], states[-1]], -1))
+    x = _mlp(s, f"{name}.head_local_features", torch.cat([states[0], states[-1]], -1))
     return functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), kind.patch)
 
 
@@ -224,19 +235,27 @@ def _finish(dense: Tensor, local: Tensor) -> dict[str, Tensor]:
     }
 
 
-def forward(s: State, kind: Variant, first: Tensor, second: Tensor, *, attention: str = "naive") -> dict[str, Tensor]:
-    """Run a batch of pairs, uint8 [batch, height, width, 3] each; all eight outputs and both encoders' tokens."""
+def _head(s: State, name: str, kind: Variant, states: list[Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
+    return _finish(_dense(s, name, kind, states, grid), _local(s, name, kind, states, grid))
+
+
+def forward(
+    s: State, kind: Variant, first: Tensor, second: Tensor, *, attention: str = "naive", run: Run = _called
+) -> dict[str, Tensor]:
+    """Run a batch of pairs, uint8 [batch, height, width, 3] each; all eight outputs and both encoders' tokens.
+
+    `run` calls the blocks and heads: ``run(function, state, name, *arguments)``.
+    """
     if first.shape == second.shape:
-        tokens = list(encode(s, kind, torch.cat([first, second]), attention=attention).chunk(2))
+        tokens = list(encode(s, kind, torch.cat([first, second]), attention=attention, run=run).chunk(2))
     else:
-        tokens = [encode(s, kind, images, attention=attention) for images in (first, second)]
+        tokens = [encode(s, kind, images, attention=attention, run=run) for images in (first, second)]
     grids = [(x.shape[1] // kind.patch, x.shape[2] // kind.patch) for x in (first, second)]
-    states = _decode(s, kind, tokens, grids, attention)
+    states = _decode(s, kind, tokens, grids, attention, run)
     out = {"enc_1": tokens[0], "enc_2": tokens[1]}
-    for view in (1, 2):
-        dense = _dense(s, kind, view, states[view - 1], grids[view - 1])
-        local = _local(s, kind, view, states[view - 1], grids[view - 1])
-        out |= {f"{name}_{view}": value for name, value in _finish(dense, local).items()}
+    for view, (line, grid) in enumerate(zip(states, grids, strict=True), 1):
+        found = run(_head, s, f"downstream_head{view}", kind, line, grid)
+        out |= {f"{name}_{view}": value for name, value in found.items()}
     return out
 
 

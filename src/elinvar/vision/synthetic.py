@@ -1,6 +1,7 @@
-"""Made-up scenes with known answers: textured spheres and boxes in a room, rendered from known cameras.
+"""Made-up scenes with known answers: a room with textured things in it, rendered from known cameras.
 
-For tests, examples and training: every pixel's point and every camera are known exactly.
+For tests, examples and trying things out: every pixel's point and every camera are known exactly. The renderer is
+`elinvar.vision.rendering`, which also draws whole batches on GPUs for training.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 
-from .geometry import camera_matrix, pixel_grid, rigid_inverse
+from .geometry import camera_matrix, rigid_inverse
+from .rendering import WALLS, Cameras, Scenes, render
+from .rooms import paints
 
-__all__ = ["Room", "Shot", "room", "shots"]
+__all__ = ["Shot", "room", "shots"]
 
 Array = NDArray[np.float64]
-_FAR = np.inf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,18 +50,7 @@ class Shot:
         return np.asarray(self.points @ back[:3, :3].T + back[:3, 3])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Room:
-    """Spheres (centre, radius), boxes (lower, upper corner) and the room's own walls, all textured."""
-
-    spheres: Array
-    boxes: Array
-    walls: Array
-    colours: Array
-    seed: int
-
-
-def room(seed: int, spheres: int = 5, boxes: int = 4) -> Room:
+def room(seed: int, spheres: int = 5, boxes: int = 4, cylinders: int = 0) -> Scenes:
     """Draw a room of about 8 x 5 x 8 m with things in it."""
     make = np.random.default_rng(seed)
     centre = np.stack(
@@ -66,73 +58,32 @@ def room(seed: int, spheres: int = 5, boxes: int = 4) -> Room:
     )
     corner = np.stack([make.uniform(-3, 2.2, boxes), make.uniform(-1.5, 1.0, boxes), make.uniform(2.2, 5, boxes)], 1)
     side = make.uniform(0.4, 1.2, (boxes, 3))
-    return Room(
-        np.concatenate([centre, make.uniform(0.25, 0.7, (spheres, 1))], 1),
-        np.concatenate([corner, corner + side], 1),
-        np.array([-4.0, -2.5, -2.0, 4.0, 2.0, 6.5]) + make.uniform(-0.3, 0.3, 6),
-        make.uniform(0.25, 1.0, (spheres + boxes + 6, 3)),
-        seed,
+    radius = make.uniform(0.25, 0.7, spheres)
+    walls = np.array([-4.0, -2.5, -2.0, 4.0, 2.0, 6.5]) + make.uniform(-0.3, 0.3, 6)
+    stand = np.stack(
+        [make.uniform(-2.5, 2.5, cylinders), make.uniform(0, 1.2, cylinders), make.uniform(2, 5, cylinders)], 1
+    )
+    size = make.uniform(0.2, 0.6, (cylinders, 2))
+    middle = [centre, corner + side / 2, stand, np.tile((walls[:3] + walls[3:]) / 2, (WALLS, 1))]
+    half = [np.tile(radius[:, None], 3), side / 2, size[:, [0, 1, 0]], np.tile((walls[3:] - walls[:3]) / 2, (WALLS, 1))]
+    count = spheres + boxes + cylinders + WALLS
+    draw = torch.Generator().manual_seed(seed)
+    return Scenes(
+        (spheres, boxes, cylinders),
+        torch.from_numpy(np.concatenate(middle))[None],
+        torch.from_numpy(np.concatenate(half))[None],
+        torch.eye(3, dtype=torch.float64).expand(1, count, 3, 3),
+        paints(draw, 1, count).double(),
+        torch.tensor([[0.5, -2.0, 1.0]], dtype=torch.float64),
+        torch.tensor([[0.6, 0.5]], dtype=torch.float64),
+        torch.tensor([seed % (1 << 20)], dtype=torch.int32),
     )
 
 
-def _slabs(origin: Array, direction: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Return where rays enter and leave a box (Kay and Kajiya, 1986)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        a, b = (lower - origin) / direction, (upper - origin) / direction
-    return np.nanmax(np.minimum(a, b), -1), np.nanmin(np.maximum(a, b), -1)
-
-
-def _noise(at: Array, seed: int) -> Array:
-    """Return smooth noise in [0, 1]: values hashed at integer points, blended (Perlin, 1985, in its value form)."""
-    whole = np.floor(at)
-    part = at - whole
-    part = part * part * (3 - 2 * part)
-    corner = whole.astype(np.int64)
-    total = np.zeros(at.shape[:-1])
-    for dx in (0, 1):
-        for dy in (0, 1):
-            for dz in (0, 1):
-                x, y, z = (corner[..., k] + d for k, d in enumerate((dx, dy, dz)))
-                mixed = (x * 374761393 + y * 668265263 + z * 2147483647 + seed * 974634777) & 0xFFFFFFFF
-                mixed = ((mixed ^ (mixed >> 13)) * 1274126177) & 0xFFFFFFFF
-                value = ((mixed ^ (mixed >> 16)) & 0xFFFF) / 65535.0
-                weight = np.abs(1 - dx - part[..., 0]) * np.abs(1 - dy - part[..., 1]) * np.abs(1 - dz - part[..., 2])
-                total += value * weight
-    return total
-
-
-def _hit(things: Room, origin: Array, rays: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Return the distance along each ray to the first surface, and which thing it is."""
-    _, best = _slabs(origin, rays, things.walls[:3], things.walls[3:])
-    place = origin + best[..., None] * rays
-    away = np.minimum(np.abs(place - things.walls[:3]), np.abs(place - things.walls[3:]))
-    which = len(things.spheres) + len(things.boxes) + away.argmin(-1)
-    for k, (*centre, radius) in enumerate(things.spheres):
-        to = origin - np.array(centre)
-        b = (rays * to).sum(-1)
-        square = b * b - (rays * rays).sum(-1) * ((to * to).sum() - radius * radius)
-        t = np.where(square > 0, (-b - np.sqrt(np.maximum(square, 0))) / (rays * rays).sum(-1), _FAR)
-        nearer = (t > 0.05) & (t < best)
-        best, which = np.where(nearer, t, best), np.where(nearer, k, which)
-    for k, corners in enumerate(things.boxes, len(things.spheres)):
-        enter, leave = _slabs(origin, rays, corners[:3], corners[3:])
-        nearer = (enter > 0.05) & (enter < leave) & (enter < best)
-        best, which = np.where(nearer, enter, best), np.where(nearer, k, which)
-    return best, which
-
-
-def _shot(things: Room, pose: Array, K: Array, size: tuple[int, int]) -> Shot:
-    width, height = size
-    inside = np.concatenate(
-        [(pixel_grid(height, width) - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((height, width, 1))], -1
-    )
-    rays = inside @ pose[:3, :3].T
-    distance, which = _hit(things, pose[:3, 3], rays)
-    points = pose[:3, 3] + distance[..., None] * rays
-    shade = 0.55 * _noise(points * 2.3, things.seed) + 0.3 * _noise(points * 9.0, things.seed + 1)
-    shade += 0.15 * _noise(points * 31.0, things.seed + 2)
-    colour = things.colours[which] * (0.25 + 1.1 * shade[..., None])
-    return Shot(np.clip(255 * colour, 0, 255).astype(np.uint8), points, pose, K)
+def _shot(things: Scenes, pose: Array, K: Array, size: tuple[int, int]) -> Shot:
+    cameras = Cameras(torch.from_numpy(pose)[None], torch.from_numpy(K)[None])
+    colours, points = render(things, cameras, size)
+    return Shot((255 * colours[0]).round().to(torch.uint8).numpy(), points[0].numpy(), pose, K)
 
 
 def _look(eye: Array, target: Array, roll: float) -> Array:
