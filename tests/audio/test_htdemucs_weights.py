@@ -93,6 +93,42 @@ def test_malicious_pickle(tiny_htdemucs: HTDemucs, tmp_path: Path, capsys: pytes
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"sources": ["../../.profile", "rest"]}, r"profile"),
+        ({"sources": ["/etc/passwd", "rest"]}, "passwd"),
+        ({"sources": ["..", "rest"]}, "sources"),
+        ({"sources": ["voice", "voice"]}, "different names"),
+        ({"stride": 0}, "stride"),
+        ({"stride": "x"}, "stride"),
+        ({"t_heads": 0}, "heads"),
+        ({"samplerate": -5}, "sample_rate"),
+        ({"samplerate": None}, "samplerate"),
+        ({"segment": -1}, "segment"),
+        ({"segment": 1e9}, "segment"),
+    ],
+)
+def test_a_checkpoint_cannot_choose_where_stems_go_or_describe_nonsense(
+    tiny_htdemucs: HTDemucs, tmp_path: Path, told: dict[str, Any], says: str
+) -> None:
+    from safetensors.torch import save_file
+
+    c = tiny_htdemucs.config
+    kwargs = {"sources": c.sources, "samplerate": c.sample_rate, "t_heads": c.heads, "stride": 4} | told
+    tensors = {key: value.contiguous() for key, value in tiny_htdemucs.state_dict().items()}
+    save_file(tensors, tmp_path / "odd.safetensors", metadata={"kwargs": json.dumps(kwargs)})
+    with pytest.raises(WeightsError, match=says):
+        hw.load_model(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize(
+    "segment", [{"_type": "fraction", "numerator": 1, "denominator": 0}, "nan", {"_type": "fraction"}]
+)
+def test_a_segment_nobody_can_read_is_the_published_one(segment: object) -> None:
+    assert hw._fraction(segment) is None
+
+
 def test_half_storage_halves_the_bytes(tiny_htdemucs: HTDemucs, tmp_path: Path) -> None:
     hw.save_model(tiny_htdemucs, tmp_path / "m.safetensors")
     small = hw.load_model(tmp_path / "m.safetensors", storage="fp16")

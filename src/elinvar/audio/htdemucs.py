@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from fractions import Fraction
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ __all__ = ["MODES", "HTDemucs", "HTDemucsConfig"]
 
 MODES = ("full", "preview")
 _FOUR = ("drums", "bass", "other", "vocals")
+_LONGEST = 600  # seconds of a segment; the published ones have 7.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,14 @@ class HTDemucsConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "segment", Fraction(self.segment).limit_denominator(1_000_000))
+        self._check_names()
+        for name, value in (("sample_rate", self.sample_rate), ("heads", self.heads), ("stride", self.shape.stride)):
+            if value < 1:
+                raise InputError(f"HTDemucsConfig: {name}={value!r}; choose a whole number from 1.")
+        if not 0 < self.segment <= _LONGEST:
+            raise InputError(
+                f"HTDemucsConfig: segment={float(self.segment):g} s; choose more than 0, at most {_LONGEST}."
+            )
         if self.depth < 1 or (self.n_fft // 2) % self.shape.stride**self.depth:
             raise InputError(
                 f"HTDemucsConfig: n_fft={self.n_fft} has {self.n_fft // 2} bins, which depth={self.depth} cannot "
@@ -74,6 +84,15 @@ class HTDemucsConfig:
             raise InputError(
                 f"HTDemucsConfig: a transformer of {self.width} channels does not fit heads={self.heads} and its "
                 f"positions; choose a multiple of {4 * self.heads}."
+            )
+
+    def _check_names(self) -> None:
+        """Stems become files: a checkpoint must not choose where they are written."""
+        plain = all(isinstance(name, str) and re.fullmatch(r"\w[\w .+()-]{0,63}", name) for name in self.sources)
+        if not self.sources or len(set(self.sources)) != len(self.sources) or not plain:
+            raise InputError(
+                f"HTDemucsConfig: sources={self.sources!r}; choose different names of up to 64 letters, digits, spaces "
+                "and .+()-_."
             )
 
     @property

@@ -305,13 +305,13 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 def _fraction(value: Any) -> Fraction | None:
     """Return seconds from a number, a JSON record of a fraction, or a pickled one."""
-    if isinstance(value, weights.Inert) and value.args:
-        value = value.args[0] if len(value.args) == 1 else Fraction(*value.args)
-    if isinstance(value, dict) and value.get("_type") == "fraction":
-        value = Fraction(int(value["numerator"]), int(value["denominator"]))
     try:
+        if isinstance(value, weights.Inert) and value.args:
+            value = value.args[0] if len(value.args) == 1 else Fraction(*value.args)
+        if isinstance(value, dict) and value.get("_type") == "fraction":
+            value = Fraction(int(value["numerator"]), int(value["denominator"]))
         return Fraction(value).limit_denominator(1_000_000) if value is not None else None
-    except (ValueError, TypeError, ZeroDivisionError):
+    except (ValueError, TypeError, KeyError, ArithmeticError):
         return None
 
 
@@ -330,27 +330,33 @@ def _config(facts: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -
         growth = state["encoder.1.conv.weight"].shape[0] // first.shape[0] if depth > 1 else 2
     except (KeyError, ValueError, IndexError) as error:
         raise WeightsError(f"{path} is no HTDemucs checkpoint (it lacks {error}); pass one of its files.") from None
+    bottom = state.get("channel_upsampler.weight")
     sources = facts.get("sources")
     if not isinstance(sources, (list, tuple)) or len(sources) != stems:
         sources = {4: _FOUR, 6: _SIX}.get(stems, tuple(f"stem {i + 1}" for i in range(stems)))
-    bottom = state.get("channel_upsampler.weight")
-    shape = Shape(first.shape[2], int(facts.get("stride", 4)), first.shape[0] // narrow, branches)
     defaults = HTDemucsConfig()
-    return HTDemucsConfig(
-        sources=tuple(str(s) for s in sources),
-        audio_channels=audio,
-        sample_rate=int(facts.get("samplerate", defaults.sample_rate)),
-        channels=first.shape[0],
-        growth=growth,
-        depth=depth,
-        n_fft=bins * shape.stride * 2,
-        bottom_channels=0 if bottom is None else bottom.shape[0],
-        layers=layers,
-        heads=int(facts.get("t_heads", defaults.heads)),
-        hidden_scale=hidden[0] / hidden[1],
-        segment=_fraction(facts.get("segment")) or defaults.segment,
-        shape=shape,
-    )
+    try:
+        shape = Shape(first.shape[2], int(facts.get("stride", 4)), first.shape[0] // narrow, branches)
+        return HTDemucsConfig(
+            sources=tuple(str(s) for s in sources),
+            audio_channels=audio,
+            sample_rate=int(facts.get("samplerate", defaults.sample_rate)),
+            channels=first.shape[0],
+            growth=growth,
+            depth=depth,
+            n_fft=bins * shape.stride * 2,
+            bottom_channels=0 if bottom is None else bottom.shape[0],
+            layers=layers,
+            heads=int(facts.get("t_heads", defaults.heads)),
+            hidden_scale=hidden[0] / hidden[1],
+            segment=_fraction(facts.get("segment")) or defaults.segment,
+            shape=shape,
+        )
+    except (ValueError, TypeError, ArithmeticError) as error:
+        told = {name: facts.get(name) for name in ("sources", "samplerate", "segment", "t_heads", "stride")}
+        raise WeightsError(
+            f"{path} describes a network that cannot be ({error}); it says {told}. Pass a published checkpoint."
+        ) from None
 
 
 def save_model(model: HTDemucs, path: str | os.PathLike[str]) -> None:
