@@ -13,7 +13,7 @@ from elinvar.video.passes.base import Moment
 from elinvar.video.passes.grade import CDL, Grade
 from elinvar.video.shadecode import Op, numba_text, read
 from elinvar.video.shademetal import metal_text
-from elinvar.video.shading import clamp, powr, where
+from elinvar.video.shading import clamp, powr, value_noise, where
 from elinvar.video.yuv import coding
 
 VIGNETTE = Op(ops.vignette, {"focal": 50.0, "half_width": 18.0, "power": 4.0, "roundness": 0.7, "intensity": 0.5})
@@ -32,6 +32,13 @@ AT = Moment(3, 24, 51, 37)  # type: ignore[arg-type]
 @pytest.fixture
 def inputs(random_frame):
     return random_frame(37, 51, 2.0), random_frame(19, 26, 0.5, 1)
+
+
+def speckle(r, g, b, y, seed: int):
+    """Noise that depends on a colour, behind which the place of nothing is known."""
+    y = y / 3.0
+    n = value_noise(8.0 * r, y, seed) + value_noise(y, 0.5 * y, seed)
+    return r + 0.01 * n, g, b
 
 
 def everything() -> list[Op]:
@@ -63,7 +70,7 @@ def everything() -> list[Op]:
         Op(ops.hable, {}), Op(ops.narkowicz, {}), Op(ops.gamma_decode, {"gamma": 2.2}),
         Op(ops.coarse_grain, {"amount": 0.02, "shadows": 1.2, "size": 3.0, "seed": 9}),
         Op(ops.toward, {"cr": 0.1, "cg": 0.2, "cb": 0.3, "t": 0.25}), Op(ops.uniform_dither, {"step": 0.01, "seed": 3}),
-        Op(ops.false_colour, {}),
+        Op(speckle, {"seed": 4}), Op(ops.false_colour, {}),
     ]  # fmt: skip
 
 

@@ -193,7 +193,7 @@ def coarse_grain(
     """Grain larger than a pixel: smooth lattice noise with the same mask, at about the same strength."""
     luma = 0.2126 * r + 0.7152 * g + 0.0722 * b
     mask = (1.0 - 0.7 * smoothstep(0.7, 1.0, luma)) * (1.0 + (shadows - 1.0) * (1.0 - smoothstep(0.0, 0.5, luma)))
-    n = clamp((value_noise(x / size, y / size, seed) - 0.5) * 4.66 * amount * mask, -0.5, 0.5)
+    n = clamp((value_noise(x / size, y / size, seed) - 0.5) * (4.66 * amount * mask), -0.5, 0.5)
     return r + n, g + n, b + n
 
 

@@ -32,11 +32,17 @@ _PLANES = """
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
+        Taken rows[2];
+        Spots spots[2];
+#pragma unroll
+        for (int d = 0; d < 2; d++) rows[d] = taken(CALL, column, min(2 * unit + d, h - 1), w, h);
+#pragma unroll
+        for (int d = 0; d < 2; d++) spots[d] = spotted(v, cells, column, min(2 * unit + d, h - 1), w, h);
 #pragma unroll
         for (int d = 0; d < 2; d++) {
             const int iy = 2 * unit + d, o = iy * w + ix;
             if (iy >= h) break;
-            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
+            const Pair c = shaded(CALL, rows[d], spots[d], here, d == 0 ? before : next, v, cells, column, iy, w, h);
             put(out + o, c.a.x, c.b.x, ix + 1 < w);
             put(out + n + o, c.a.y, c.b.y, ix + 1 < w);
             put(out + 2 * n + o, c.a.z, c.b.z, ix + 1 < w);
@@ -63,11 +69,17 @@ _YUV444 = """
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
+        Taken rows[2];
+        Spots spots[2];
+#pragma unroll
+        for (int d = 0; d < 2; d++) rows[d] = taken(CALL, column, min(2 * unit + d, h - 1), w, h);
+#pragma unroll
+        for (int d = 0; d < 2; d++) spots[d] = spotted(v, cells, column, min(2 * unit + d, h - 1), w, h);
 #pragma unroll
         for (int d = 0; d < 2; d++) {
             const int iy = 2 * unit + d, o = iy * w + ix;
             if (iy >= h) break;
-            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
+            const Pair c = shaded(CALL, rows[d], spots[d], here, d == 0 ? before : next, v, cells, column, iy, w, h);
             const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
             const float2 da = difference(c.a, la), db = difference(c.b, lb);
             put(luma_out + o, WORD(luma_code(la, k, ix, iy, seed)), WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
@@ -101,18 +113,27 @@ _YUV = """
     float2 left_sum = float2(0.0f), right_sum = float2(0.0f);
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     if (above) {
-        const Pair c = first > 0 ? shaded(CALL, before, here, v, cells, column, 2 * first - 1, w, h)
-                                 : shaded(CALL, here, before, v, cells, column, 0, w, h);
+        const int iy = max(2 * first - 1, 0);
+        const Taken row = taken(CALL, column, iy, w, h);
+        const Spots spot = spotted(v, cells, column, iy, w, h);
+        const Pair c = first > 0 ? shaded(CALL, row, spot, before, here, v, cells, column, iy, w, h)
+                                 : shaded(CALL, row, spot, here, before, v, cells, column, iy, w, h);
         left_sum = 0.25f * difference(c.a, luma_of(c.a, k));
         right_sum = 0.25f * difference(c.b, luma_of(c.b, k));
     }
     for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
         // Behind an odd last row comes itself once more, and so the row that it is doubled with.
         const Halves next = halves(CALL, column, 2 * unit + 1 < h ? unit + 1 : unit - 1, w, h);
+        Taken rows[2];
+        Spots spots[2];
+#pragma unroll
+        for (int d = 0; d < 2; d++) rows[d] = taken(CALL, column, min(2 * unit + d, h - 1), w, h);
+#pragma unroll
+        for (int d = 0; d < 2; d++) spots[d] = spotted(v, cells, column, min(2 * unit + d, h - 1), w, h);
 #pragma unroll
         for (int d = 0; d < 2; d++) {
             const int iy = d == 0 ? 2 * unit : min(2 * unit + 1, h - 1);
-            const Pair c = shaded(CALL, here, d == 0 ? before : next, v, cells, column, iy, w, h);
+            const Pair c = shaded(CALL, rows[d], spots[d], here, d == 0 ? before : next, v, cells, column, iy, w, h);
             const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
             const bool inside = live && 2 * unit + d < h;
             if (inside) {

@@ -142,11 +142,11 @@ PUT(ushort, ushort2)
 
 // A quarter of a row of a half-resolution plane, doubled bilinearly along x for the pair of pixels above one of its
 // samples; centres at (i + 1/2) / 2. Three quarters of a row and one quarter of another are `fma(3, here, other)`.
-static inline float2 across(device const float* row, int column, int columns)
+static inline float2 across(device const float* plane, int row, int column, int columns)
 {
     const int x = clamp(column, 0, columns - 1);
-    const float here = 0.1875f * row[x];
-    return float2(here + 0.0625f * row[max(x - 1, 0)], here + 0.0625f * row[min(x + 1, columns - 1)]);
+    const float here = 0.1875f * plane[row + x];
+    return float2(here + 0.0625f * plane[row + max(x - 1, 0)], here + 0.0625f * plane[row + min(x + 1, columns - 1)]);
 }
 
 // How a colour becomes codes: as in Coding.vector.
