@@ -17,8 +17,8 @@ import torch
 from elinvar.vision.training import Recipe, Trainer
 
 NAME = "elinvar_free"
-SIZES = ((256, 192), (192, 256), (256, 144), (256, 192))
-EARLY = ((192, 144), (144, 192))
+SIZES = ((256, 192), (256, 192), (192, 256))
+EARLY = ((192, 144), (192, 144), (144, 192))
 
 
 def main(given: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(given: list[str]) -> None:
     parser.add_argument("--seconds", type=float, required=True, help="Planned length of the whole training.")
     parser.add_argument("--until", type=float, default=None, help="Stop after so many seconds of this run.")
     parser.add_argument("--resume", type=Path, default=None)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--eager", action="store_true", help="Do not compile.")
     parser.add_argument("--seed", type=int, default=0)

@@ -12,6 +12,7 @@ same scenes on every device.
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -66,6 +67,12 @@ class Scenes:
             if f.name != "counts"
         }
         return dataclasses.replace(self, **moved)
+
+    def twice(self) -> Scenes:
+        """Return the rooms and then the rooms again."""
+        names = [f.name for f in dataclasses.fields(self) if f.name != "counts"]
+        doubled: dict[str, Any] = {name: torch.cat([getattr(self, name)] * 2) for name in names}
+        return dataclasses.replace(self, **doubled)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,19 +194,30 @@ def hashed(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
     return ((h ^ (h >> 16)) & 0xFFFF) / 65536.0
 
 
-def _noise(q: list[Tensor], seed: Tensor) -> Tensor:
-    """Return smooth noise in [0, 1]: values hashed at whole points, blended (Perlin, 1985, in its value form)."""
-    whole = [x.floor() for x in q]
-    part = [x - w for x, w in zip(q, whole, strict=True)]
-    blend = [p * p * (3 - 2 * p) for p in part]
-    x, y, z = (w.to(torch.int32) for w in whole)
-    total = torch.zeros_like(q[0])
-    for dx in (0, 1):
-        for dy in (0, 1):
-            for dz in (0, 1):
-                weight = (blend[0] if dx else 1 - blend[0]) * (blend[1] if dy else 1 - blend[1])
-                total = total + hashed(x + dx, y + dy, z + dz, seed) * weight * (blend[2] if dz else 1 - blend[2])
-    return total
+_SIDE = 64
+
+
+@lru_cache(maxsize=8)
+def _volume(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return random values at the whole points of a cube that repeats, its first layers once more at the end."""
+    make = torch.Generator().manual_seed(20_24)
+    cube = torch.rand((_SIDE,) * 3, generator=make)
+    around = torch.arange(_SIDE + 1) % _SIDE
+    return cube[around][:, around][:, :, around][None, None].to(device, dtype)
+
+
+def _noise(q: list[Tensor], shift: Tensor) -> Tensor:
+    """Return smooth noise in [0, 1]: random values at whole points, blended (Perlin, 1985, in its value form)."""
+    places = []
+    for k, x in enumerate(q):
+        x = x + shift * (0.37 + 0.21 * k)
+        whole = x.floor()
+        part = x - whole
+        blended = whole - _SIDE * (whole / _SIDE).floor() + part * part * (3 - 2 * part)
+        places.append(blended * (2 / _SIDE) - 1)
+    volume = _volume(q[0].device, q[0].dtype).expand(len(q[0]), -1, -1, -1, -1)
+    grid = torch.stack(places, -1)[:, :, None, None]
+    return torch.nn.functional.grid_sample(volume, grid, align_corners=True)[:, 0, :, 0, 0]
 
 
 def _edge(signed: Tensor, width: Tensor) -> Tensor:
@@ -213,10 +231,10 @@ def _wave(x: Tensor) -> Tensor:
     return 0.5 - (u - 0.5 - (u > 1.5) * 2).abs()
 
 
-def _patterns(q: list[Tensor], seed: Tensor, width: Tensor, kind: Tensor, bend: Tensor) -> Tensor:
+def _patterns(q: list[Tensor], seed: Tensor, shift: Tensor, width: Tensor, kind: Tensor, bend: Tensor) -> Tensor:
     """Return the pattern that each pixel's surface wears, 0 to 1; q in pattern units, `width` of a pixel in them."""
     x, y, z = q
-    soft = _noise([v * 0.9 for v in q], seed + 17)
+    soft = _noise([v * 0.9 for v in q], shift + 17)
     cells = [v.floor().to(torch.int32) for v in q]
     mosaic = hashed(cells[0], cells[1], cells[2], seed + 5)
     mosaic = mosaic + (0.5 - mosaic) * (width - 0.5).clamp(0, 1)
@@ -274,12 +292,13 @@ def _colours(scenes: Scenes, points: Tensor, which: Tensor, pixel: Tensor, eye: 
     scale = column(2)
     q = [v * scale + column(3 + k) for k, v in enumerate((x, y, z))]
     seed = scenes.seed[:, None] + which.to(torch.int32) * 101
-    pattern = _patterns(q, seed, (pixel * scale).clamp_min(0.02), column(6), column(7))
+    shift = of((scenes.seed[:, None] % 991 + 31 * torch.arange(scenes.half.shape[1], device=u[0].device)).to(u[0]))
+    pattern = _patterns(q, seed, shift, (pixel * scale).clamp_min(0.02), column(6), column(7))
     grain = torch.zeros_like(x)
     for octave in range(4):
         often = column(8) * 2.3**octave
         clear = (1.2 - pixel * often).clamp(0, 1) * column(9 + octave)
-        grain = grain + (_noise([v * often + 7.3 * octave for v in (x, y, z)], seed + octave) - 0.5) * clear
+        grain = grain + (_noise([v * often + 7.3 * octave for v in (x, y, z)], shift + octave) - 0.5) * clear
     lamp = [scenes.lamp[:, k, None] - points[..., k] for k in range(3)]
     far = _dot(lamp, lamp).sqrt().clamp_min(0.2)
     facing = _dot(normal, lamp).abs() / far
@@ -304,13 +323,10 @@ def shade(scenes: Scenes, origin: Tensor, rays: Tensor, focal: Tensor) -> tuple[
     return _colours(scenes, points, which, pixel, origin), points
 
 
-def render(scenes: Scenes, cameras: Cameras, size: tuple[int, int], run: Any = None) -> tuple[Tensor, Tensor]:
-    """Return colours [b, height, width, 3], 0 to 1, and points [b, height, width, 3] in the room's frame.
-
-    `run` is a compiled form of `shade`.
-    """
+def render(scenes: Scenes, cameras: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return colours [b, height, width, 3], 0 to 1, and points [b, height, width, 3] in the room's frame."""
     width, height = size
-    colours, points = (run or shade)(scenes, *cameras.rays(width, height), cameras.K[:, 0, :1])
+    colours, points = shade(scenes, *cameras.rays(width, height), cameras.K[:, 0, :1])
     return colours.unflatten(1, (height, width)), points.unflatten(1, (height, width))
 
 

@@ -232,24 +232,21 @@ def _shoot(
     drawn: tuple[Tensor, Tensor],
     size: tuple[int, int],
     matches: int,
-    run: Any,
 ) -> tuple[Tensor, ...]:
     """Render the pairs of a batch from what was drawn for it."""
     first = Cameras(poses[0].contiguous(), K)
     second, overlap = _second(scenes, first, poses[1], size)
-    pictures, points = [], []
-    for k, camera in enumerate((first, second)):
-        colours, there = render(scenes, camera, size, run)
-        pictures.append(_exposed(colours, drawn[0][:, k], scenes.seed + k))
-        points.append(there.flatten(1, 2))
+    both = Cameras(torch.cat([first.pose, second.pose]), torch.cat([K, K]))
+    colours, there = render(scenes.twice(), both, size)
+    salt = torch.cat([scenes.seed, scenes.seed + 1])
+    pictures = _exposed(colours, drawn[0].transpose(0, 1).flatten(0, 1), salt).chunk(2)
+    points = there.flatten(1, 2).chunk(2)
     pixels = _matches(scenes, points[0], second, size, drawn[1], matches)
     truth = [first.inside(p).unflatten(1, size[::-1]) for p in points]
     return (*pictures, *truth, *pixels, overlap, second.pose)
 
 
-def draw_pairs(
-    count: int, seed: int, size: tuple[int, int], *, matches: int = 512, device: Any = "cpu", run: Any = None
-) -> Pairs:
+def draw_pairs(count: int, seed: int, size: tuple[int, int], *, matches: int = 512, device: Any = "cpu") -> Pairs:
     """Draw rooms and camera pairs that share at least `OVERLAP` of the first image, and render them.
 
     Parameters
@@ -264,8 +261,6 @@ def draw_pairs(
         Matched pixels per pair.
     device
         Where to render, as torch takes it.
-    run
-        A compiled form of `shade`, or None.
     """
     scenes = draw_scenes(count, seed)
     one, others, K = draw_cameras(scenes, size, seed + (1 << 40))
@@ -280,6 +275,6 @@ def draw_pairs(
     )
     start = torch.randint(0, size[0] * size[1], (count,), generator=make)
     moved = [t.to(device, non_blocking=True) for t in (one, others, K, gain, start)]
-    out = _shoot(scenes.to(device), (moved[0], moved[1]), moved[2], (moved[3], moved[4]), size, matches, run)
+    out = _shoot(scenes.to(device), (moved[0], moved[1]), moved[2], (moved[3], moved[4]), size, matches)
     cameras = (Cameras(moved[0], moved[2]), Cameras(out[8], moved[2]))
     return Pairs((out[0], out[1]), (out[2], out[3]), (out[4], out[5]), out[6], out[7], cameras)

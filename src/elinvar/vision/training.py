@@ -28,7 +28,6 @@ from elinvar.runtime.files import atomic_write
 from . import plain
 from .catalogue import Variant, variant
 from .keys import expected
-from .rendering import shade
 from .rooms import Pairs, draw_pairs
 
 __all__ = ["HELD_OUT", "Recipe", "Trainer", "evaluate", "initial", "losses", "relative_errors", "save", "train"]
@@ -169,24 +168,22 @@ def relative_errors(out: Mapping[str, Tensor], batch: Pairs) -> Tensor:
 
 
 class _Parts:
-    """Calls the network's blocks and heads compiled: each kind of block once, whatever its place in the network."""
+    """Calls the network's blocks compiled: each kind of block once, whatever its place in the network."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = weights
         self._names: dict[str, dict[str, str]] = {}
         self._made: dict[Any, Any] = {}
 
-    def __call__(self, part: Any, _state: Any, name: str, *arguments: Any) -> Any:
+    def __call__(self, part: Any, state: Any, name: str, *arguments: Any) -> Any:
+        if "head" in name:
+            return part(state, name, *arguments)  # convolutions: nothing to gain, and they take longest
         if name not in self._names:
             self._names[name] = {f"part{n[len(name) :]}": n for n in self._weights if n.startswith(f"{name}.")}
+        if part not in self._made:
+            self._made[part] = torch.compile(part, dynamic=False)
         mine = {short: self._weights[n] for short, n in self._names[name].items()}
-        return self.of(part)(mine, "part", *arguments)
-
-    def of(self, function: Any, *, dynamic: bool = False) -> Any:
-        """Return a function's compiled form, for every size once or, `dynamic`, for all of them."""
-        if function not in self._made:
-            self._made[function] = torch.compile(function, dynamic=dynamic)
-        return self._made[function]
+        return self._made[part](mine, "part", *arguments)
 
 
 class Trainer:
@@ -205,7 +202,7 @@ class Trainer:
     state
         Begin with these weights.
     compiled
-        Compile blocks, heads, losses and the renderer (GPUs: twice the speed after half a minute).
+        Compile the transformer's blocks, for GPUs.
     """
 
     def __init__(
@@ -230,8 +227,7 @@ class Trainer:
             {"params": [t for t in self._used if t.dim() > 1], "weight_decay": self.recipe.decay},
             {"params": [t for t in self._used if t.dim() == 1], "weight_decay": 0.0},
         ]
-        fused = self.device.type == "cuda"
-        self._solver = torch.optim.AdamW(groups, lr=torch.tensor(0.0), betas=(0.9, 0.98), fused=fused)
+        self._solver = torch.optim.AdamW(groups, lr=self.recipe.rate, betas=(0.9, 0.98), fused=True)
         self._parts = _Parts(self.weights) if compiled else None
         self._before: Any = None
 
@@ -244,8 +240,7 @@ class Trainer:
 
     def draw(self, size: tuple[int, int], seed: int, count: int) -> Pairs:
         """Render a batch on the training's device."""
-        run = None if self._parts is None else self._parts.of(shade, dynamic=True)
-        return draw_pairs(count, seed, size, matches=self.recipe.matches, device=self.device, run=run)
+        return draw_pairs(count, seed, size, matches=self.recipe.matches, device=self.device)
 
     def forward(self, batch: Pairs, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the network on a batch: in bfloat16 on a GPU, in float32 elsewhere."""
@@ -259,16 +254,18 @@ class Trainer:
         start = time.perf_counter()
         recipe, done = self.recipe, self.done
         for group in self._solver.param_groups:
-            group["lr"] = group["lr"].fill_(recipe.rate_at(self.step, done))
+            group["lr"] = recipe.rate_at(self.step, done)
         size = recipe.size(self.step, done)
         # A batch's seed stands for all its rooms; those of other trainings differ from the first step on.
         batch = self.draw(size, (self.seed * 7919 << 21) + self.step % HELD_OUT, recipe.pairs(size))
         out = self.forward(batch, self.weights)
-        parts = (losses if self._parts is None else self._parts.of(losses))(out, batch, recipe)
+        parts = losses(out, batch, recipe)
         total = parts["regression"] + recipe.matching * parts["matching"] + 0.02 * parts["trust"]
         self._solver.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self._used, recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._used, recipe.clip)
+        # A step whose gradient is not finite is left out, without waiting for the device to know.
+        self._solver.grad_scale, self._solver.found_inf = None, (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self._solver.step()
         keep = min(recipe.average, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
