@@ -57,15 +57,15 @@ def test_a_files_plan_counts_reading_and_writing(
     pytest.importorskip("soxr")
     model = make_htdemucs()
     sf.write(tmp_path / "a.flac", 0.1 * np.random.default_rng(0).standard_normal(20_000), rate)
-    cost = measure_files(tmp_path / "a.flac", model, format="ogg")
-    assert min(cost.measure, cost.read, cost.write) > 0
+    cost = measure_files(tmp_path / "a.flac", model, "cpu", format="ogg")
+    assert min(cost.measure, cost.rest, cost.cpu_seconds) > 0
     seconds = 20_000 / rate
     alone = plan_separation(seconds, model, device="cpu")
     whole = plan_separation(seconds, model, device="cpu", file=tmp_path / "a.flac", format="ogg")
     assert whole.seconds > alone.seconds
     assert whole.work_bytes == alone.work_bytes
     sf.write(tmp_path / "none.wav", np.zeros((0, 2)), rate)
-    assert measure_files(tmp_path / "none.wav", model) == FileCost(0.0, 0.0, 0.0)
+    assert measure_files(tmp_path / "none.wav", model, "cpu") == FileCost()
     assert plan_separation(0.0, model, device="cpu", file=tmp_path / "none.wav").seconds == 0.0
 
 
@@ -87,8 +87,7 @@ def test_one_processor_does_one_thing_at_a_time(monkeypatch: pytest.MonkeyPatch)
     from elinvar.audio import planning
 
     monkeypatch.setattr(planning, "cpu_threads", lambda: 2)
-    host, files = HostCost(0.1, 0.2), FileCost(0.5, 0.3, 0.05)
+    host, files = HostCost(0.1, 0.2), FileCost(0.5, 0.3, 0.9)
     here = device("cpu")
-    assert _seconds(here, [2.0, 2.0], [10.0, 5.0], host, None, 4) == pytest.approx(4.0 + 15 * 0.3)
-    beside = (0.5 + 0.3 + 4 * 0.05) / 2
-    assert _seconds(here, [2.0, 2.0], [10.0, 5.0], host, files, 4) == pytest.approx(4.0 + 15 * (0.3 + beside))
+    assert _seconds(here, [2.0, 2.0], [10.0, 5.0], host, None) == pytest.approx(4.0 + 15 * 0.3)
+    assert _seconds(here, [2.0, 2.0], [10.0, 5.0], host, files) == pytest.approx(4.0 + 15 * 0.9 / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ CLIP_MODES = ("none", "clamp", "rescale")
 
 
 class Reader:
-    """An audio file as float32 stereo blocks.
+    """An audio file, or its first `most` seconds, as float32 stereo blocks.
 
     Attributes
     ----------
@@ -45,10 +46,11 @@ class Reader:
         As the file declares them; one channel is heard on both sides.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: float = math.inf) -> None:
         found = info(path)
         self.path = path
-        self.frames, self.rate, self.channels = found.frames, int(found.sample_rate), found.channels
+        self.rate, self.channels = int(found.sample_rate), found.channels
+        self.frames = int(min(found.frames, most * self.rate))
         if self.channels > 2:
             raise InputError(f"{path} has {self.channels} channels; mix it down to one or two first.")
 
@@ -61,9 +63,12 @@ class Reader:
             The file ends early, or has samples that are NaN or infinite.
         """
         done = 0
-        for block in stream(self.path, _BLOCK):
+        for whole in stream(self.path, _BLOCK):
+            block = whole[:, : self.frames - done]
             finite("separate_file", block, f"{self.path.name} near {done / self.rate:.1f} s")
             done += block.shape[1]
+            if block.shape[1] == 0:
+                return
             yield block if once or len(block) == 2 else np.repeat(block, 2, axis=0)
 
 

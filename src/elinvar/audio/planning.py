@@ -1,8 +1,8 @@
 """What a separation will cost before it is done: measured here, on noise, by the code that does it.
 
 Nothing is fitted. `measure_segment` runs the network; `measure_host` runs everything else of `separate` around a
-network that takes no time; `measure_files` reads and writes a few seconds of the file itself. `plan_separation` counts
-how often each happens, and which of them overlap.
+network that takes no time; `measure_files` does so from file to file, with the first seconds of the file itself.
+`plan_separation` counts how often each happens, and which of them overlap.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from elinvar.audio._check import choice, number
 from elinvar.audio._level import Level
 from elinvar.audio._peak import peak_bytes
 from elinvar.audio._runner import PLAIN, Runner, compute_dtype
 from elinvar.audio._segments import Grid, groups
-from elinvar.audio._stream_io import FORMATS, Reader, StemWriter, resampled
+from elinvar.audio._stream_io import FORMATS, Reader
 from elinvar.audio.htdemucs_weights import Separator, load_model
 from elinvar.audio.separation import batch_of, estimated_bytes, prepared, samples, whole
+from elinvar.audio.separation_file import FileJob, FileRun
 from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.parallel import cpu_threads
@@ -44,7 +43,7 @@ __all__ = [
     "plan_separation",
 ]
 
-_PIECE = 8  # segments of noise, seconds of a file: long enough that what happens once per call is a small part
+_PIECE, _PIECE_SECONDS = 8, 30  # segments of noise, seconds of a file: what happens once is a small part of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +83,21 @@ class HostCost:
 
 @dataclasses.dataclass(frozen=True)
 class FileCost:
-    """Seconds per second of audio: `measure` for the level, `read` for the network, `write` for one stem."""
+    """Seconds per second of audio from file to file beside the network.
 
-    measure: float
-    read: float
-    write: float
+    Attributes
+    ----------
+    measure
+        To read the file for its level, before everything else.
+    rest
+        To read it again, join, and write all stems, all at once and beside the network.
+    cpu_seconds
+        Of the processors for all of it.
+    """
+
+    measure: float = 0.0
+    rest: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +198,9 @@ def measure_segment(
         with peak_bytes(place) as peak:
             seconds, cpu = _clock(place, lambda: runner(windows), 1 if place.kind == "cpu" else 3)
             if often:
-                recorder = Runner(model, place, graphs=True, **how)
-                recording, _ = _clock(place, lambda: recorder(windows), 1)
+                for _ in range(2):  # the first recording of a process takes longer
+                    recorder = Runner(model, place, graphs=True, **how)
+                    recording, _ = _clock(place, lambda run=recorder: run(windows), 1)  # type: ignore[misc]
                 replay = _clock(place, lambda: recorder(windows), 3)[0] / size
         high = peak() or size * estimated_bytes(model, compute)
         _measured[key] = SegmentCost(seconds / size, high, cpu / size, recording, replay)
@@ -230,40 +240,40 @@ def measure_host(
     return found
 
 
-def measure_files(path: str | Path, model: Separator, *, format: str = "wav") -> FileCost:  # noqa: A002
-    """Read the first seconds of a file, write them as a stem, and return what that takes per second of audio."""
-    reader, own = Reader(Path(path)), model.sample_rate
-    seconds = min(_PIECE, reader.frames / reader.rate)
+def measure_files(
+    path: str | Path,
+    model: Separator,
+    device: str | Device = "auto",
+    *,
+    batch: int = 1,
+    overlap: float = 0.25,
+    format: str = "wav",  # noqa: A002
+    two_stems: str | None = None,
+) -> FileCost:
+    """Separate the first seconds of a file with a network that takes no time, twice, and return what the rest takes.
+
+    Every stem is then the mix: what an encoder needs depends on what it hears.
+    """
+    place, reader = find_device(device), Reader(Path(path), _PIECE_SECONDS)
+    seconds, stems = reader.frames / reader.rate, len(model.sources)
     if seconds == 0.0:
-        return FileCost(0.0, 0.0, 0.0)
-    frames = round(seconds * reader.rate)
+        return FileCost()
+    job = FileJob(overlap=overlap, format=format, two_stems=two_stems)
+    job.check(model.sources)
 
-    def piece() -> Iterator[NDArray[np.float32]]:
-        left = frames
-        for block in reader.blocks():
-            yield block[:, :left]
-            left -= block.shape[1]
-            if left <= 0:
-                return
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        return windows[:, None].expand(-1, stems, -1, -1)
 
-    def as_stem(folder: str) -> None:
-        what = (reader.rate, reader.channels, frames, format, None, "none", own)
-        writer = StemWriter(Path(folder) / "stem", *what)
-        for block in heard:
-            writer.write(block[: reader.channels])
-        writer.finish()
-
-    clock = time.perf_counter
-    at = [clock()]
-    Level.of(piece())
-    at.append(clock())
-    heard = list(piece() if own == reader.rate else resampled(piece(), reader.rate, own, round(seconds * own)))
-    at.append(clock())
-    with tempfile.TemporaryDirectory() as folder:
-        at.append(clock())
-        as_stem(folder)
-        at.append(clock())
-    return FileCost((at[1] - at[0]) / seconds, (at[2] - at[1]) / seconds, (at[4] - at[3]) / seconds)
+    for _ in range(2):
+        begin = time.perf_counter()
+        Level.of(reader.blocks(once=True))
+        measured = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            again, spent = time.perf_counter(), time.process_time()
+            FileRun(reader, model, job, place, network, batch).write(Path(folder))
+            done, spent = time.perf_counter(), time.process_time() - spent
+    measure = (measured - begin) / seconds
+    return FileCost(measure, max(0.0, (done - again) / seconds - measure), spent / seconds)
 
 
 def _flow(*stages: Sequence[float]) -> float:
@@ -321,51 +331,43 @@ def plan_separation(
     )  # fmt: skip
     size = max(1, min(batch_of(batch, place, network, compute_dtype(precision, place)), grid.runs))
     sizes = [len(group) for group in groups(grid, size)]
-    one, host, files, last = cost, HostCost(), None, cost
+    one, last, host, files = cost, cost, HostCost(), None
     if one is None or last is None:
         how: dict[str, Any] = {"precision": precision, "mode": mode}
         one = measure_segment(network, place, batch=size, often=len(sizes) > PLAIN, **how)
         last = one if sizes[-1:] in ([], [size]) else measure_segment(network, place, batch=sizes[-1], **how)
-        host = measure_host(network, place, batch=size, overlap=overlap, shifts=shifts)
-        if file is not None:
-            files = measure_files(file, network, format=format)
+        if file is None:
+            host = measure_host(network, place, batch=size, overlap=overlap, shifts=shifts)
+        else:
+            files = measure_files(
+                file, network, place, batch=size, overlap=overlap, format=format, two_stems=two_stems
+            )  # fmt: skip
     runs = [one.run_seconds(size, i) if n == size else last.run_seconds(n, 0) for i, n in enumerate(sizes)]
     audio = [duration * n / grid.runs for n in sizes]
-    written = len(network.sources) if two_stems is None else 2
-    beside = _beside(files, written) * duration
     stems = len(network.sources) * 2 * 4
     return SeparationPlan(
         duration=duration,
         runs=grid.runs,
-        seconds=_seconds(place, runs, audio, host, files, written),
+        seconds=_seconds(place, runs, audio, host, files),
         weights_bytes=network.memory_bytes,
         work_bytes=one.peak_bytes + _joining(grid, stems, size, place),
         result_bytes=stems * length,
         device=str(place),
         precision=str(precision),
-        cpu_seconds=one.cpu_seconds * grid.runs + beside + (host.prepare + host.collect) * duration,
+        cpu_seconds=one.cpu_seconds * grid.runs
+        + duration * (host.prepare + host.collect if files is None else files.cpu_seconds),
     )
 
 
-def _beside(files: FileCost | None, written: int) -> float:
-    """Return what reading and writing takes per second of audio, one after the other."""
-    return 0.0 if files is None else files.measure + files.read + written * files.write
-
-
-def _seconds(
-    place: Device, runs: list[float], audio: list[float], host: HostCost, files: FileCost | None, written: int
-) -> float:
+def _seconds(place: Device, runs: list[float], audio: list[float], host: HostCost, files: FileCost | None) -> float:
     """Seconds of the whole job: `runs` of the network, each for so many seconds of `audio`."""
-    duration, threads = sum(audio), cpu_threads()
-    if place.kind != "cuda":  # one processor does it all
-        beside = _beside(files, written) / threads
-        return sum(runs) + duration * (host.prepare + host.collect + beside)
-    collected = [host.collect * seconds for seconds in audio]
+    duration = sum(audio)
+    if place.kind != "cuda":  # the processors do one thing at a time
+        beside = host.prepare + host.collect if files is None else files.cpu_seconds / cpu_threads()
+        return sum(runs) + duration * beside
     if files is None:
-        return host.prepare * duration + _flow(runs, collected)
-    read = [(files.read + host.prepare) * seconds for seconds in audio]
-    each = files.write * written / min(written, threads)
-    return files.measure * duration + _flow(read, runs, collected, [each * seconds for seconds in audio])
+        return host.prepare * duration + _flow(runs, [host.collect * seconds for seconds in audio])
+    return files.measure * duration + _flow(runs, [files.rest * seconds for seconds in audio])
 
 
 def _joining(grid: Grid, stems: int, size: int, place: Device) -> int:
@@ -374,5 +376,6 @@ def _joining(grid: Grid, stems: int, size: int, place: Device) -> int:
     shifted = 22050 * (len(grid.origins) > 1 or grid.origins[0] != 0)
     joining = stems * (len(grid.origins) * (grid.segment + shifted) + 2 * grid.stride)
     if place.kind == "cuda":
-        joining += stems * grid.stride * 2 * size + 2 * 4 * grid.length  # what waits to be sent, and the mix
+        # What waits to be sent, with parts being made, levelled and on their way; and the mix.
+        joining += stems * grid.stride * (2 * size + 3) + 2 * 4 * grid.length
     return joining

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from elinvar.runtime.pipeline import Executor
     from elinvar.runtime.precision import Precision
 
-__all__ = ["SeparatedFile", "separate_file", "separate_files"]
+__all__ = ["FileJob", "FileRun", "SeparatedFile", "separate_file", "separate_files"]
 
 _RECORD = "separation.json"
 
@@ -63,7 +63,7 @@ class SeparatedFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
+class FileJob:
     """Everything that decides what is in the files."""
 
     segment: float | None = None
@@ -80,6 +80,7 @@ class _Job:
     clip_mode: str = "none"
 
     def check(self, sources: Sequence[str]) -> None:
+        """Refuse what `separate_file` does not accept."""
         choice("separate_file", "mode", self.mode, MODES)
         choice("separate_file", "format", self.format, tuple(FORMATS))
         choice("separate_file", "clip_mode", self.clip_mode, CLIP_MODES)
@@ -87,6 +88,7 @@ class _Job:
             choice("separate_file", "two_stems", self.two_stems, tuple(sources))
 
     def names(self, sources: Sequence[str]) -> tuple[str, ...]:
+        """Names of the stems that are written."""
         return tuple(sources) if self.two_stems is None else (self.two_stems, f"no_{self.two_stems}")
 
     def mixdown(self, part: Tensor, sources: Sequence[str]) -> Tensor:
@@ -156,7 +158,7 @@ def separate_file(
         The disk is full, or cannot be written; nothing is left behind.
     """
     network = load_model(model) if isinstance(model, (str, Path)) else model
-    job = _Job(
+    job = FileJob(
         segment, shifts, overlap, transition_power, seed, mode, normalise, str(precision), two_stems, format, quality,
         clip_mode,
     )  # fmt: skip
@@ -176,8 +178,9 @@ def separate_file(
     network.to(place.torch)
     compute = compute_dtype(precision, place)
     with atomic_directory(folder) as temporary:
-        run = _Run(reader, network, job, place, compute, batch_of(batch, place, network, compute), progress)
-        clipped = run.write(temporary)
+        runner = Runner(network, place, mode=mode, compute=compute)
+        work = FileRun(reader, network, job, place, runner, batch_of(batch, place, network, compute), progress)
+        clipped = work.write(temporary)
         (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
     return SeparatedFile(source, folder, stems, seconds, clipped, skipped=False)
 
@@ -187,16 +190,16 @@ def _suffix(kind: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """One file on its way through the network."""
+class FileRun:
+    """One file on its way through the network, which `run` runs."""
 
     reader: Reader
     network: Separator
-    job: _Job
+    job: FileJob
     place: Device
-    compute: torch.dtype
+    run: Callable[[Tensor], Tensor]
     batch: int
-    progress: Progress | None
+    progress: Progress | None = None
 
     def write(self, folder: Path) -> dict[str, int]:
         """Write all stems into `folder`; return how many samples were cut off in each."""
@@ -242,8 +245,7 @@ class _Run:
         level = Level.of(reader.blocks(once=True)) if job.normalise else Level()
         mix = reader.blocks() if own == rate else resampled(reader.blocks(), own, rate, length)
         window = Window(level.take_from(mix), length, grid.reach, self.place.torch)
-        runner = Runner(network, self.place, mode=job.mode, compute=self.compute)
-        parts = overlap_add(grid, window.read, runner, batch=self.batch, progress=self.progress, ahead=self._ahead)
+        parts = overlap_add(grid, window.read, self.run, batch=self.batch, progress=self.progress, ahead=self._ahead)
         for _, part in parts:
             stems = job.mixdown(level.give(part), network.sources)
             yield stems.mean(dim=1, keepdim=True) if reader.channels == 1 else stems
@@ -266,7 +268,7 @@ class _Sink:
         return block
 
 
-def _record(source: Path, reader: Reader, network: Separator, job: _Job) -> dict[str, Any]:
+def _record(source: Path, reader: Reader, network: Separator, job: FileJob) -> dict[str, Any]:
     status = source.stat()
     return {
         "source": source.name,
