@@ -74,7 +74,22 @@ def everything() -> list[Op]:
     ]  # fmt: skip
 
 
+@pytest.fixture
+def long_walks(monkeypatch) -> None:
+    """Several pairs of rows for a thread, as only large frames have."""
+    monkeypatch.setattr(shade, "_walk", lambda _groups, lines, _processors: (4, -(-lines // 4)))
+
+
+def test_walks_cover_a_frame_and_leave_no_processor_waiting() -> None:
+    for groups, lines, processors in ((62, 1080, 132), (16, 540, 132), (3, 7, 1), (1, 1, 32), (200, 2160, 8)):
+        units, rows = shade._walk(groups, lines, processors)
+        assert (rows - 1) * units < lines <= rows * units
+        rounds = -(-groups * rows // (12 * processors))
+        assert groups * lines > 0.8 * 12 * processors * rounds * units or rounds == 1
+
+
 @pytest.mark.gxx
+@pytest.mark.usefixtures("long_walks")
 @pytest.mark.parametrize(("height", "width"), [(6, 66), (9, 2), (5, 1), (1, 8)])
 def test_metal_at_every_kind_of_edge(height: int, width: int, random_frame) -> None:
     frame, half = random_frame(height, width, 2.0), random_frame(-(-height // 2), -(-width // 2), 0.5, 1)
@@ -103,12 +118,13 @@ def test_metal_gives_the_same_look(inputs, schedule: str, races: bool) -> None:
     chain = shade.chain_of(frame, LOOK, [half])
     library = metal.compile(metal_text(chain, ["shade_planes"]), "cpu", schedule=schedule, races=races)
     out = torch.empty(3, 37, 51)
-    library.shade_planes(frame, half, *shade.packed(LOOK), out, 51, 37, threads=(26, 10))
+    library.shade_planes(frame, half, *shade.packed(LOOK), out, 51, 37, 4, threads=(26, 5))
     want = shade.reference(frame.double(), LOOK, [half])
     assert (out.double().clamp(0) ** 2.4 - want.clamp(0) ** 2.4).abs().max() < 2e-6
 
 
 @pytest.mark.gxx
+@pytest.mark.usefixtures("long_walks")
 @pytest.mark.parametrize(
     ("format", "siting", "dither", "height", "width"),
     [

@@ -15,7 +15,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.files import atomic_write, cache_dir
 from elinvar.runtime.parallel import parallel_for
-from elinvar.video.kernels.bloom.metal import aligned
+from elinvar.video.kernels.bloom.metal import aligned, cores
 from elinvar.video.shadecode import Chain, Op, digest, numba_text, read
 from elinvar.video.yuv import SITINGS, Coding
 
@@ -72,13 +72,14 @@ def apply(
     chain = chain_of(frame, ops, extras)
     height, width = out.shape[1:]
     if (backend or _backend(frame)) == "metal":
-        from elinvar.video.kernels.shade.text import GROUP, UNITS
+        from elinvar.video.kernels.shade.text import GROUP
 
         floats, integers = _given(ops, 0) if values is None else values
         how: Defines = (("WIDE", int(_in_pairs(frame, extras, ops, [out]))),)
+        units, rows = _walk(-(-width // (2 * GROUP)), -(-height // 2), cores(frame.device))
         _library(chain, frame.device, "shade_planes", how).shade_planes(
-            *_arrays(frame, extras), floats, integers, out, width, height,
-            threads=(-(-width // 2), -(-height // (2 * UNITS))), group_size=(GROUP, 1),
+            *_arrays(frame, extras), floats, integers, out, width, height, units,
+            threads=(-(-width // 2), rows), group_size=(GROUP, 1),
         )  # fmt: skip
         return out
     # In place, the loop's overlap test would choose its scalar half.
@@ -155,7 +156,7 @@ def _encode_metal(
     planes: Sequence[torch.Tensor],
     values: Given,
 ) -> None:
-    from elinvar.video.kernels.shade.text import COLUMNS, GROUP, UNITS
+    from elinvar.video.kernels.shade.text import COLUMNS, GROUP
 
     form = coding.format
     height, width = frame.shape[1:]
@@ -173,10 +174,27 @@ def _encode_metal(
     )  # fmt: skip
     columns = (width + 1) // 2
     across = columns if form.across == 1 else -(-columns // (GROUP // 32 * COLUMNS)) * GROUP
+    units, rows = _walk(-(-across // GROUP), -(-height // 2), cores(frame.device))
     getattr(_library(chain, frame.device, name, how), name)(
-        *_arrays(frame, extras), floats, integers, planes[0], width, height, *chroma, coding.vector().tobytes(),
-        threads=(across, -(-height // (2 * UNITS))), group_size=(GROUP, 1),
+        *_arrays(frame, extras), floats, integers, planes[0], width, height, units, *chroma, coding.vector().tobytes(),
+        threads=(across, rows), group_size=(GROUP, 1),
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _walk(groups: int, lines: int, processors: int) -> tuple[int, int]:
+    """Return pairs of rows for a thread to walk, and threads along y, for so many groups along x.
+
+    Of all numbers, the one is taken at which the last group to finish has least to do, when as many run at a time as
+    fit; what a thread does before its first rows is about half of what a pair of rows takes.
+    """
+    from elinvar.video.kernels.shade.text import RESIDENT
+
+    def last(units: int) -> float:
+        return -(-groups * -(-lines // units) // (RESIDENT * processors)) * (units + 0.5)
+
+    units = min(range(1, min(lines, 64) + 1), key=last)
+    return units, -(-lines // units)
 
 
 def packed(ops: Sequence[Op], seed: int = 0) -> tuple[list[float], list[int]]:

@@ -10,7 +10,7 @@ import torch
 
 from elinvar import metal
 
-__all__ = ["aligned", "spread"]
+__all__ = ["aligned", "cores", "spread"]
 
 _DOWN, _UP = 30, 28
 """Columns (pairs of them in ``bloom_first``) of a simdgroup of ``bloom_down`` and of ``bloom_up``."""
@@ -44,19 +44,19 @@ def spread(
     device: Any,
 ) -> None:
     """Fill the pyramid; its first level is the result."""
-    source, cores = frame.float().contiguous(), _cores(frame.device)
+    source, many = frame.float().contiguous(), cores(frame.device)
     tail = len(pyramid) - 2 if len(pyramid) > 2 else len(pyramid)
     for k, level in enumerate(pyramid[:tail]):
         (_, sh, sw), (_, h, w) = source.shape, level.shape
         gain = weights[-1] if k == len(pyramid) - 1 else 1.0
         if k == 0 and aligned(source, 16) and aligned(level, 8):
-            across, rows = _walk(sw // 4, _DOWN, h, 2, cores)
+            across, rows = _walk(sw // 4, _DOWN, h, 2, many)
             _library(device, True).bloom_first(
                 source, level, sw, sh, w, h, rows, threshold, knee, ceiling, gain,
                 threads=(across, -(-h // rows)), group_size=(128, 1),
             )  # fmt: skip
         else:
-            across, rows = _walk(w, _DOWN, h, 2, cores)
+            across, rows = _walk(w, _DOWN, h, 2, many)
             _library(device, aligned(source, 8)).bloom_down(
                 source, level, sw, sh, w, h, rows, int(k == 0), threshold, knee, ceiling, gain,
                 threads=(across, -(-h // rows)), group_size=(128, 1),
@@ -72,7 +72,7 @@ def spread(
     for k in range(min(tail, len(pyramid) - 1) - 1, -1, -1):
         smaller, large = pyramid[k + 1], pyramid[k]
         (_, lines, columns), (_, h, w) = smaller.shape, large.shape
-        across, rows = _walk(columns, _UP, lines, 4, cores, planes=3)
+        across, rows = _walk(columns, _UP, lines, 4, many, planes=3)
         _library(device, aligned(large, 8)).bloom_up(
             smaller, large, columns, lines, w, h, rows, weights[k],
             threads=(across, -(-lines // rows), 3), group_size=(128, 1, 1),
@@ -80,7 +80,7 @@ def spread(
 
 
 @lru_cache(maxsize=8)
-def _cores(device: torch.device) -> int:
+def cores(device: torch.device) -> int:
     """Return how many multiprocessors share the groups of a launch; 32 where nobody says."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 32
 

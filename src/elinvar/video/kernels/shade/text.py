@@ -1,8 +1,8 @@
 """Metal text around a chain's functions: a kernel to planes and two to codes.
 
-All three are walked by pairs of columns: a thread owns two pixels beside each other and goes down `UNITS` pairs of
-rows, so that frames are read two samples at a time, half-resolution inputs are read once per four pixels, and what
-depends on the column alone is computed once.
+All three are walked by pairs of columns: a thread owns two pixels beside each other and goes down some pairs of rows.
+So frames are read two samples at a time, half-resolution inputs are read once per four pixels, and what depends on the
+column alone is computed once.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "UNITS", "kernel", "words"]
+__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "RESIDENT", "kernel", "words"]
 
 GROUP = 64
 """Threads per group, along a row."""
 COLUMNS = 31
 """Pairs of columns a simdgroup of ``shade_yuv`` makes; its first lane brings the pair on the left."""
-UNITS = 4
-"""Pairs of rows a thread walks."""
+RESIDENT = 12
+"""Groups that fit a multiprocessor of an NVIDIA GPU: as many as the registers of long chains allow without spills."""
 
 _PLANES = """
 [[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_planes(ARRAYS,
     constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device float* out [[buffer(B2)]],
-    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], uint2 at [[thread_position_in_grid]])
+    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], constant int& units [[buffer(B5)]],
+    uint2 at [[thread_position_in_grid]])
 {
-    const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, n = w * h;
+    const int column = int(at.x), ix = 2 * column, first = int(at.y) * units, n = w * h;
     if (ix >= w) return;
     const Values v = values(F, I);
     Cell cells[CELLS];
     for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
-    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+    for (int unit = first; unit < first + units && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
         Taken rows[2];
         Spots spots[2];
@@ -56,18 +57,18 @@ _PLANES = """
 _YUV444 = """
 [[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_yuv444(ARRAYS,
     constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
-    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
-    device WORD* cr_out [[buffer(B6)]], constant Coding& k [[buffer(B7)]],
+    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], constant int& units [[buffer(B5)]],
+    device WORD* cb_out [[buffer(B6)]], device WORD* cr_out [[buffer(B7)]], constant Coding& k [[buffer(B8)]],
     uint2 at [[thread_position_in_grid]])
 {
-    const int column = int(at.x), ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
+    const int column = int(at.x), ix = 2 * column, first = int(at.y) * units, seed = DITHER ? I[0] : 0;
     if (ix >= w) return;
     const Values v = values(F, I);
     Cell cells[CELLS];
     for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     const bool right = ix + 1 < w;
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
-    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+    for (int unit = first; unit < first + units && 2 * unit < h; unit++) {
         const Halves next = halves(CALL, column, unit + 1, w, h);
         Taken rows[2];
         Spots spots[2];
@@ -100,11 +101,12 @@ _YUV = """
 // task; samples above stay from the row before.
 [[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_yuv(ARRAYS,
     constant float* F [[buffer(B0)]], constant int* I [[buffer(B1)]], device WORD* luma_out [[buffer(B2)]],
-    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], device WORD* cb_out [[buffer(B5)]],
-    device WORD* cr_out [[buffer(B6)]], constant Coding& k [[buffer(B7)]], uint2 at [[thread_position_in_grid]])
+    constant int& w [[buffer(B3)]], constant int& h [[buffer(B4)]], constant int& units [[buffer(B5)]],
+    device WORD* cb_out [[buffer(B6)]], device WORD* cr_out [[buffer(B7)]], constant Coding& k [[buffer(B8)]],
+    uint2 at [[thread_position_in_grid]])
 {
     const int lane = int(at.x) & 31, column = (int(at.x) >> 5) * @COLUMNS + lane - 1, columns = (w + 1) / 2;
-    const int ix = 2 * column, first = int(at.y) * UNITS, seed = DITHER ? I[0] : 0;
+    const int ix = 2 * column, first = int(at.y) * units, seed = DITHER ? I[0] : 0;
     if (column - lane >= columns) return;
     const Values v = values(F, I);
     Cell cells[CELLS];
@@ -121,7 +123,7 @@ _YUV = """
         left_sum = 0.25f * difference(c.a, luma_of(c.a, k));
         right_sum = 0.25f * difference(c.b, luma_of(c.b, k));
     }
-    for (int unit = first; unit < first + UNITS && 2 * unit < h; unit++) {
+    for (int unit = first; unit < first + units && 2 * unit < h; unit++) {
         // Behind an odd last row comes itself once more, and so the row that it is doubled with.
         const Halves next = halves(CALL, column, 2 * unit + 1 < h ? unit + 1 : unit - 1, w, h);
         Taken rows[2];
@@ -173,18 +175,16 @@ KERNELS = {"shade_planes": _PLANES, "shade_yuv444": _YUV444, "shade_yuv": _YUV}
 DEFINES = {
     "WORD": "uchar",
     "WIDE": 0,
-    "UNITS": UNITS,
     "DITHER": 0,
     "SITING": 0,
     "DOWN": 2,
     "PITCH": 1,
     "SHIFT": 0,
-    "ELINVAR_CUDA_GROUPS": 12,
+    "ELINVAR_CUDA_GROUPS": RESIDENT,
 }
 """What the text leaves open, with values for the case that nobody says: the type of codes, whether all rows are aligned
-pairs, pairs of rows a thread walks, and how codes are made: noise, siting, rows per chroma sample, words from one
-chroma sample to the next, bits to shift; on NVIDIA GPUs, groups that fit a multiprocessor: as many as the registers of
-long chains allow without spills."""
+pairs, and how codes are made: noise, siting, rows per chroma sample, words from one chroma sample to the next, bits to
+shift; on NVIDIA GPUs, groups that shall fit a multiprocessor."""
 
 
 @cache
