@@ -22,9 +22,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Photographs 
 app.add_typer(vision_weights.app, name="weights")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Model = Annotated[str, typer.Option("--model", help="mast3r, dune-small, dune-base, or a variant's full name.")]
+Model = Annotated[str, typer.Option("--model", help="mast3r, dune-small, dune-base, free, or a variant's full name.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Checkpoint: a file or folder in any layout.")]
-Size = Annotated[int, typer.Option("--size", help="Long side of the network's input, pixels.")]
+Size = Annotated[
+    int | None, typer.Option("--size", help="Long side of the network's input, pixels; by default the network's own.")
+]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionName = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 Codebook = Annotated[Path | None, typer.Option(help="Codebook of visual words, to compare pictures by; see the docs.")]
@@ -36,7 +38,9 @@ RandomSeed = Annotated[
 _LOUD = "RANDOM WEIGHTS: this run checks that everything works; its points and matches mean nothing."
 
 
-def _engine(model: str, size: int, precision: str, device: str, weights: Path | None, seed: int | None) -> Engine:
+def _engine(
+    model: str, size: int | None, precision: str, device: str, weights: Path | None, seed: int | None
+) -> Engine:
     from elinvar.vision import Engine
 
     if seed is not None and weights is not None:
@@ -47,6 +51,15 @@ def _engine(model: str, size: int, precision: str, device: str, weights: Path | 
         return engine.load_random(seed)
     with progress("loading weights", unit="blocks") as report:
         return engine.load(weights, progress=report)
+
+
+def _with_retrieval(engine: Engine, retrieval: Path | None, codebook: Path | None, seed: int | None) -> Engine:
+    """Load what retrieval needs: the file, or random numbers where the network's are random."""
+    if retrieval is not None:
+        return engine.load_retrieval(retrieval, codebook)
+    from elinvar.vision.retrieval import Retrieval
+
+    return engine.load_retrieval(Retrieval.random(engine.variant.width, seed or 0), codebook)
 
 
 def _pictures(given: list[Path]) -> list[Path]:
@@ -98,7 +111,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")],
     model: Model = "mast3r",
     weights: Weights = None,
-    size: Size = 512,
+    size: Size = None,
     graph: Annotated[str, typer.Option(help="sequence, swin-K, complete, oneref or retrieval-N-K.")] = "sequence",
     retrieval: Annotated[Path | None, typer.Option(help="Retrieval checkpoint, for --graph retrieval-N-K.")] = None,
     codebook: Codebook = None,
@@ -114,8 +127,11 @@ def reconstruct(  # one option per knob: a long signature is the interface
     json_: Json = False,
 ) -> None:
     """Turn pictures into a point cloud with cameras: PLY, GLB, npz, COLMAP, a viewer in one HTML file."""
+    import numpy as np
+
     from elinvar.vision import align
     from elinvar.vision.export import FORMATS
+    from elinvar.vision.graphs import image_pairs
 
     formats = [word.strip() for word in export.split(",") if word.strip()] + ["html"] * viewer
     unknown = [word for word in formats if word not in FORMATS]
@@ -124,9 +140,13 @@ def reconstruct(  # one option per knob: a long signature is the interface
     paths, cameras, given = _pictures(images), _intrinsics(intrinsics), _poses(poses)
     if len(paths) < 2:
         raise InputError(f"reconstruct: {len(paths)} picture; pass at least two that show the same things.")
+    by_retrieval = graph.startswith("retrieval")
+    if by_retrieval and retrieval is None and random_weights is None:
+        raise InputError(f"--graph {graph} needs --retrieval, the retrieval checkpoint of the network's encoder.")
+    image_pairs(len(paths), graph, np.eye(len(paths)))  # an unknown graph is found before weights are read
     engine = _engine(model, size, precision, device, weights, random_weights)
-    if retrieval is not None:
-        engine.load_retrieval(retrieval, codebook)
+    if by_retrieval or retrieval is not None:
+        _with_retrieval(engine, retrieval, codebook, random_weights)
     start = time.perf_counter()
     with progress("pairs", unit="pairs") as report:
         pairs = engine.infer_pairs(paths, graph, progress=report)
@@ -170,7 +190,7 @@ def match(
     fine: Annotated[bool, typer.Option("--fine", help="Coarse to fine: match windows at full resolution.")] = False,
     model: Model = "mast3r",
     weights: Weights = None,
-    size: Size = 512,
+    size: Size = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
     random_weights: RandomSeed = None,
@@ -183,6 +203,8 @@ def match(
     from elinvar.vision import match_coarse_to_fine
 
     pictures = _pictures([first, second])
+    if first.is_dir() or second.is_dir():
+        raise InputError(f"match: {first if first.is_dir() else second} is a folder; pass two pictures.")
     engine = _engine(model, size, precision, device, weights, random_weights)
     start = time.perf_counter()
     if fine:
@@ -213,12 +235,12 @@ def match(
 @app.command()
 def retrieve(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
-    retrieval: Annotated[Path, typer.Option(help="Retrieval checkpoint with the whitening weights.")],
+    retrieval: Annotated[Path | None, typer.Option(help="Retrieval checkpoint with the whitening weights.")] = None,
     codebook: Codebook = None,
     k: Annotated[int, typer.Option("-k", help="Most similar pictures to list for each.")] = 3,
     model: Model = "mast3r",
     weights: Weights = None,
-    size: Size = 512,
+    size: Size = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
     random_weights: RandomSeed = None,
@@ -230,7 +252,12 @@ def retrieve(
     from elinvar.cli.common import table
 
     pictures = _pictures([folder])
-    engine = _engine(model, size, precision, device, weights, random_weights).load_retrieval(retrieval, codebook)
+    if k < 1:
+        raise InputError(f"retrieve: -k {k}; list at least one picture.")
+    if retrieval is None and random_weights is None:
+        raise InputError("retrieve: pass --retrieval, the retrieval checkpoint of the network's encoder.")
+    engine = _engine(model, size, precision, device, weights, random_weights)
+    _with_retrieval(engine, retrieval, codebook, random_weights)
     with progress("encoding", total=len(pictures), unit="images") as report:
         found = []
         for done, path in enumerate(pictures, 1):
@@ -250,7 +277,7 @@ def retrieve(
     shown = [
         {"picture": r["picture"], "most similar": ", ".join(f"{n} {s:.3f}" for n, s in r["most similar"])} for r in rows
     ]
-    emit(rows, json_, lambda: table(shown))
+    emit(rows, json_, lambda: [_LOUD, table(shown)] if random_weights is not None else table(shown))
 
 
 @app.command()
@@ -279,7 +306,7 @@ def info(
 @app.command()
 def bench(
     model: Model = "mast3r",
-    size: Size = 512,
+    size: Size = None,
     runs: Annotated[int, typer.Option(help="Timed pairs of each.")] = 5,
     plain: Annotated[bool, typer.Option(help="Also time the plain PyTorch rendition (float32).")] = True,
     device: DeviceName = "auto",

@@ -127,6 +127,7 @@ class Variant:
 _known: dict[str, Variant] = {}
 _lock = threading.Lock()
 _ALIASES = {
+    "free": "elinvar_free",
     "mast3r": "mast3r_vit_large",
     "dune-small": "dune_vit_small_14",
     "dune-base": "dune_vit_base_14",

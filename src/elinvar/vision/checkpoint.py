@@ -23,6 +23,7 @@ __all__ = ["Files", "Random", "Source", "State", "checked", "open_weights"]
 
 _INERT = ("argparse.Namespace",)  # the official .pth files keep their training options in one
 _AT_ONCE = 384 << 20  # bytes read from a mapped pickle before it is mapped anew
+_SHIPPED = Path(__file__).parent / "data"  # weights that come with elinvar
 _PICKLED = (".pth", ".pt", ".th", ".bin", ".ckpt")
 
 
@@ -248,14 +249,14 @@ def missing(kind: Variant, looked: Path | None = None) -> str:
 
 
 def find_weights(kind: Variant) -> Path:
-    """Return the first folder or file of ``ELINVAR_WEIGHTS`` and the cache that is named after the network.
+    """Return the first folder or file that is named after the network: ``ELINVAR_WEIGHTS``, the cache, the package.
 
     Raises
     ------
     WeightsError
         There is none; the message says the three ways to supply it.
     """
-    for folder in weights.folders():
+    for folder in (*weights.folders(), _SHIPPED):
         for candidate in (folder / kind.name, *(folder / f"{kind.name}{end}" for end in (".safetensors", ".pth"))):
             if candidate.exists():
                 return candidate

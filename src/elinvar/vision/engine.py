@@ -55,9 +55,10 @@ class Engine(Features, Many):
     Parameters
     ----------
     variant
-        ``mast3r_vit_large``, ``dune_vit_small_14``, ``dune_vit_base_14``, or a registered one.
+        ``mast3r_vit_large``, ``dune_vit_small_14``, ``dune_vit_base_14``, ``elinvar_free``, or a registered one.
     resolution
-        Long side of the network's input in pixels (the published loaders' meaning).
+        Long side of the network's input in pixels (the published loaders' meaning); None takes the side the network
+        was trained on.
     precision
         ``"auto"``: bfloat16 on CPUs that have it, float16 on GPUs, else float32; or ``"fp32"``, ``"bf16"``, ``"fp16"``.
         Outputs are float32 in any case.
@@ -83,7 +84,7 @@ class Engine(Features, Many):
     def __init__(
         self,
         variant: Any = "mast3r_vit_large",
-        resolution: int = 512,
+        resolution: int | None = None,
         precision: str | Precision = "auto",
         device: Any = "auto",
         num_threads: int | None = None,
@@ -91,6 +92,7 @@ class Engine(Features, Many):
         cache_bytes: int = 256 << 20,
     ) -> None:
         self.variant: Variant = find_variant(variant)
+        resolution = self.variant.side if resolution is None else resolution
         if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < self.variant.patch:
             raise InputError(
                 f"vision.Engine: resolution={resolution!r}; pass the long side in pixels, {self.variant.patch} or more."

@@ -48,7 +48,7 @@ def plain_call(kind: Any, images: tuple[Any, Any], seed: int = 0, attention: str
 
 def time_pair(
     model: str,
-    size: int,
+    size: int | None = None,
     *,
     precision: str = "auto",
     device: str = "auto",
@@ -59,6 +59,7 @@ def time_pair(
 ) -> dict[str, Samples]:
     """Time one pair, all eight outputs, nothing cached; "engine", and "plain PyTorch" if wanted (CPU, float32)."""
     kind = variant(model)
+    size = size or kind.side
     images = image_pair(kind, size)
     engine = Engine(kind, size, precision, device, threads, cache_bytes=0).load_random(0)
     ways: dict[str, Callable[[], object]] = {"engine": lambda: engine.infer(*images).compute()}
