@@ -52,6 +52,7 @@ _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
 _BLOCKS_PER_LANE = 8  # at least, where there are traces enough: devices finish together
 TABLE_BYTES = 96  # that a kernel makes of one velocity: travel-time constants in float64 on their way to float32
 _TABLES = 1 << 28  # bytes of them that exist at a time
+_KEPT = 40  # bytes of the float32 that are kept of one velocity for the next block, and of its copy
 _PER_TRACE = 120  # bytes of geometry on the way to a list of passes: midpoints in two frames, flags, positions
 
 
@@ -256,8 +257,8 @@ def pillars_at_once(options: Options) -> int:
 
 
 def row_bytes(options: Options) -> int:
-    """Return the bytes of image, fold, velocity and eta of one pillar."""
-    return (8 + 4 * options.own_rays) * options.grid.nt
+    """Return the bytes of image, fold, velocity, eta and travel-time tables of one pillar."""
+    return (8 + (4 * options.own_rays + _KEPT if options.own_rays else 0)) * options.grid.nt
 
 
 def rows_for(operation: str, one: Job, options: Options, many: int) -> int:

@@ -175,6 +175,8 @@ class DeviceLane(Lane):
         self.device = kernel.device
         self._resident: slice | None = None
         self._at_once = pillars_at_once(options)
+        # Filtering one block must not wait until another has left the GPU: its few kernels go before what is queued.
+        self._ahead = torch.cuda.Stream(self.device.torch, priority=-1) if self.device.kind == "cuda" else None
 
     def state(self) -> State:
         """Return how far it is."""
@@ -226,7 +228,11 @@ class DeviceLane(Lane):
         return _Block(item.step, len(item.index), start, torch.from_numpy(samples), source, receiver, **more)
 
     def _prepare(self, block: _Block) -> _Block:
-        """Copy to the device and filter there."""
+        """Copy to the device and filter there; done when it returns."""
+        with contextlib.nullcontext() if self._ahead is None else torch.cuda.stream(self._ahead):
+            return self._prepared(block)
+
+    def _prepared(self, block: _Block) -> _Block:
         begin = time.perf_counter()
         names = ("traces", "source", "receiver", "muted", "heights")
         given = {name: getattr(block, name) for name in names if getattr(block, name) is not None}

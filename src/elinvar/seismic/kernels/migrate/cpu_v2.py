@@ -16,7 +16,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -35,11 +35,12 @@ from elinvar.seismic.kernels.migrate.antialias import Bank
 from elinvar.seismic.kernels.migrate.aperture import NARROWEST, RadiusAperture
 from elinvar.seismic.kernels.migrate.blocks import BLOCK, CHUNK, DEPTH, FAR, GENTLY, GROUP, KNOT_ROWS, TOTAL, TRACE
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded
+from elinvar.seismic.kernels.migrate.kept import kept_tables
 from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS, bending, longest_leg, stretched
 from elinvar.seismic.kernels.migrate.relief import Relief
 from elinvar.seismic.kernels.migrate.simd import ISA, LANES
-from elinvar.seismic.kernels.migrate.tables import EARLIEST, Tables, prepare
+from elinvar.seismic.kernels.migrate.tables import EARLIEST, Tables
 
 __all__ = ["ISA", "migrate"]
 
@@ -227,6 +228,26 @@ _SOURCES = (Path(str(module.__file__)).read_bytes() for module in (simd, lifted,
 _rows = _compile(hashlib.sha256(b"".join(_SOURCES)).hexdigest())
 
 
+class _Axes(NamedTuple):
+    """What holds for every velocity row."""
+
+    shift: float
+    rim: float
+    kappa: float
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Makes arrays of tables; with `raised`, midpoint area and interval, their weight is that of raised ends."""
+
+    raised: tuple[float, float] | None
+
+    def __call__(self, tables: Tables) -> tuple[_Row, _Axes]:
+        if self.raised is not None:
+            tables = replace(tables, gain=_gain(tables, *self.raised))
+        return _arrays(tables), _Axes(tables.shift, tables.rim, tables.kappa)
+
+
 def _arrays(t: Tables) -> _Row:
     """Lay the tables out for vector loads, all velocity rows at once.
 
@@ -263,6 +284,7 @@ def _inputs(
     area: float = 1.0,
     physics: str = "straight",
     medium: tuple[float, float] | None = None,
+    eta: torch.Tensor | None = None,
     interpolation: str = "linear",
     bank: Bank | None = None,
     limits: Limits | None = None,
@@ -273,10 +295,9 @@ def _inputs(
     """Return tables, what holds for every trace and pillar, and ends of traces, as the compiled loops take them."""
     whole: dict[str, Any] = {"block": BLOCK, "nodes": (0, BLOCK // 2, BLOCK), "tail": 2 * BLOCK, "origin": 0}
     weight: dict[str, Any] = {"amplitude": amplitude, "aperture": aperture, "area": area}
-    tables = prepare(vrms, **options, **weight, **whole, medium=medium)
     dt, dt_out = options["dt"], options["dt_out"]
-    if relief is not None and amplitude == "true":
-        tables = replace(tables, gain=_gain(tables, area, dt))
+    laid = _Laid((area, dt) if relief is not None and amplitude == "true" else None)
+    rows, tables = kept_tables(vrms, laid, **options, **weight, **whole, medium=medium, eta=eta)
     last, taps = n_samples - 1, TAPS[interpolation]
     latest = max(last + tables.shift, 0.0) + 0.1
     polynomial = None
@@ -320,7 +341,7 @@ def _inputs(
     if relief is not None:
         given.append(relief.heights.float().T)
     ends = torch.cat(given).contiguous()
-    return _arrays(tables), job, torch.cat([ends, ends[:, -1:].expand(-1, DEPTH)], 1).numpy()
+    return rows, job, torch.cat([ends, ends[:, -1:].expand(-1, DEPTH)], 1).numpy()
 
 
 def _gain(tables: Tables, area: float, dt: float) -> torch.Tensor:
