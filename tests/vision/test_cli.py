@@ -96,6 +96,11 @@ def test_missing_weights_are_exit_3(folder, monkeypatch, tmp_path):
         (("reconstruct", "NONE", "-o", "OUT"), "does not exist"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "1,2"), "fx,fy,cx,cy"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--poses", "NONE"), "poses"),
+        (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "ring"), "unknown"),
+        (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "retrieval-2-1"), "needs --retrieval"),
+        (("retrieve", "PICTURES"), "pass --retrieval"),
+        (("retrieve", "PICTURES", "-k", "0", "--random-weights", "1"), "at least one"),
+        (("match", "PICTURES", "PICTURES/1.png"), "is a folder"),
         (("match", "PICTURES/0.png", "PICTURES/1.png", "--model", "resnet"), "no variant"),
         (("match", "PICTURES/0.png", "PICTURES/1.png", "--weights", "X", "--random-weights", "1"), "exclude"),
     ],
@@ -127,6 +132,14 @@ def test_retrieve(folder, checkpoint):
                 "--codebook", folder / "codebook.npy", "--weights", checkpoint, "--json")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert 0 <= json.loads(done.stdout)[0]["most similar"][0][1] <= 1
+
+
+def test_retrieve_with_random_weights_is_loud(folder):
+    done = call("retrieve", folder / "pictures", *COMMON, "--random-weights", "3")
+    assert done.exit_code == 0, done.stderr
+    assert "RANDOM WEIGHTS" in done.stdout
+    assert "RANDOM WEIGHTS" in done.stderr
+    assert "1.png" in done.stdout
 
 
 def test_info():

@@ -42,14 +42,16 @@ class Features:
     _tokens: Callable[..., list[Tensor]]
 
     def load_retrieval(
-        self, path: str | os.PathLike[str], codebook: str | os.PathLike[str] | Codebook | None = None
+        self,
+        path: str | os.PathLike[str] | Retrieval,
+        codebook: str | os.PathLike[str] | Codebook | None = None,
     ) -> Self:
         """Load whitening weights for `encode_retrieval`; the encoder is shared.
 
         Parameters
         ----------
         path
-            The whitening.
+            The whitening (`elinvar.vision.retrieval.Retrieval`) or its file.
         codebook
             A codebook (`elinvar.vision.asmk.Codebook`) or its file: ``retrieval`` graphs then compare images by their
             visual words instead of one descriptor each.
@@ -61,7 +63,7 @@ class Features:
         """
         from .retrieval import Retrieval
 
-        found = Retrieval.load(path, self.variant.width)
+        found = path if isinstance(path, Retrieval) else Retrieval.load(path, self.variant.width)
         if codebook is not None:
             from .asmk import Codebook
 

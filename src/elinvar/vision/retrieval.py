@@ -118,6 +118,13 @@ class Retrieval:
             state = weights.load(where)
         return cls({name.removeprefix("module."): value for name, value in state.items()}, width)
 
+    @classmethod
+    def random(cls, width: int, seed: int = 0) -> Retrieval:
+        """Make up a whitening, a rotation: for smoke tests. What it finds alike means nothing."""
+        make = torch.Generator().manual_seed(seed)
+        turn, _ = torch.linalg.qr(torch.randn(width, width, generator=make, dtype=torch.float64))
+        return cls({"prewhiten.m": torch.zeros(1, width), "prewhiten.p": turn}, width)
+
     def apply(self, tokens: Tensor, times: tuple[float, float]) -> RetrievalResult:
         """Whiten an image's tokens [n, width]."""
         start = time.perf_counter()
