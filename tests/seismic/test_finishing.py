@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from elinvar.errors import BudgetExceeded, Cancelled, InputError
 from elinvar.seismic import (
@@ -21,6 +22,7 @@ from elinvar.seismic import (
     scan,
     synthetic,
 )  # fmt: skip
+from elinvar.seismic.filters import phase_filter
 from elinvar.seismic.finishing import FLOOR, divide
 
 V = Velocity.linear(1900.0, 0.6)
@@ -94,6 +96,14 @@ def test_the_weights_know_mutes_and_banks(survey):
         assert np.median(there) == pytest.approx(1.0, abs=1e-5)
     image = migrate(ones, V, GRID, normalize="illumination", phase_filter=False, antialias="bank", **HOW)
     assert np.median(image.values[image.values != 0]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_mean_beside_a_mute_is_no_larger_than_the_traces(survey):
+    """What the filter spreads into the rise of a mute is not divided by the rise."""
+    mute = Mute(table=((0.0, 0.3),), taper=0.08)
+    image = migrate(survey, V, GRID, normalize="illumination", mute=mute, **HOW)
+    largest = phase_filter(torch.from_numpy(survey.read()), survey.dt, interpolation="linear").abs().max()
+    assert 0 < np.abs(image.values).max() <= 1.01 * float(largest)
 
 
 @pytest.mark.parametrize("normalize", ["fold", "illumination"])

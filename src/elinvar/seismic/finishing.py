@@ -1,7 +1,7 @@
 """What is done to a summed image at the end: the factor of a line, and normalisation by fold or illumination.
 
 Illumination is the sum of the weights that the contributions of a sample have: what the same migration makes of traces
-that are 1 wherever they are not muted. It is made in the same pass, as a second image beside the first.
+that are 1, where they are not muted. It is made in the same pass, as a second image beside the first.
 """
 
 from __future__ import annotations
@@ -64,19 +64,20 @@ def floor_of(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class _OnesLane(DeviceLane):
-    """A lane whose traces are 1 where they are not muted, and have no filter."""
+    """A lane whose traces are 1, and have no filter.
+
+    The kernel leaves out what is muted. The mute's rise is the data's: filtering spreads what it leaves, and divided by
+    the rise itself that would grow without bound towards the muted zone.
+    """
 
     def _add(self, result: _Block) -> None:
         super()._add(replace(result, traces=self._ones(result)))
 
     def _ones(self, block: _Block) -> torch.Tensor:
         options = self.options
-        dt = options.survey.dt / options.oversample
         ones = torch.ones_like(block.traces[:, : block.traces.shape[1] // options.copies])
-        if options.mute is not None:
-            ones = ones * self._mute(block, dt, ones.shape[1])
         if options.line:
-            ones = line_gain(ones, block.start, dt)
+            ones = line_gain(ones, block.start, options.survey.dt / options.oversample)
         return ones.repeat(1, options.copies).contiguous()
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "blocks",
     "count_blocks",
     "describe",
+    "neighbours",
     "passes",
     "pillars_at_once",
     "row_bytes",
@@ -84,7 +85,7 @@ class Item:
     step, number
         Which pass, and which block of it.
     index
-        Positions of the traces, neighbours together.
+        Positions of the traces: in file order until `neighbours` puts those together that are near each other.
     """
 
     step: int
@@ -228,18 +229,24 @@ def block_size(samples: int, traces: int, profile: DeviceProfile) -> int:
 
 
 def blocks(survey: Survey, plan: Sequence[Pass], size: int, first_pass: int = 0) -> Iterator[Item]:
-    """Yield blocks of at most `size` traces of one recording delay, from a pass on.
-
-    A trace that follows its neighbour finds knots, pillars and windows in cache.
-    """
+    """Yield blocks of at most `size` traces of one recording delay, from a pass on."""
     for step in range(first_pass, len(plan)):
         index = plan[step].index
         number = 0
         for group in np.split(index, np.flatnonzero(np.diff(survey.delay[index])) + 1):
             for first in range(0, len(group), size):
-                part = group[first : first + size]
-                yield Item(step, number, part[morton(survey.midpoint[part])])
+                yield Item(step, number, group[first : first + size])
                 number += 1
+
+
+def neighbours(survey: Survey, item: Item) -> Item:
+    """Return an item in the order in which a kernel takes it.
+
+    A trace that follows its neighbour finds knots, pillars and windows in cache. That order takes some time to find,
+    which whoever asks for the next item has not.
+    """
+    middle = 0.5 * (survey.source[item.index] + survey.receiver[item.index])  # not of all traces, for every item
+    return replace(item, index=item.index[morton(middle)])
 
 
 def count_blocks(survey: Survey, plan: Sequence[Pass], size: int) -> int:

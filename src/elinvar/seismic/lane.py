@@ -25,7 +25,7 @@ from elinvar.runtime.transfers import to_device, to_host
 from .elevations import heights
 from .filters import bank, line_gain, resample
 from .filters import phase_filter as apply_phase_filter
-from .job import Item, Job, Pass, pillars_at_once
+from .job import Item, Job, Pass, neighbours, pillars_at_once
 from .kernels.migrate import Relief
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class DeviceLane(Lane):
         self.image = held.enter_context(self.device.pool.acquire(shape, torch.float32)).tensor
         self.fold = held.enter_context(self.device.pool.acquire(shape, torch.int32)).tensor
         stages = [
-            Stage(self._load, name="seismic.load"),
+            Stage(lambda item: self._load(neighbours(self.options.survey, item)), name="seismic.load"),
             Stage(self._prepare, name="seismic.prepare", device=self.device),
         ]
         self._resident = None

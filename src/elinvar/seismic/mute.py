@@ -91,13 +91,14 @@ class Mute:
         """Return from when to when the traces at `index` are muted, seconds, (n, 2); both infinite for never."""
         zone = np.full((len(index), 2), np.inf)
         if self.header:
-            begin, end = (np.asarray(survey.headers[name], np.float64)[index] for name in ("muts", "mute"))
+            begin, end = (np.asarray(survey.headers[name][index], np.float64) for name in ("muts", "mute"))
             muted = (end > 0) & (end > begin)
             first = np.where(begin <= np.maximum(survey.delay[index], 0.0), -np.inf, begin)
             zone[muted] = np.stack([first, end], axis=1)[muted]
         if self.table is not None:
             offsets, times = np.array(self.table).T
-            top = np.interp(survey.offset[index], offsets, times)
+            apart_by = np.hypot(*(survey.receiver[index] - survey.source[index]).T)
+            top = np.interp(apart_by, offsets, times)
             apart = np.isfinite(zone[:, 0]) & (zone[:, 0] > top)
             if apart.any():
                 k = int(index[np.flatnonzero(apart)[0]])

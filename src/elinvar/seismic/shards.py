@@ -25,7 +25,7 @@ from elinvar.runtime.kernels import kernel as choose_kernel
 from elinvar.runtime.pipeline import Pipeline, Stage
 
 from .choosing import choose
-from .job import Item, Job, Pass, blocks
+from .job import Item, Job, Pass, blocks, neighbours
 from .lane import CLOCKS, DeviceLane, Lane, State
 from .options import KERNEL
 from .survey import Survey
@@ -204,7 +204,8 @@ class ShardLane(Lane):
 
     def _shards(self, items: Iterable[Item]) -> Iterator[Shard]:
         for item in items:
-            part = replace(self._options, survey=_portable(self.options.survey, item.index))
+            index = neighbours(self.options.survey, item).index
+            part = replace(self._options, survey=_portable(self.options.survey, index))
             span = self.steps[item.step].pillars
             yield Shard(item.step, len(item.index), part, self.job, span, self._device, self._workers.version)
 
