@@ -250,7 +250,7 @@ def numba_text(chain: Chain) -> str:
             lines.append(f"    t{i + 1} = x{i + 1}.reshape(-1)")
             continue
         if scale == "half":
-            lines += [f"    up_row(x{i + 1}, {c}, y, s, {row + c})" for c in range(3)]
+            lines += [f"    up_row(x{i + 1}, i8({c}), y, s, i8({row + c}))" for c in range(3)]
             loads[k] += [f"e{i + 1}{n} = s[{row + c}, i]" for c, n in enumerate("rgb")]
             row += 3
             continue
@@ -284,7 +284,7 @@ def numba_text(chain: Chain) -> str:
     loops = _LOOPS
     for name, text in _DIRECT.items() if direct else _SHADED.items():
         loops = loops.replace(name, text)
-    loops = loops.replace("ENLARGED", "row_memory(9, width, 0)" if halves else "np.empty((1, 1), f4)")
+    loops = loops.replace("ENLARGED", "row_memory(i8(9), width, i8(0))" if halves else "np.empty((1, 1), f4)")
     loops = loops.replace("EXTRAS, ", arguments)
     return "\n".join(lines) + "\n\n\n" + loops
 
@@ -320,15 +320,16 @@ def value_lines(chain: Chain, semicolon: str, first: int = 0) -> list[str]:
     return lines
 
 
+# Numba compiles a function once more for every constant that it is called with: i8(0) is a number like any other.
 _SHADE = "held = shade_row({}, width, height, EXTRAS, F, I, s, pixels, {}, held, a)"
 _SHADED = {
-    "SHADE_UPPER": _SHADE.format("y", 0),
-    "SHADE_LOWER": f"if z > y:\n            {_SHADE.format('z', 1)}",
-    "PIXELS": "pixels", "UPPER": "0", "LOWER": "z - y", "AHEAD": "0",
+    "SHADE_UPPER": _SHADE.format("y", "i8(0)"),
+    "SHADE_LOWER": f"if z > y:\n            {_SHADE.format('z', 'i8(1)')}",
+    "PIXELS": "pixels", "UPPER": "i8(0)", "LOWER": "z - y", "AHEAD": "i8(0)",
 }  # fmt: skip
 _DIRECT = {
     "SHADE_UPPER": "pass", "SHADE_LOWER": "pass", "PIXELS": "x0", "UPPER": "y", "LOWER": "z",
-    "AHEAD": "2 if z + 2 < height else 0",
+    "AHEAD": "i8(2) if z + 2 < height else i8(0)",
 }  # fmt: skip
 _LOOPS = '''
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -336,7 +337,7 @@ def shade_planes(first, last, EXTRAS, F, I, out):
     """Rows first to last of a frame, as planes."""
     height, width = out.shape[1], out.shape[2]
     s = ENLARGED
-    held, a = -1, np.empty((3, width), x0.dtype)
+    held, a = i8(-1), np.empty((3, width), x0.dtype)
     for y in range(first, last):
         held = shade_row(y, width, height, EXTRAS, F, I, s, out, y, held, a)
 
@@ -346,28 +347,28 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     """Chroma rows first to last of a frame with their luma rows, as codes."""
     height, width = luma_out.shape
     s = ENLARGED
-    held, a = -1, np.empty((3, width), x0.dtype)
-    pixels = row_memory(6, width, 0)
+    held, a = i8(-1), np.empty((3, width), x0.dtype)
+    pixels = row_memory(i8(6), width, i8(0))
     pixels = pixels.reshape(3, 2, pixels.shape[1])
     # Luma is rounded by its noise, chroma where its middle is added.
-    noise = row_memory(4, width + 16, 0)
+    noise = row_memory(i8(4), width + 16, i8(0))
     noise[0], noise[1:] = f4(0.5), f4(0.0)
     dithered = k[6] > f4(0.0)
     coding = (k[0], k[1], k[2], k[3], k[4], k[5], k[7], k[8], k[9] + (f4(0.0) if dithered else f4(0.5)))
     if across == 1:
-        cb, cr = row_memory(1, width, 0), row_memory(1, width, 0)
+        cb, cr = row_memory(i8(1), width, i8(0)), row_memory(i8(1), width, i8(0))
         for y in range(first, last):
             SHADE_UPPER
             if dithered:
                 for c in range(3):
                     noise_row(noise, c, width, y, i4(seed + c))
             luma_row(PIXELS, UPPER, coding, noise, shift, luma_out, y, cb, cr)
-            whole_row(cb, coding[6], coding[8], coding[5], noise, 1, shift, cb_out, y)
-            whole_row(cr, coding[7], coding[8], coding[5], noise, 2, shift, cr_out, y)
+            whole_row(cb, coding[6], coding[8], coding[5], noise, i8(1), shift, cb_out, y)
+            whole_row(cr, coding[7], coding[8], coding[5], noise, i8(2), shift, cr_out, y)
         return
     above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
     flags = (i4(siting == 1), i4(paired), i4(dithered), i4(above))
-    kept = row_memory(3, width + 16, 0)
+    kept = row_memory(i8(3), width + 16, i8(0))
     spare, codes = np.empty((3, 2, 32), f4), np.empty((4, 32), luma_out.dtype)
     if above:
         y = max(2 * first - 1, 0)
@@ -379,10 +380,10 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
         SHADE_UPPER
         SHADE_LOWER
         if dithered:
-            noise_row(noise, 0, width, y, seed)
-            noise_row(noise, 1, width, z, seed)
-            noise_row(noise, 2, (width + 1) // 2, unit, i4(seed + 1))
-            noise_row(noise, 3, (width + 1) // 2, unit, i4(seed + 2))
+            noise_row(noise, i8(0), width, y, seed)
+            noise_row(noise, i8(1), width, z, seed)
+            noise_row(noise, i8(2), (width + 1) // 2, unit, i4(seed + 1))
+            noise_row(noise, i8(3), (width + 1) // 2, unit, i4(seed + 2))
         code_pair(PIXELS, UPPER, LOWER, AHEAD, noise, kept, coding, shift, flags, y, z, unit, luma_out, cb_out, cr_out,
                   spare, codes)
 '''

@@ -214,8 +214,8 @@ def code_pair(x, upper, lower, ahead, noise, kept, coding, shift, flags, y, z, u
     width, pitch, paired = luma.shape[1], x.shape[2], flags[1] != 0
     steps, columns = width // 32, (width + 1) // 2
     pair_steps(
-        steps, x, upper * pitch, lower * pitch, ahead * pitch, luma, y * width, z * width, cb, cr, unit * columns, 0,
-        noise, kept, coding, shift, flags,
+        steps, x, upper * pitch, lower * pitch, ahead * pitch, luma, y * width, z * width, cb, cr, unit * columns,
+        i8(0), noise, kept, coding, shift, flags,
     )  # fmt: skip
     begin = 32 * steps
     if begin == width:
@@ -224,7 +224,11 @@ def code_pair(x, upper, lower, ahead, noise, kept, coding, shift, flags, y, z, u
         for i in range(32):
             at = min(begin + i, width - 1)
             spare[c, 0, i], spare[c, 1, i] = x[c, upper, at], x[c, lower, at]
-    pair_steps(1, spare, 0, 32, 0, codes, 0, 32, codes[2:], codes[3:], 0, begin, noise, kept, coding, shift, flags)
+    # i8: for other constants than those above, numba would compile the steps once more.
+    pair_steps(
+        i8(1), spare, i8(0), i8(32), i8(0), codes, i8(0), i8(32), codes[2:], codes[3:], i8(0), begin, noise, kept,
+        coding, shift, flags,
+    )  # fmt: skip
     for i in range(width - begin):
         luma[y, begin + i], luma[z, begin + i] = codes[0, i], codes[1, i]
     for j in range(columns - begin // 2):

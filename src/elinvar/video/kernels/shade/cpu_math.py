@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 _CONTRACT = {"contract", "arcp", "nsz"}
 u4 = np.uint32
 i4 = np.int32
+i8 = np.int64
 
 
 @intrinsic
