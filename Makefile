@@ -25,7 +25,7 @@ tour: venv-tour
 	@$(BIN)/python -m elinvar tour $(ARGS)
 
 test: venv-dev
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv-dev
 	$(BIN)/python -m ruff check .

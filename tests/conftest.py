@@ -27,6 +27,26 @@ TOOLS = {
 }
 """Marker -> programs any of which will do, what they are for, how Debian and macOS install them."""
 
+LONG = (
+    "testing/test_kernel_mutants.py",
+    "cli/test_tour.py",
+    "video/test_exporting.py",
+    "metal/fuse/test_fuse.py",
+    "video/test_graph.py",
+    "test_docs.py",
+    "video/test_tour.py",
+    "video/test_shade.py",
+    "video/test_budgets.py",
+    "metal/test_prelude.py",
+    "metal/test_cudaprogram.py",
+    "cli/test_video.py",
+    "test_kernel_quality.py",
+    "testing/test_metal_cases.py",
+    "runtime/test_pipeline.py",
+    "metal/fuse/test_gpu.py",
+)
+"""Files that take longest where nothing is compiled yet, longest first: for what begins last, all workers wait."""
+
 _WORDS = {"gxx": ("g++",), "chromium": ("chromium", "browser")}
 
 
@@ -90,6 +110,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         from elinvar.runtime.device import devices
 
         metafunc.parametrize("any_device", [str(device) for device in devices()], indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).resolve().parent
+    rank = {here / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def pytest_configure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -75,3 +76,28 @@ def test_an_unknown_requirement_is_refused(tmp_path: Path) -> None:
     done = _run(tmp_path, "gcc")
     assert done.returncode == 4
     assert "ELINVAR_REQUIRE names ['gcc']" in done.stdout + done.stderr
+
+
+def test_the_files_that_take_longest_come_first(tmp_path: Path) -> None:
+    (tmp_path / "cli").mkdir()
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(text)
+    names = ["test_a.py", "test_z.py", "cli/test_tour.py", "test_docs.py"]
+    for name in names:
+        (tmp_path / name).write_text("def test_1(): pass\ndef test_2(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--collect-only", "-q"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    seen = re.findall(r"^(\S+)::(\w+)$", done.stdout, re.MULTILINE)
+    assert seen == [
+        (name, test)
+        for name in ["cli/test_tour.py", "test_docs.py", "test_a.py", "test_z.py"]
+        for test in ["test_1", "test_2"]
+    ], done.stdout
+
+
+def test_the_files_that_take_longest_exist() -> None:
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    named = ast.literal_eval(text.partition("LONG = ")[2].partition("\n)\n")[0] + ")")
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
+    assert len(set(named)) == len(named)
