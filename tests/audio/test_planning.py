@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from elinvar.audio._runner import PLAIN
 from elinvar.audio.htdemucs import HTDemucs
 from elinvar.audio.planning import (
     FileCost,
     HostCost,
     SegmentCost,
     _flow,
+    _line,
     _seconds,
     measure_files,
     measure_host,
@@ -58,11 +60,11 @@ def test_a_files_plan_counts_reading_and_writing(
     model = make_htdemucs()
     sf.write(tmp_path / "a.flac", 0.1 * np.random.default_rng(0).standard_normal(20_000), rate)
     cost = measure_files(tmp_path / "a.flac", model, "cpu", format="ogg")
-    assert min(cost.measure, cost.rest, cost.cpu_seconds) > 0
+    assert min(cost.read, cost.rest + cost.start, cost.cpu_seconds) > 0
     seconds = 20_000 / rate
     alone = plan_separation(seconds, model, device="cpu")
     whole = plan_separation(seconds, model, device="cpu", file=tmp_path / "a.flac", format="ogg")
-    assert whole.seconds > alone.seconds
+    assert min(whole.seconds, alone.seconds) > measure_segment(model, "cpu").seconds * whole.runs
     assert whole.work_bytes == alone.work_bytes
     sf.write(tmp_path / "none.wav", np.zeros((0, 2)), rate)
     assert measure_files(tmp_path / "none.wav", model, "cpu") == FileCost()
@@ -77,9 +79,15 @@ def test_stages_overlap() -> None:
     assert _flow([], []) == 0.0
 
 
+def test_what_happens_once_is_told_from_what_grows() -> None:
+    assert _line((10.0, 3.0), (40.0, 9.0)) == pytest.approx((1.0, 0.2))
+    assert _line((10.0, 3.0), (40.0, 2.0)) == (2.0, 0.0)  # noise: never a negative rate
+    assert _line((5.0, 3.0), (5.0, 2.0)) == (0.0, 0.4)  # the file is shorter than both
+
+
 def test_recordings_are_counted_once() -> None:
     cost = SegmentCost(seconds=1.0, peak_bytes=1, record_seconds=5.0, replay_seconds=0.1)
-    assert [cost.run_seconds(2, i) for i in range(6)] == [2.0, 2.0, 2.0, 5.0, 0.2, 0.2]
+    assert [cost.run_seconds(2, i) for i in range(PLAIN + 3)] == [2.0] * PLAIN + [5.0, 0.2, 0.2]
     assert SegmentCost(seconds=1.0, peak_bytes=1).run_seconds(2, 9) == 2.0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from elinvar.audio._segments import Grid, overlap_add
+from elinvar.audio._segments import Grid, groups, overlap_add
 from elinvar.audio.htdemucs import HTDemucs
 from elinvar.audio.separation import separate
 from elinvar.errors import InputError, WeightsError
@@ -114,6 +114,14 @@ def test_joining_gives_back_what_went_in(batch: int, shifts: int, length: int) -
     assert len(asked) == grid.runs
     assert done == sorted(done)
     assert done[-1] == length
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(16, [11, 10]), (1, [1] * 21), (40, [21]), (6, [6, 5, 5, 5])])
+def test_runs_are_spread_over_groups(batch: int, sizes: list[int]) -> None:
+    grid = Grid.make(21 * 900, 1200, RATE, segment=None, overlap=0.25, shifts=0, seed=0, power=1.0)
+    found = list(groups(grid, batch))
+    assert [len(group) for group in found] == sizes
+    assert [place for group in found for place in group] == list(grid.places())
 
 
 def test_shapes_and_kinds(tiny_htdemucs: HTDemucs, mix: torch.Tensor) -> None:

@@ -254,3 +254,35 @@ def test_memory_does_not_grow_with_the_file(model: HTDemucs, tmp_path: Path, mon
         separate_file(tmp_path / f"n{n}.wav", tmp_path / "out", model, mode="preview", device="cpu")
         peaks.append(max(held))
     assert peaks[1] <= peaks[0] + 500  # one block
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+@pytest.mark.parametrize("frames", [70_000, 600_001])
+def test_a_file_decoded_by_several_threads_is_the_same(tmp_path: Path, kind: str, frames: int) -> None:
+    from elinvar.audio import _stream_io
+
+    sf.write(tmp_path / f"a.{kind}", 0.2 * np.random.default_rng(0).standard_normal((frames, 2)), RATE)
+    for seconds in (3.0, 1e9):
+        reader = _stream_io.Reader(tmp_path / f"a.{kind}", seconds)
+        found = []
+        for reader._threads in (1, 3):
+            found.append(list(reader.blocks(once=True)))
+        assert [block.shape for block in found[0]] == [block.shape for block in found[1]]
+        assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+        assert sum(block.shape[1] for block in found[0]) == min(frames, 3 * RATE) if seconds == 3 else frames
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg"])
+def test_a_file_that_ends_early_can_be_taken_as_it_is(model: HTDemucs, tmp_path: Path, kind: str) -> None:
+    with sf.SoundFile(tmp_path / f"cut.{kind}", "w", RATE, 2) as file:
+        for part in np.split(0.2 * np.random.default_rng(0).standard_normal((300_000, 2)), 100):
+            file.write(part)
+    whole = (tmp_path / f"cut.{kind}").read_bytes()
+    (tmp_path / f"cut.{kind}").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(InputError, match="truncated=True"):
+        separate_file(tmp_path / f"cut.{kind}", tmp_path / "out", model, mode="preview", device="cpu")
+    done = separate_file(
+        tmp_path / f"cut.{kind}", tmp_path / "out", model, mode="preview", device="cpu", truncated=True
+    )  # fmt: skip
+    assert 100_000 < read(done.stems["voice"]).shape[1] < 250_000
+    assert done.seconds == read(done.stems["voice"]).shape[1] / RATE

@@ -18,7 +18,7 @@ __all__ = ["PLAIN", "Runner", "compute_dtype", "torch_threads"]
 
 
 _BUSY = 4  # segments of 7.8 s that keep an H200 busy for longer than they take to launch
-PLAIN = 3  # calls before one is recorded: a recording costs as much as these, and may be for nothing
+PLAIN = 6  # calls before one is recorded: a recording costs as much as these, and may be for nothing
 
 
 def compute_dtype(precision: str | Precision, device: Device) -> torch.dtype:

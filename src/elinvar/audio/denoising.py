@@ -291,11 +291,13 @@ def denoise_file(
     model: Denoiser | str = "nsnet2-48k",
     *,
     limit_db: float = 80.0,
+    truncated: bool = False,
     progress: Callable[[int, int | None], object] | None = None,
 ) -> Path:
     """Denoise a file of any length in flat memory; `out`'s suffix says the format (wav, flac, mp3, ogg).
 
-    The file appears when it is complete. Rate and channels (one or two) are kept.
+    The file appears when it is complete. Rate and channels (one or two) are kept. With `truncated`, an input that ends
+    before the length it declares is denoised as far as it goes.
 
     Raises
     ------
@@ -308,7 +310,7 @@ def denoise_file(
         raise InputError(f"denoise_file: {target.name} ends in {target.suffix!r}; use .wav, .flac, .mp3 or .ogg.")
     network = load_denoiser(model) if isinstance(model, str) else model
     own = network.sizes.sample_rate
-    reader = Reader(source)
+    reader = Reader(source, truncated=truncated)
     with atomic_write(target) as temporary:
         channels = reader.channels
         blocks = (block[:channels] for block in reader.blocks())

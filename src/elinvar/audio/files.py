@@ -18,6 +18,8 @@ from ._check import Array, Signal, choice, count, finite, number, optional_libra
 
 __all__ = ["FileInfo", "info", "read", "stream", "write"]
 
+EXACT = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC")
+"""Formats in which a frame is found exactly, so that parts of a file can be read at once."""
 BLOCK = 65_536
 """Frames written at once: longer writes of OGG crash libsndfile (libsndfile issue 1095)."""
 _ENCODINGS = {"pcm16": "PCM_16", "pcm24": "PCM_24", "float": "FLOAT", "double": "DOUBLE", "vorbis": "VORBIS",
@@ -66,10 +68,12 @@ def _open(path: Path, operation: str, *, truncated: bool = False) -> Any:
 
 
 def _cut_off(path: Path) -> bool:
-    """Whether a WAV or AIFF file is shorter than its sample chunk says, about which libsndfile keeps silent."""
+    """Whether a WAV, AIFF or OGG file ends before its own end, about which libsndfile keeps silent."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
+        if head[:4] == b"OggS":
+            return not _has_last_page(file, size)
         if head[:4] == b"RIFF" and head[8:] == b"WAVE":
             order, wanted = "<", b"data"
         elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
@@ -81,6 +85,20 @@ def _cut_off(path: Path) -> bool:
             if name == wanted:  # all ones: written to a pipe, whose end nobody knew
                 return length < 0xFFFFFFF0 and file.tell() + length > size
             file.seek(length + length % 2, 1)
+    return False
+
+
+def _has_last_page(file: Any, size: int) -> bool:
+    """Whether the last page of an OGG file is whole and says that it is the last (RFC 3533: a page has up to 65307)."""
+    file.seek(max(0, size - 2 * 65_307))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    while at >= 0:
+        segments = tail[at + 26] if at + 27 <= len(tail) else 0
+        end = at + 27 + segments + sum(tail[at + 27 : at + 27 + segments])
+        if end <= len(tail) and tail[at + 4] == 0:  # else cut, or four letters in the middle of the sound
+            return bool(tail[at + 5] & 4)
+        at = tail.rfind(b"OggS", 0, at)
     return False
 
 
@@ -151,16 +169,29 @@ def _fill(file: Any, samples: Array, first: int, path: Path, truncated: bool) ->
     return done
 
 
-def stream(path: str | Path, block: int = BLOCK) -> Iterator[Array]:
-    """Yield a file's samples as float32 [channels, block]; the last block is shorter. Memory stays flat."""
+def stream(path: str | Path, block: int = BLOCK, *, truncated: bool = False) -> Iterator[Array]:
+    """Yield a file's samples as float32 [channels, block]; the last block is shorter. Memory stays flat.
+
+    With `truncated`, a file that ends before the length it declares ends the blocks; otherwise it is an error.
+    """
     frames = count("stream", "block", block)
-    with _open(Path(path), "stream") as file:
+    with _open(Path(path), "stream", truncated=truncated) as file:
         buffer = np.empty((frames, file.channels), np.float32)
         left = len(file)
         while left > 0:
-            got = _fill(file, buffer[: min(left, frames)], 0, Path(path), truncated=False)
-            left -= got
-            yield np.array(buffer[:got].T, order="C")  # a copy also of one channel, whose rows are the buffer
+            wanted = min(left, frames)
+            got = _fill(file, buffer[:wanted], 0, Path(path), truncated=truncated)
+            left = left - got if got == wanted else 0
+            if got:
+                yield np.array(buffer[:got].T, order="C")  # a copy also of one channel, whose rows are the buffer
+
+
+def frames_of(path: Path, start: int, stop: int) -> Array:
+    """Return frames `start` to `stop` as float32 [channels, n]; for formats that find a frame exactly."""
+    with _open(path, "read") as file:
+        samples = np.empty((stop - start, file.channels), np.float32)
+        _fill(file, samples, start, path, truncated=False)
+        return np.array(samples.T, order="C")
 
 
 def write(

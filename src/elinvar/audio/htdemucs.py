@@ -71,6 +71,11 @@ class HTDemucsConfig:
         for name, value in (("sample_rate", self.sample_rate), ("heads", self.heads), ("stride", self.shape.stride)):
             if value < 1:
                 raise InputError(f"HTDemucsConfig: {name}={value!r}; choose a whole number from 1.")
+        if self.channels < self.shape.compression:
+            raise InputError(
+                f"HTDemucsConfig: channels={self.channels} leave nothing when divided by {self.shape.compression}; "
+                "choose at least as many."
+            )
         if not 0 < self.segment <= _LONGEST:
             raise InputError(
                 f"HTDemucsConfig: segment={float(self.segment):g} s; choose more than 0, at most {_LONGEST}."

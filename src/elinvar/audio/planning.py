@@ -43,7 +43,7 @@ __all__ = [
     "plan_separation",
 ]
 
-_PIECE, _PIECE_SECONDS = 8, 30  # segments of noise, seconds of a file: what happens once is a small part of them
+_PIECES, _SECONDS = (4, 16), (10, 40)  # segments of noise, seconds of a file: two each, to tell what happens once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +75,21 @@ class SegmentCost:
 
 @dataclasses.dataclass(frozen=True)
 class HostCost:
-    """Seconds per second of audio beside the network: `prepare` before its first run, `collect` after each."""
+    """Seconds beside the network.
+
+    Attributes
+    ----------
+    prepare
+        Per second of audio, before the network's first run.
+    collect
+        Per second of audio, after each run.
+    start
+        Once.
+    """
 
     prepare: float = 0.0
     collect: float = 0.0
+    start: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,17 +98,20 @@ class FileCost:
 
     Attributes
     ----------
-    measure
-        To read the file for its level, before everything else.
+    read
+        To read the file: once for its level, before everything else, and again for the network.
     rest
-        To read it again, join, and write all stems, all at once and beside the network.
+        To read it, join, and write all stems, all at once and beside the network.
     cpu_seconds
         Of the processors for all of it.
+    start
+        Seconds, once.
     """
 
-    measure: float = 0.0
+    read: float = 0.0
     rest: float = 0.0
     cpu_seconds: float = 0.0
+    start: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,26 +232,41 @@ def measure_host(
     place = find_device(device)
     key = ("host", model.config, str(place), torch.get_num_threads(), batch, overlap, shifts)
     if key not in _measured:
-        rate, length = model.sample_rate, _PIECE * model.length
-        wave = _noise(2, length)
-        grid = Grid.make(
-            length, model.length, rate, segment=None, overlap=overlap, shifts=shifts, seed=0, power=1.0
-        )  # fmt: skip
-        stems = torch.zeros(batch, len(model.sources), 2, model.length, dtype=torch.float32, device=place.torch)
-
-        def prepare() -> tuple[torch.Tensor, Level]:
-            return prepared(samples(wave), rate, rate, place, normalise=True)
-
-        def collect() -> None:
-            out = torch.empty(len(model.sources), 2, length, dtype=torch.float32, device="cpu")
-            whole(mix, grid, lambda windows: stems[: len(windows)], level, out, batch=batch)
-
-        mix, level = prepare()
-        collect()
-        seconds = length / rate
-        _measured[key] = HostCost(_clock(place, prepare, 3)[0] / seconds, _clock(place, collect, 3)[0] / seconds)
+        _measured[key] = _measured_host(model, place, batch, overlap, shifts)
     found: HostCost = _measured[key]
     return found
+
+
+def _measured_host(model: Separator, place: Device, batch: int, overlap: float, shifts: int) -> HostCost:
+    rate, shape = model.sample_rate, (batch, len(model.sources), 2, model.length)
+    stems = torch.zeros(shape, dtype=torch.float32, device=place.torch)
+
+    def prepare() -> tuple[torch.Tensor, Level]:
+        return prepared(samples(wave), rate, rate, place, normalise=True)
+
+    def collect() -> None:
+        out = torch.empty(len(model.sources), 2, length, dtype=torch.float32, device="cpu")
+        grid = Grid.make(length, model.length, rate, segment=None, overlap=overlap, shifts=shifts, seed=0, power=1.0)
+        whole(mix, grid, lambda windows: stems[: len(windows)], level, out, batch=batch)
+
+    took, prepares = [], []
+    for length in (model.length * n for n in _PIECES):
+        wave = _noise(2, length)
+        mix, level = prepare()
+        collect()
+        prepares.append(_clock(place, prepare, 3)[0] * rate / length)
+        took.append((length / rate, _clock(place, collect, 5)[0]))
+    start, collected = _line(*took)
+    return HostCost(prepares[-1], collected, start)
+
+
+def _line(short: tuple[float, float], long: tuple[float, float]) -> tuple[float, float]:
+    """Return what happens once and what grows with the audio, from (seconds of audio, seconds) of two pieces."""
+    (a, x), (b, y) = short, long
+    if b <= a:
+        return 0.0, y / b
+    slope = max(0.0, (y - x) / (b - a))
+    return max(0.0, y - slope * b), slope
 
 
 def measure_files(
@@ -245,35 +274,38 @@ def measure_files(
     model: Separator,
     device: str | Device = "auto",
     *,
-    batch: int = 1,
     overlap: float = 0.25,
     format: str = "wav",  # noqa: A002
     two_stems: str | None = None,
 ) -> FileCost:
-    """Separate the first seconds of a file with a network that takes no time, twice, and return what the rest takes.
+    """Separate the first seconds of a file with a network that takes no time, and return what the rest takes.
 
-    Every stem is then the mix: what an encoder needs depends on what it hears.
+    Two pieces of different length tell what happens once. Every stem is the mix: what an encoder needs depends on what
+    it hears.
     """
-    place, reader = find_device(device), Reader(Path(path), _PIECE_SECONDS)
-    seconds, stems = reader.frames / reader.rate, len(model.sources)
-    if seconds == 0.0:
+    place, source, stems = find_device(device), Path(path), len(model.sources)
+    if Reader(source).frames == 0:
         return FileCost()
-    job = FileJob(overlap=overlap, format=format, two_stems=two_stems)
+    job = FileJob(overlap=overlap, format=format, two_stems=two_stems, normalise=False)
     job.check(model.sources)
 
     def network(windows: torch.Tensor) -> torch.Tensor:
         return windows[:, None].expand(-1, stems, -1, -1)
 
-    for _ in range(2):
-        begin = time.perf_counter()
-        Level.of(reader.blocks(once=True))
-        measured = time.perf_counter()
+    took, reader, cpu, read = [], Reader(source), 0.0, 0.0
+    for seconds in (_SECONDS[0], *_SECONDS):  # the first loads libraries and does not count
+        reader = Reader(source, seconds)
         with tempfile.TemporaryDirectory() as folder:
-            again, spent = time.perf_counter(), time.process_time()
-            FileRun(reader, model, job, place, network, batch).write(Path(folder))
-            done, spent = time.perf_counter(), time.process_time() - spent
-    measure = (measured - begin) / seconds
-    return FileCost(measure, max(0.0, (done - again) / seconds - measure), spent / seconds)
+            begin, spent = time.perf_counter(), time.process_time()
+            FileRun(reader, model, job, place, network, 1).write(Path(folder))
+            took.append((reader.frames / reader.rate, time.perf_counter() - begin))
+            cpu = time.process_time() - spent
+        begin, spent = time.perf_counter(), time.process_time()
+        Level.of(reader.blocks(once=True))
+        read, cpu = time.perf_counter() - begin, cpu + time.process_time() - spent
+    start, rest = _line(*took[1:])
+    length = took[-1][0]
+    return FileCost(read / length, rest, cpu / length, start)
 
 
 def _flow(*stages: Sequence[float]) -> float:
@@ -329,18 +361,18 @@ def plan_separation(
     grid = Grid.make(
         length, network.length, rate, segment=segment, overlap=overlap, shifts=shifts, seed=0, power=1.0
     )  # fmt: skip
-    size = max(1, min(batch_of(batch, place, network, compute_dtype(precision, place)), grid.runs))
-    sizes = [len(group) for group in groups(grid, size)]
+    sizes = [len(group) for group in groups(grid, batch_of(batch, place, network, compute_dtype(precision, place)))]
+    size = max(sizes, default=1)
     one, last, host, files = cost, cost, HostCost(), None
     if one is None or last is None:
         how: dict[str, Any] = {"precision": precision, "mode": mode}
         one = measure_segment(network, place, batch=size, often=len(sizes) > PLAIN, **how)
-        last = one if sizes[-1:] in ([], [size]) else measure_segment(network, place, batch=sizes[-1], **how)
+        last = one if len({*sizes}) < 2 else measure_segment(network, place, batch=sizes[-1], **how)
         if file is None:
             host = measure_host(network, place, batch=size, overlap=overlap, shifts=shifts)
         else:
             files = measure_files(
-                file, network, place, batch=size, overlap=overlap, format=format, two_stems=two_stems
+                file, network, place, overlap=overlap, format=format, two_stems=two_stems
             )  # fmt: skip
     runs = [one.run_seconds(size, i) if n == size else last.run_seconds(n, 0) for i, n in enumerate(sizes)]
     audio = [duration * n / grid.runs for n in sizes]
@@ -366,8 +398,9 @@ def _seconds(place: Device, runs: list[float], audio: list[float], host: HostCos
         beside = host.prepare + host.collect if files is None else files.cpu_seconds / cpu_threads()
         return sum(runs) + duration * beside
     if files is None:
-        return host.prepare * duration + _flow(runs, [host.collect * seconds for seconds in audio])
-    return files.measure * duration + _flow(runs, [files.rest * seconds for seconds in audio])
+        return host.start + host.prepare * duration + _flow(runs, [host.collect * seconds for seconds in audio])
+    read, rest = ([rate * seconds for seconds in audio] for rate in (files.read, files.rest))
+    return files.start + sum(read) + _flow(read, runs, rest)
 
 
 def _joining(grid: Grid, stems: int, size: int, place: Device) -> int:

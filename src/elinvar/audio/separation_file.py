@@ -120,6 +120,7 @@ def separate_file(
     clip_mode: str = "none",
     batch: int | None = None,
     overwrite: bool = False,
+    truncated: bool = False,
     progress: Progress | None = None,
 ) -> SeparatedFile:
     """Separate an audio file into ``out_dir/<name>/<stem>.<format>``.
@@ -148,6 +149,8 @@ def separate_file(
         quieter as a whole, to 1 / 1.01 of full scale (its float samples are kept in the folder meanwhile).
     overwrite
         Do it again even if it is done.
+    truncated
+        Accept a file that ends before the length it declares, and separate what is there.
 
     Raises
     ------
@@ -165,7 +168,7 @@ def separate_file(
     job.check(network.sources)
     source = Path(path)
     folder = Path(out_dir) / source.stem
-    reader = Reader(source)
+    reader = Reader(source, truncated=truncated)
     record = _record(source, reader, network, job)
     stems = {name: folder / f"{name}.{_suffix(format)}" for name in job.names(network.sources)}
     seconds = reader.frames / reader.rate
@@ -243,12 +246,16 @@ class FileRun:
             power=job.transition_power,
         )  # fmt: skip
         level = Level.of(reader.blocks(once=True)) if job.normalise else Level()
-        mix = reader.blocks() if own == rate else resampled(reader.blocks(), own, rate, length)
-        window = Window(level.take_from(mix), length, grid.reach, self.place.torch)
-        parts = overlap_add(grid, window.read, self.run, batch=self.batch, progress=self.progress, ahead=self._ahead)
-        for _, part in parts:
-            stems = job.mixdown(level.give(part), network.sources)
-            yield stems.mean(dim=1, keepdim=True) if reader.channels == 1 else stems
+        with contextlib.closing(reader.blocks()) as heard:
+            mix = heard if own == rate else resampled(heard, own, rate, length)
+            window = Window(level.take_from(mix), length, grid.reach, self.place.torch)
+            joined = overlap_add(
+                grid, window.read, self.run, batch=self.batch, progress=self.progress, ahead=self._ahead
+            )
+            with contextlib.closing(joined) as parts:  # before what it reads
+                for _, part in parts:
+                    stems = job.mixdown(level.give(part), network.sources)
+                    yield stems.mean(dim=1, keepdim=True) if reader.channels == 1 else stems
 
     def _ahead(self, load: Load, groups: Iterator[list[Place]]) -> Iterator[Loaded]:
         """Read and upload in a thread of its own, on a stream of its own: a plain copy waits for the network's."""

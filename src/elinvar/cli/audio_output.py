@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Output", "Sink", "target"]
+__all__ = ["Output", "Sink", "Truncated", "target"]
 
 Sink = Annotated[
     Path | None,
     typer.Argument(help="File to write; the suffix chooses the format. Or give --output.", show_default=False),
 ]
+Truncated = Annotated[bool, typer.Option("--truncated", help="Accept a file that ends early; keep what is there.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, instead of OUT.")]
 
 

