@@ -121,8 +121,16 @@ def initial(kind: Variant, seed: int = 0) -> dict[str, Tensor]:
                 gain *= deep["dec_" in name]
             gain *= 0.2 if name.endswith("dpt.head.4.weight") else 1.0
             out[name] = gain * torch.randn(where.shape, generator=make)
-    for view in (1, 2):
-        out[f"downstream_head{view}.dpt.head.4.bias"][2] = 1.0
+    out["downstream_head1.dpt.head.4.bias"][2] = 1.0
+    # Descriptors of a place agree from the start, whichever pixel of a patch and whichever view shows it: independent
+    # ones become one constant before they learn anything.
+    last = "downstream_head1.head_local_features.fc2.weight"
+    pixels = out[last].unflatten(0, (kind.descriptor + 1, kind.patch**2))
+    out[last] = (0.2 * pixels + pixels[:, :1]).flatten(0, 1)
+    for name in out:
+        twin = name.replace("dec_blocks2.", "dec_blocks.").replace("downstream_head2.", "downstream_head1.")
+        if twin != name:
+            out[name] = out[twin].clone()
     return out
 
 
