@@ -33,7 +33,7 @@ def test_the_loss_falls(trained):
     assert trainer.done == 1
     assert seen[-1]["regression"] < 0.5 * seen[0]["regression"]
     assert seen[-1]["matching"] < 0.1 * seen[0]["matching"]
-    assert trainer.held_out(2) < 0.5 * training.evaluate(training.initial(SMALL), SMALL, pairs=2, size=(32, 24))
+    assert trainer.held_out(2) < 0.7 * training.evaluate(training.initial(SMALL), SMALL, pairs=2, size=(32, 24))
 
 
 def test_going_on_is_as_if_it_had_not_stopped(tmp_path):
