@@ -28,6 +28,7 @@ from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
 from elinvar.video.probing import tag_of
 from elinvar.video.slots import Slot, Slots
+from elinvar.video.sources import is_picture
 from elinvar.video.spaces import SPACES, TAGS
 from elinvar.video.yuv import Coding, coding
 
@@ -83,6 +84,8 @@ class Job:
     sound: Path | None
     tracks: tuple[int, ...] = ()
     """Which audio tracks of `sound` go along."""
+    late: int = 0
+    """How many frames into the sound's file the graph begins."""
     monitor: Monitor | None = None
     """Sees pressure, and lets the job give way."""
 
@@ -189,7 +192,7 @@ def export(
         size, bit_depth = size or (chosen.width, chosen.height), bit_depth or chosen.bit_depth
         bitrate = bitrate if bitrate is not None or quality is not None else chosen.bitrate
     rate = None if frame_rate is None else exact_rate("video.export", frame_rate)
-    built, sound = _graph_of(source, graph, rate, delivery, device, fit or "fit")
+    built, sound, late = _graph_of(source, graph, rate, delivery, device, fit or "fit")
     if in_flight is None:
         in_flight = adaptive.for_profile(built.device.profile).in_flight
     if codec == "exr":
@@ -203,7 +206,7 @@ def export(
         keyframe_interval=keyframe_interval, speed=speed,
     )  # fmt: skip
     tracks = chosen_tracks(sound, audio) if sound is not None else ()
-    job = dataclasses.replace(job, tracks=tracks, monitor=monitor)
+    job = dataclasses.replace(job, tracks=tracks, late=late, monitor=monitor)
     if segment is not None:
         from elinvar.video.segments import export_segments
 
@@ -214,11 +217,10 @@ def export(
 
 def _graph_of(
     source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any, fit: str
-) -> tuple[Graph, Path | None]:
-    """Return what to render and where the sound is."""
+) -> tuple[Graph, Path | None, int]:
+    """Return what to render, where the sound is, and which of its frames is the graph's first."""
     if isinstance(source, Graph):
         graph, source = source, None
-    sound = Path(source) if isinstance(source, (str, Path)) and Path(source).is_file() else None
     if graph is None:
         options: dict[str, Any] = {"frame_rate": rate} if rate is not None else {}
         graph = Graph(device)
@@ -229,10 +231,12 @@ def _graph_of(
         raise InputError(
             f"video.export: the graph runs at {graph.frame_rate}; give frame_rate={rate} to its source instead."
         )
-    if sound is None:
-        first = graph.sources[0].content
-        sound = first.path if isinstance(first, VideoFile) else None
-    return graph, sound
+    first = graph.sources[0]
+    own = first.content.path if isinstance(first.content, VideoFile) else None
+    told = Path(source) if isinstance(source, (str, Path)) and Path(source).is_file() else None
+    if told is None or told == own or is_picture(told):  # timelines and pictures have no sound of their own
+        return graph, own, first.start
+    return graph, told, 0
 
 
 def _own_space(where: str) -> str:
@@ -393,9 +397,9 @@ def sound_of(job: Job, container: Any) -> Sound | None:
     if job.sound is None or not job.tracks:
         return None
     with opened(job.sound) as file:
-        stream = file.streams.video[0]
-        begin = Fraction(stream.start_time or 0) * Fraction(stream.time_base)
-    offset = Fraction(job.first) / job.settings.rate
+        stream = next(iter(file.streams.video), None)  # a file may be sound alone
+        begin = Fraction(0) if stream is None else Fraction(stream.start_time or 0) * Fraction(stream.time_base)
+    offset = Fraction(job.late + job.first) / job.settings.rate
     return Sound(job.sound, job.tracks, container, begin + offset, Fraction(job.frames) / job.settings.rate)
 
 

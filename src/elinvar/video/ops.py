@@ -167,11 +167,10 @@ def natural_vignette(
     r: Any, g: Any, b: Any, x: Any, y: Any, width: Any, height: Any, focal: float, half_width: float, intensity: float,
 ) -> Pixel:  # fmt: skip
     """`vignette` with p = 4 on a circle, which needs neither roots nor powers."""
-    scale = 2.0 * half_width / width
+    scale = 2.0 * half_width / (width * focal)
     u = (x + 0.5 - 0.5 * width) * scale
     v = (y + 0.5 - 0.5 * height) * scale
-    square = focal * focal
-    cosine = square / (square + u * u + v * v)
+    cosine = 1.0 / (1.0 + u * u + v * v)
     w = 1.0 + (cosine * cosine - 1.0) * intensity
     return r * w, g * w, b * w
 

@@ -184,8 +184,7 @@ def _shaded_text(chain: Chain, declared: str) -> str:
             samples = ", ".join(f"t.p{i}[{k}].{axis}" if scale == "full" else f"p{i}_{k}.{axis}" for k in range(3))
             given += f"x{i}, " if scale == "table" else f"float3({samples}), "
         calls.append(f"    c.{end} = pixel({given}s.{end}, v, cells, {place}, iy, w, h);")
-    # With pairs, the pair on the left of the frame is the first pair: its pixels are both the first.
-    body = "\n".join([*lines, "    Pair c;", *calls, "    if (wide && column < 0) c.b = c.a;", "    return c;"])
+    body = "\n".join([*lines, "    Pair c;", *calls, "    return c;"])
     spotted = (
         "struct Spots {\n    Noises a, b;\n};\n\n"
         "static inline Spots spotted(Values v, thread Cell* cells, int column, int iy, int w, int h)\n{\n"

@@ -30,6 +30,7 @@ __all__ = [
     "Images",
     "Source",
     "color_checker",
+    "is_picture",
     "open_source",
     "ramp",
     "smpte",
@@ -242,6 +243,14 @@ def _space(name: str) -> str:
     return name if name in CAMERAS else space(name).name
 
 
+_TIMELINES = (".otio", ".otioz")
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether `open_source` takes a path for an image or a timeline, not for a file of video."""
+    return path.suffix.lower() in (*_SUFFIXES, *_TIMELINES)
+
+
 def open_source(source: Any, **options: Any) -> Source:
     """Return a source for whatever stands for one: a source, a path, arrays.
 
@@ -254,7 +263,7 @@ def open_source(source: Any, **options: Any) -> Source:
         place = Path(source)
         if place.is_dir() or "*" in place.name or place.suffix.lower() in _SUFFIXES:
             return Images(source, **options)
-        if place.suffix.lower() in (".otio", ".otioz"):
+        if place.suffix.lower() in _TIMELINES:
             from elinvar.video.timeline import Timeline
 
             return Timeline.open(place, **options)

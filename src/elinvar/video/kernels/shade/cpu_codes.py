@@ -54,24 +54,15 @@ class Lanes:
         kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
         return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, f"llvm.fma.v{_LANES}f32"), [a, b, c])
 
-    def loaded(self, condition, data, at, otherwise):
-        """What stands in memory where a condition holds, which is the same all along a row."""
-        if self.plain:
-            return ir.Constant(_FLOATS, [otherwise] * _LANES)
+    def loaded(self, condition, data, at):
+        """What stands in memory where a condition holds that is the same all along a row; elsewhere 0."""
         start = self.b.block
         with self.b.if_then(condition):
             yes, there = self.load(data, at), self.b.block
         either = self.b.phi(_FLOATS)
         either.add_incoming(yes, there)
-        either.add_incoming(ir.Constant(_FLOATS, [otherwise] * _LANES), start)
+        either.add_incoming(ir.Constant(_FLOATS, [0.0] * _LANES), start)
         return either
-
-    def codes(self, value, top, shift):
-        """Codes, cut off at 0 and `top`; that of NaN is 0."""
-        b, zero = self.b, ir.Constant(_FLOATS, [0.0] * _LANES)
-        value = b.select(b.fcmp_ordered(">", value, zero), value, zero)
-        value = b.select(b.fcmp_ordered("<", value, top, flags=("nnan",)), value, top)
-        return b.shl(b.fptosi(value, _WHOLES), shift)
 
 
 class Step(Lanes):
@@ -102,6 +93,15 @@ class Step(Lanes):
         joined = self.shuffle(a, b, order)
         return self.b.trunc(joined, ir.VectorType(self.word, joined.type.count))
 
+    def rounded(self, value, at):
+        """Codes with the noise that stands at an element, cut off at 0 and `top`; that of NaN is 0."""
+        b, zero = self.b, ir.Constant(_FLOATS, [0.0] * _LANES)
+        if not self.plain:
+            value = b.fadd(value, self.loaded(self.dithered, self.noise, at))
+        value = b.select(b.fcmp_ordered(">", value, zero), value, zero)
+        value = b.select(b.fcmp_ordered("<", value, self.top, flags=("nnan",)), value, self.top)
+        return b.shl(b.fptosi(value, _WHOLES), self.shift)
+
     def row(self, row, out, number):
         """Write luma codes of one row; return B - Y and R - Y of both halves of it."""
         words, differences = [], {}
@@ -114,9 +114,8 @@ class Step(Lanes):
             red, green, blue = (self.load(self.x, place) for place in places)
             luma = self.fma(self.kb, blue, self.fma(self.kg, green, self.b.fmul(self.kr, red)))
             at = self.plus(self.column, _LANES * part)
-            bias = self.loaded(self.dithered, self.noise, self.plus(at, self.pitch) if number else at, 0.5)
-            value = self.b.fadd(self.fma(luma, self.scale, self.offset), bias)
-            words.append(self.codes(value, self.top, self.shift))
+            at = self.plus(at, self.pitch) if number else at
+            words.append(self.rounded(self.fma(luma, self.scale, self.offset), at))
             differences["cb", part] = self.b.fsub(blue, luma)
             differences["cr", part] = self.b.fsub(red, luma)
         self.save(self.words(*words, range(2 * _LANES)), self.luma, out)
@@ -147,14 +146,13 @@ class Step(Lanes):
                 at = self.plus(at, self.pitch) if line else at
                 first, later = self.times(0.5, upper[name, part]), self.b.fmul(below, lower[name, part])
                 if not self.plain:
-                    first = self.b.fadd(self.loaded(self.above, self.kept, at, 0.0), first)
+                    first = self.b.fadd(self.loaded(self.above, self.kept, at), first)
                     with self.b.if_then(self.above):
                         self.save(later, self.kept, at)
                 sums.append(self.b.fadd(first, later))
             value = self.fma(self.across(name, *sums, line), gain, self.middle)
             at = self.plus(self.b.lshr(self.column, self.column.type(1)), self.b.mul(self.pitch, self.pitch.type(2)))
-            noise = self.loaded(self.dithered, self.noise, self.plus(at, self.pitch) if line else at, 0.0)
-            words.append(self.codes(self.b.fadd(value, noise), self.top, self.shift))
+            words.append(self.rounded(value, self.plus(at, self.pitch) if line else at))
         with self.b.if_else(self.paired) as (together, apart):
             with together:
                 alternating = [k // 2 + _LANES * (k & 1) for k in range(2 * _LANES)]

@@ -112,6 +112,8 @@ _YUV = """
     Cell cells[CELLS];
     for (int i = 0; i < CELLS; i++) cells[i].i = cells[i].j = -2147483647;
     const bool live = lane > 0 && column < columns, right = ix + 1 < w, above = SITING == 2 && DOWN == 2;
+    // Sums of rows, weighted 1 1 or 1 2 1, and of columns, 1 2 1 or 2 2; their scale, a power of two, is in the gain.
+    const float2 gain = float2(k.cb, k.cr) * (DOWN == 1 ? 0.25f : above ? 0.0625f : 0.125f);
     float2 left_sum = float2(0.0f), right_sum = float2(0.0f);
     Halves before = halves(CALL, column, first - 1, w, h), here = halves(CALL, column, first, w, h);
     if (above) {
@@ -120,8 +122,8 @@ _YUV = """
         const Spots spot = spotted(v, cells, column, iy, w, h);
         const Pair c = first > 0 ? shaded(CALL, row, spot, before, here, v, cells, column, iy, w, h)
                                  : shaded(CALL, row, spot, here, before, v, cells, column, iy, w, h);
-        left_sum = 0.25f * difference(c.a, luma_of(c.a, k));
-        right_sum = 0.25f * difference(c.b, luma_of(c.b, k));
+        left_sum = difference(c.a, luma_of(c.a, k));
+        right_sum = difference(c.b, luma_of(c.b, k));
     }
     for (int unit = first; unit < first + units && 2 * unit < h; unit++) {
         // Behind an odd last row comes itself once more, and so the row that it is doubled with.
@@ -139,21 +141,22 @@ _YUV = """
             const float la = luma_of(c.a, k), lb = luma_of(c.b, k);
             const bool inside = live && 2 * unit + d < h;
             if (inside) {
-                put(luma_out + iy * w + ix, WORD(luma_code(la, k, ix, iy, seed)),
+                put(luma_out + (iy * w + ix), WORD(luma_code(la, k, ix, iy, seed)),
                     WORD(luma_code(lb, k, ix + 1, iy, seed)), right);
             }
-            const float weight = DOWN == 1 ? 1.0f : above && d == 1 ? 0.25f : 0.5f;
             const float2 dl = difference(c.a, la), dr = difference(c.b, lb);
-            left_sum += weight * dl;
-            right_sum += weight * dr;
+            const float weight = above && d == 0 ? 2.0f : 1.0f;
+            left_sum = DOWN == 1 || (!above && d == 0) ? dl : left_sum + weight * dl;
+            right_sum = DOWN == 1 || (!above && d == 0) ? dr : right_sum + weight * dr;
             if (DOWN == 2 && d == 0) continue;
-            const float2 earlier = simd_shuffle_up(right_sum, 1);
-            const float2 value = SITING == 1 ? 0.5f * (left_sum + right_sum)
-                                             : 0.25f * (earlier + right_sum) + 0.5f * left_sum;
+            // With pairs, the pair on the left of the frame is the first pair: its pixels should both be the first.
+            const float2 earlier = simd_shuffle_up(wide && column < 0 ? left_sum : right_sum, 1);
+            const float2 value = SITING == 1 ? 2.0f * (left_sum + right_sum)
+                                             : fma(2.0f, left_sum, earlier + right_sum);
             const int row = DOWN == 1 ? 2 * unit + d : unit, o = row * columns + column;
             if (DOWN == 1 ? inside : live) {
-                const WORD cb = WORD(chroma_code(value.x, k.cb, k, column, row, seed + 1));
-                const WORD cr = WORD(chroma_code(value.y, k.cr, k, column, row, seed + 2));
+                const WORD cb = WORD(chroma_code(value.x, gain.x, k, column, row, seed + 1));
+                const WORD cr = WORD(chroma_code(value.y, gain.y, k, column, row, seed + 2));
                 if (PITCH == 2) {
                     put(cb_out + 2 * o, cb, cr, true);
                 } else {
@@ -161,8 +164,8 @@ _YUV = """
                     cr_out[o] = cr;
                 }
             }
-            left_sum = above ? 0.25f * dl : float2(0.0f);
-            right_sum = above ? 0.25f * dr : float2(0.0f);
+            left_sum = dl;
+            right_sum = dr;
         }
         before = here;
         here = next;

@@ -22,7 +22,8 @@ static inline float w_root(float x, float y) { return fast::exp2(y * fast::log2(
 
 static inline float w_smoothstep(float low, float high, float x)
 {
-    const float t = w_clamp(fast::divide(x - low, high - low), 0.0f, 1.0f);
+    const float scale = fast::divide(1.0f, high - low);
+    const float t = w_clamp(fma(x, scale, -low * scale), 0.0f, 1.0f);
     return t * t * fma(-2.0f, t, 3.0f);
 }
 
@@ -163,7 +164,8 @@ static inline ushort code(float value, float bias, constant Coding& k)
 
 static inline ushort luma_code(float luma, constant Coding& k, int ix, int iy, int seed)
 {
-    return code(fma(luma, k.scale, k.offset), DITHER ? w_hash_uniform(ix, iy, seed) : 0.5f, k);
+    const float noise = DITHER ? w_hash_uniform(ix, iy, seed) : 0.0f;
+    return code(fma(luma, k.scale, k.offset + (DITHER ? 0.0f : 0.5f)), noise, k);
 }
 
 static inline ushort chroma_code(float value, float gain, constant Coding& k, int ix, int iy, int seed)
