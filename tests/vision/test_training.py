@@ -31,8 +31,8 @@ def test_the_loss_falls(trained):
     trainer, seen = trained
     assert set(seen[0]) == {"regression", "matching", "trust", "error"}
     assert trainer.done == 1
-    assert seen[-1]["regression"] < 0.5 * seen[0]["regression"]
-    assert seen[-1]["matching"] < 0.1 * seen[0]["matching"]
+    assert seen[-1]["regression"] < 0.6 * seen[0]["regression"]
+    assert seen[-1]["matching"] < 0.2 * seen[0]["matching"]
     assert trainer.held_out(2) < 0.7 * training.evaluate(training.initial(SMALL), SMALL, pairs=2, size=(32, 24))
 
 
