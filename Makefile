@@ -24,8 +24,9 @@ venv-dev:
 tour: venv-tour
 	@$(BIN)/python -m elinvar tour $(ARGS)
 
+# passive: torch's threads do not spin on a core that another worker could use.
 test: venv-dev
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv-dev
 	$(BIN)/python -m ruff check .
