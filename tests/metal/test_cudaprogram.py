@@ -29,6 +29,10 @@ ASSEMBLY = [
     (r'asm\("cvt\.f32\.f16[^;]*;"[^;]*\);', "result = elinvar_half_value_soft(bits);"),
     (r'asm\("fma\.rn\.f16[^;]*;"[^;]*\);', "r = half(float(x) * float(y) + float(z)).bits;"),
     (r'asm\("fma\.rn\.bf16[^;]*;"[^;]*\);', "r = bfloat(float(x) * float(y) + float(z)).bits;"),
+    (
+        r'asm\("\{\.reg \.b32 a, b, c;.*?y\.v\[1\]\.bits\)\);',
+        'for (int i = 0; i < 2; i++) r.v[i] = op[1] == "max"[1] ? fmax(x.v[i], y.v[i]) : fmin(x.v[i], y.v[i]);',
+    ),
     (r'asm\(instruction " %0, %1;"[^;]*\);', "r = emulated_instruction(instruction, x);"),
     # NVRTC lets constexpr functions call what is not; g++ 12 does not.
     (r"ELINVAR_FN (int elinvar_(?:popcount|clz|ctz)\(u(?:int|long) x\) \{ return)", r"ELINVAR_FN constexpr \1"),
@@ -61,7 +65,7 @@ class Preludes:
             folder.mkdir()
             for name, header in cudaprogram._headers().items():
                 for pattern, meaning in ASSEMBLY:
-                    header = re.sub(pattern, meaning, header)
+                    header = re.sub(pattern, meaning, header, flags=re.DOTALL)
                 assert "asm(" not in header, f"{name} has assembly that this test does not know"
                 (folder / name).write_text(header)
             (folder / "prelude.h").write_text('#include "cuda_on_threads.h"\n' + head)

@@ -42,6 +42,19 @@ kernel void elements(device const T* a [[buffer(0)]], device const T* b [[buffer
     simdgroup_store(right, y, 8);
     simdgroup_store(left, y + 64, 8);
 }
+kernel void sums(device const half* a [[buffer(0)]], device const half* b [[buffer(1)]], device half* y [[buffer(2)]])
+{
+    simdgroup_half8x8 left, right, sum = make_filled_simdgroup_matrix<half, 8, 8>(half(0.5f));
+    for (uint k = 0; k < 3; k++) {
+        simdgroup_load(left, a + 8 * k, 24);
+        simdgroup_load(right, b + 8 * k, 24, ulong2(0), true);
+        simdgroup_multiply_accumulate(sum, left, right, sum);
+    }
+    const half2 mine = sum.thread_elements();
+    const half4 twice = max(half4(mine, mine), half4(-mine, half2(0.0h)));
+    sum.thread_elements() = min(fmax(twice.xy, twice.zw), half2(0.75h));
+    simdgroup_store(sum, y, 8);
+}
 kernel void corner(device const float* a [[buffer(0)]], device float* y [[buffer(1)]])
 {
     simdgroup_float8x8 m;
@@ -87,6 +100,17 @@ def test_elements_of_turned_and_straight_matrices_meet(device, name):
     library.elements(a, b, y, threads=32, group_size=32)
     assert torch.equal(y[0], torch.maximum(a.mT, b))
     assert torch.equal(y[1], a.mT)
+
+
+@pytest.mark.parametrize("device", PRESENT)
+def test_sums_of_halves(device):
+    library = metal.compile(SOURCE, device, defines={"T": "half", "ROW": 8})
+    make = torch.Generator().manual_seed(4)
+    a, b = (torch.nn.functional.normalize(torch.randn(8, 24, generator=make), dim=1).half().to(device) for _ in "ab")
+    y = torch.zeros(8, 8, dtype=torch.float16, device=device)
+    library.sums(a, b, y, threads=32, group_size=32)
+    expected = (a.double() @ b.double().T + 0.5).abs().clamp_max(0.75)
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=4 * 2.0**-10)
 
 
 @pytest.mark.parametrize("device", PRESENT)

@@ -341,6 +341,21 @@ ELINVAR_FN constexpr uint mad24(uint x, uint y, uint z) { return mul24(x, y) + z
 ELINVAR_SHARED(float) ELINVAR_SHARED(half) ELINVAR_SHARED(bfloat)
 ELINVAR_MAP1(abs) ELINVAR_MAP2(max) ELINVAR_MAP2(min) ELINVAR_MAP3(clamp) ELINVAR_MAP3(max3) ELINVAR_MAP3(min3)
 ELINVAR_MAP3(median3) ELINVAR_MAP3(fmax3) ELINVAR_MAP3(fmin3) ELINVAR_MAP3(fmedian3) ELINVAR_MAP2(hadd) ELINVAR_MAP2(rhadd)
+#ifdef ELINVAR_CUDA  // two halves at once: the same results
+#define ELINVAR_HALVES(name, op)                                                                                       \
+  ELINVAR_FN vec<half, 2> name(const vec<half, 2>& x, const vec<half, 2>& y) {                                         \
+    vec<half, 2> r;                                                                                                    \
+    asm("{.reg .b32 a, b, c; mov.b32 a, {%2, %3}; mov.b32 b, {%4, %5}; " op ".f16x2 c, a, b; mov.b32 {%0, %1}, c;}"    \
+        : "=h"(r.v[0].bits), "=h"(r.v[1].bits)                                                                         \
+        : "h"(x.v[0].bits), "h"(x.v[1].bits), "h"(y.v[0].bits), "h"(y.v[1].bits));                                     \
+    return r;                                                                                                          \
+  }                                                                                                                    \
+  ELINVAR_FN vec<half, 4> name(const vec<half, 4>& x, const vec<half, 4>& y) {                                         \
+    return vec<half, 4>(name(vec<half, 2>(x.v[0], x.v[1]), vec<half, 2>(y.v[0], y.v[1])),                              \
+                        name(vec<half, 2>(x.v[2], x.v[3]), vec<half, 2>(y.v[2], y.v[3])));                             \
+  }
+ELINVAR_HALVES(fmax, "max") ELINVAR_HALVES(max, "max") ELINVAR_HALVES(fmin, "min") ELINVAR_HALVES(min, "min")
+#endif
 ELINVAR_MAP2(addsat) ELINVAR_MAP2(subsat) ELINVAR_MAP2(mulhi) ELINVAR_MAP3(madhi) ELINVAR_MAP1(popcount) ELINVAR_MAP1(clz)
 ELINVAR_MAP1(ctz) ELINVAR_MAP1(reverse_bits) ELINVAR_MAP2(rotate) ELINVAR_MAP2(mul24) ELINVAR_MAP3(mad24)
 

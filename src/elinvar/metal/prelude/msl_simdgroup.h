@@ -21,6 +21,7 @@ template <class T, int C, int R> struct simdgroup_matrix {
   bool elinvar_turned;
 #ifdef ELINVAR_CUDA
   float elinvar_beyond[2] = {0.0f, 0.0f};  // rows 8 to 15 of what the matrix units add to: nobody looks at them
+  uint elinvar_below = 0u;                 // the same of sums of halves
 #endif
   ELINVAR_FN simdgroup_matrix() : elinvar_turned(false) {}
   ELINVAR_FN explicit simdgroup_matrix(T diagonal) : elinvar_turned(false) {
@@ -105,6 +106,15 @@ template <class T> ELINVAR_FN void elinvar_straighten(simdgroup_matrix<T, 8, 8>&
   }
 ELINVAR_SIMDGROUP_PRODUCT(half, "f16")
 ELINVAR_SIMDGROUP_PRODUCT(bfloat, "bf16")
+ELINVAR_FN void elinvar_multiply(vec<half, 2>& sum, uint& below, const half (&a)[2], const half (&b)[2]) {
+  uint left, right;
+  memcpy(&left, a, 4);
+  memcpy(&right, b, 4);
+  asm volatile("{.reg .b32 s; mov.b32 s, {%0, %1}; mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {s, %2}, {%3, %4}, {%5}, "
+      "{s, %2}; mov.b32 {%0, %1}, s;}"
+      : "+h"(sum.v[0].bits), "+h"(sum.v[1].bits), "+r"(below)
+      : "r"(left), "r"(0u), "r"(right));
+}
 ELINVAR_FN void elinvar_multiply(float (&sum)[2], float (&)[2], const float (&a)[2], const float (&b)[2]) {  // b: turned
   const uint lane = elinvar_lane();
   for (uint k = 0; k < 8; k++) {
@@ -122,6 +132,15 @@ ELINVAR_FN void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, cons
   elinvar_face(a, false, left);
   elinvar_face(b, true, right);
   elinvar_face(s, false, start);
+  if constexpr (is_same_v<A, half> && is_same_v<D, half> && is_same_v<S, half>) {
+    vec<half, 2> sum(start[0], start[1]);
+    uint below = s.elinvar_below;
+    elinvar_multiply(sum, below, left, right);
+    d.elinvar_e = sum;
+    d.elinvar_below = below;
+    d.elinvar_turned = false;
+    return;
+  }
   float sum[2] = {float(start[0]), float(start[1])}, beyond[2] = {s.elinvar_beyond[0], s.elinvar_beyond[1]};
   elinvar_multiply(sum, beyond, left, right);
   d.elinvar_beyond[0] = beyond[0];
