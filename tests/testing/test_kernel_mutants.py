@@ -21,36 +21,40 @@ LIST = "decides which of two lists a trace lands in, and both add the same where
 _SHALLOW = "const bool shallow = VERTICAL(0) < SHALLOW * VERTICAL(BLOCK - 1); | '< SHALLOW * VERTICAL(BLOCK - 1)'"
 _GOOD = "const bool good = fma(2.0f, misfit, shape.z * max(top, moved.w)) <= tolerance;"
 _OFF = "const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);"
-_NEAR = (
-    "const bool near = k < n_traces && distance <= shape.x * ROOM && fma(shape.w, spread, earliest) <= latest * latest;"
-)
+_NEAR = "const bool near = k < n_traces && distance <= reach.x && fma(reach.y, spread, reach.z) <= reach.w;"
 _CLOSE = "if (fabs(x) < CLOSE || fabs(x - last) < CLOSE) {"
 _ON = "if (!(moved >= -zero && moved <= last - zero)) return false;"
+_EXACT = "const bool exact = !(good && x - swing >= 0.01f && x + swing < origin + (1.5f * float(WINDOW) - 1.0f));"
+_HERE = "const float here = rounded_of(rounded, share.row) < float(WINDOW) ? y : y - 2.0f * float(WINDOW);"
 _CROSSING = "const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);"
 _ENDING = "const bool ending = x + swing > last - 0.01f || bent_weight || crossing;"
 _LIST = (
     "const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;"
 )
-_AHEAD = "constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together"
-_NEXT = (
-    "for (; next + AHEAD <= smooth_end; next += AHEAD) "
-    "{  // all of their samples are on the way before the first is used"
+_AHEAD = (
+    "constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together, without copies"
 )
+_NEXT = (
+    "for (; next + TOGETHER <= smooth_end; next += TOGETHER) {  // all samples are on the way before the first is used"
+)
+_PLACED = "place_slab[slot] = float4(as_type<float>(row_at(int(lane) * stride, from)), list < 18 ? weight : plain);"
 _SHORT = "the tiles' traces are shorter than a window; other tests have short windows, and both lists add the same"
 _HAIR = "for traces that end a hair from a sample, which a test of their own has and no tile"
 _LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
 _EITHER = (
     "at equality both lists give the same sample: the other one evaluates it exactly, or with the rim's weight of 1"
 )
+_FITS = 'static_assert(ROWS * WIDTH * 4 <= SPACE * 16, "the sums fit where the operands were");'
+_INSIDE = "const bool inside = at < size.k && row < (from_x ? rows_left : columns_left);"
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("seismic.migrate", "v2"): {
-        "for (int first = 0; first < n_traces; first += 32) { | '< n_traces': < becomes <=": (
+        "for (int first = 0; first < n_traces; first += 32, ADVANCE(32)) { | '< n_traces': < becomes <=": (
             "with first == n_traces every k is beyond the traces: near is false in all lanes, the round is skipped"
         ),
-        f"{_NEAR} | '<= latest * latest': <= becomes <": (
+        f"{_NEAR} | '<= reach.w': <= becomes <": (
             "latest lies a tenth of a sample beyond the end of the trace: at equality no sample is on it"
         ),
-        f"{_NEAR} | '<= latest * latest': bound + 1": _LEFT_OUT,
+        f"{_NEAR} | '<= reach.w': bound + 1": _LEFT_OUT,
         f"{_SHALLOW}: < becomes <=": "no block of these tiles meets it at equality",
         f"{_SHALLOW}: bound - 1": "a block that begins a hair before the bound bends as little as one a hair behind it",
         f"{_GOOD} | '<= tolerance': <= becomes <": _EITHER,
@@ -58,7 +62,12 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         f"{_OFF} | '> last + 0.01f': bound + 1": _LEFT_OUT,
         f"{_OFF} | '< -0.01f': < becomes <=": "at equality every sample is still before the trace's first",
         f"{_OFF} | '< -0.01f': bound - 1": _LEFT_OUT,
-        "const bool exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
+        f"{_EXACT} | '>= 0.01f': >= becomes >": _EITHER,
+        f"{_EXACT} | '< origin + (1.5f * float(WINDOW) - 1.0f)': < becomes <=": _SHORT,
+        f"{_EXACT} | '< origin + (1.5f * float(WINDOW) - 1.0f)': bound - 1": _SHORT,
+        "const bool crossing = false, exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
+        f"{_HERE} | '< float(WINDOW)': < becomes <=": _SHORT,
+        f"{_HERE} | '< float(WINDOW)': bound - 1": _SHORT,
         f"{_AHEAD} | '< 8': < becomes <=": "lanes have 2 samples here",
         f"{_AHEAD} | '< 8': bound - 1": "lanes have 2 samples here",
         f"{_CLOSE} | '< CLOSE': < becomes <=": "at equality, as beyond it, float32 knows on which side the time is",
@@ -69,22 +78,20 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         f"{_ON} | '<= last - zero': <= becomes <": "straight rays do not get here at equality, others do not meet it",
         "if (!(later_than(0.0f, e, pillar, leg.xy, shift) >= 0.0f)) continue; | '>= 0.0f': bound - 1": _HAIR,
         "if (!(late <= 0.0f)) continue; | '<= 0.0f': bound + 1": _HAIR,
-        f"{_NEAR} | '<= shape.x * ROOM': <= becomes <": _LEFT_OUT,
-        f"{_NEAR} | '<= shape.x * ROOM': bound + 1": _LEFT_OUT,
+        f"{_NEAR} | '<= reach.x': <= becomes <": _LEFT_OUT,
+        f"{_NEAR} | '<= reach.x': bound + 1": _LEFT_OUT,
         f"{_CROSSING} | '>= origin + (0.5f * float(WINDOW) - 1.0f)': >= becomes >": _SHORT,
         f"{_CROSSING} | '>= origin + (0.5f * float(WINDOW) - 1.0f)': bound - 1": _SHORT,
         "const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT); | '<= BENT': <= becomes <": _EITHER,
         f"{_ENDING} | '> last - 0.01f': > becomes >=": _EITHER,
         f"{_LIST} | '> narrow': > becomes >=": _EITHER,
         f"{_LIST} | '<= shape.y': <= becomes <": _EITHER,
-        "place_slab[slot] = float4(as_type<float>(row), list < 18 ? weight : plain); | '< 18': bound - 1": (
-            "the lists are 0, 6, 12, 18 and 24"
-        ),
+        f"{_PLACED} | '< 18': bound - 1": "the lists are 0, 6, 12, 18 and 24",
         f"{_NEXT} | '<= smooth_end': <= becomes <": "the loop behind it takes one more trace, one by one",
-        "bool on = within(far_slab[i], leg.x, leg.y) && y < place.z + 0.02f; | '< place.z + 0.02f': < becomes <=": (
+        "bool on = within(far, leg.x, leg.y) && y[m] < place.z + 0.02f; | '< place.z + 0.02f': < becomes <=": (
             "at equality `exactly` decides, and a sample 0.01 beyond the end, ten times the cubic's error, is beyond it"
         ),
-        "if (y <= place.z - 0.02f) { | '<= place.z - 0.02f': <= becomes <": _EITHER,
+        "if (y[m] <= place.z - 0.02f) { | '<= place.z - 0.02f': <= becomes <": _EITHER,
     },
 }
 _FAR = "const bool near = exists && distance <= shape.x && fma(shape.w, spread, start * start) <= latest * latest;"
@@ -108,7 +115,7 @@ EQUIVALENT |= {
     ("seismic.migrate", "v1"): {
         f"{_PAST} | '<= left_over': <= becomes <": "a tenth of a sample beyond the end of the trace: nothing is there",
         f"{_PAST} | '<= left_over': bound + 1": _LEFT_OUT,
-        "if (leg.w > 0.0f) { | '> 0.0f': > becomes >=": "without a rim the argument of the rim is 0 and its weight 1",
+        "if (trace.z > shape.y) { | '> shape.y': > becomes >=": "where the rim begins its weight is 1",
     },
     ("seismic.demigrate", "v1"): {
         "constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0; | '> 2': bound + 1": "there are 2, 4 or 8 taps, never 3",
@@ -133,6 +140,7 @@ EQUIVALENT |= {
         ),
     },
     ("vision.nearest", "v2"): {
+        "if (needed > least) least = needed; | '> least': > becomes >=": "at equality nothing changes",
         "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
         "| '< least': bound - 1": "a wider margin only looks at more blocks",
         "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
@@ -152,11 +160,24 @@ EQUIVALENT |= {
         ),
     },
     ("tensor.small_linear", "v1"): {
-        "for (uint start = 0; start < size.k; start += DEPTH) { | '< size.k': < becomes <=": (
+        "for (uint start = part * SLAB; start < size.k; start += DEPTH) { | '< size.k': < becomes <=": (
             "with start == k the round fetches nothing and adds zeros"
         ),
-        "for (uint start = 0; start < size.k; start += DEPTH) { | '< size.k': bound - 1": (
-            "start is a multiple of DEPTH and k of 8: start is never k - 1"
+        "for (uint start = part * SLAB; start < size.k; start += DEPTH) { | '< size.k': bound - 1": (
+            "start is a multiple of SLAB and k of 8: start is never k - 1"
+        ),
+        f"{_FITS} | '<= SPACE * 16': <= becomes <": "no tile's sums fill their space to the last byte",
+        f"{_FITS} | '<= SPACE * 16': bound + 1": "no tile's sums are one byte too long",
+        "const bool from_x = i * DOWN < ROWS; | '< ROWS': bound - 1": "i * DOWN and ROWS are multiples of eight",
+        f"{_INSIDE} | '< size.k': bound - 1": "`at` and k are multiples of eight",
+        "for (uint at = 0; at < SLAB; at += 8) { | '< SLAB': bound - 1": "`at` and SLAB are multiples of eight",
+        "for (uint at = 0; at < SLAB; at += 8) { | '< SLAB': < becomes <=": (
+            "adds products of the padding between rows, which nothing writes: the emulator's memory begins as zeros"
+        ),
+        "total.x = total.x > 0.0f || total.x != total.x ? total.x : 0.0f; | '> 0.0f': > becomes >=": "zero stays zero",
+        "total.y = total.y > 0.0f || total.y != total.y ? total.y : 0.0f; | '> 0.0f': > becomes >=": "zero stays zero",
+        "if (left + column + 1 < size.n) target[1] = T(total.y); | '< size.n': bound - 1": (
+            "both sides are odd here: n because the other branch serves even ones, and left and column are even"
         ),
     },
     ("seismic.migrate", "baseline"): {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elinvar.vision import Engine, match, plain
-from elinvar.vision.kernels.nearest import estimate, filtered, metal
+from elinvar.vision.kernels.nearest import filtered, metal
 from elinvar.vision.layers import Conv, Paths
 from elinvar.vision.runner import _convolutions
 
@@ -92,7 +92,7 @@ def test_threads_and_streams_do_not_disturb_each_other(gpu, pictures, truth):
 
 
 @pytest.mark.parametrize("channels", [3, 24, 40, 128])
-def test_the_matrix_units_find_what_products_find(channels):
+def test_the_matrix_units_find_what_products_find(channels, monkeypatch):
     make = torch.Generator("cuda").manual_seed(0)
     queries, keys = (
         torch.nn.functional.normalize(torch.randn(n, channels, generator=make, device="cuda"), dim=1)
@@ -100,10 +100,16 @@ def test_the_matrix_units_find_what_products_find(channels):
     )
     keys[5000:6000] = keys[:1000]  # equal keys: the first wins
     queries[:1000] = keys[:1000]
-    assert estimate.estimator(queries.device, 32) is not None
-    got, want = (f.nearest(queries, keys, device="cuda") for f in (filtered, metal))
-    assert torch.equal(got[0], want[0])
-    assert torch.equal(got[1], want[1])
+    assert filtered.pays(queries.device, len(queries), len(keys), channels)
+    want, want_back = metal.nearest(queries, keys, device="cuda"), metal.nearest(keys, queries, device="cuda")[0]
+    for step in (1 << 26, 1 << 20):  # at once, and in many pieces
+        monkeypatch.setattr(filtered, "_ESTIMATES", step)
+        got = filtered.nearest(queries, keys, device="cuda")
+        *both, back = filtered.both(queries, keys, device="cuda")
+        for index, score in (got, both):
+            assert torch.equal(index, want[0])
+            assert torch.equal(score, want[1])
+        assert torch.equal(back, want_back)
 
 
 def test_matches_are_those_of_the_cpu():

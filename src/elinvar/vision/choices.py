@@ -22,6 +22,7 @@ from elinvar.runtime.tuning import save_tuned, tuned
 
 from . import rotate
 from .layers import Linear, Paths, Rotary, attend, packed_available
+from .safe import tested
 
 if TYPE_CHECKING:
     from elinvar.runtime.device import Device
@@ -106,8 +107,8 @@ def measure(dtype: torch.dtype) -> tuple[Paths, dict[str, dict[str, float]]]:
 def _known(stored: Any) -> Paths | None:
     """Return remembered paths if they make sense with this torch."""
     try:
-        paths = Paths(**stored)
-    except TypeError:
+        paths = Paths(**{**stored, "on_cpu": tuple(stored.get("on_cpu", ()))})
+    except (AttributeError, TypeError):
         return None
     sane = (
         paths.linear in ("torch", "packed", "conv")
@@ -122,11 +123,14 @@ def choose(device: Device, dtype: torch.dtype, threads: int) -> Paths:
     """Return how to compute on a device: remembered, else measured (CPU) or by rule (GPU), after a test of each op.
 
     On GPUs torch's fused attention and products are used as they are; convolutions run channels-last on CUDA and in
-    torch's default order on Metal, which has no such path.
+    torch's default order on Metal, which has no such path, and where what fails a test runs on the CPU.
     """
     if device.kind != "cpu":
-        cuda = device.kind == "cuda"
-        return Paths(attention=_tested_attention(device.torch), channels_last=cuda, fused=cuda)
+        if device.kind == "cuda":
+            return Paths(attention=_tested_attention(device.torch), channels_last=True, fused=True)
+        wrong = tested(device.torch, dtype)
+        attention = 4 if "attention" in wrong else "sdpa"  # explicit products do, without leaving the device
+        return Paths(attention=attention, on_cpu=tuple(name for name in wrong if name != "attention"))
     version = torch.__version__.partition("+")[0]
     key = f"option.vision.{str(dtype).removeprefix('torch.')}.{threads}.torch-{version}"
     found = _known(tuned(device.profile).options.get(key.removeprefix("option."), {}))
@@ -140,7 +144,7 @@ def choose(device: Device, dtype: torch.dtype, threads: int) -> Paths:
 
 
 def _tested_attention(device: torch.device) -> str | int:
-    """Return "sdpa", or 4 (explicit products) where the fused attention is wrong, as it was on some Metal systems."""
+    """Return "sdpa", or 4 (explicit products) where the fused attention is wrong."""
     make = torch.Generator().manual_seed(3)
     q, k, v = (torch.randn(1, 2, 80, _CHANNELS, generator=make) for _ in range(3))
     want = functional.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)

@@ -52,6 +52,8 @@ class Paths:
     fused
         Whether elinvar's own kernels do what lies between products and convolutions (GPUs); normalisations' scales are
         then folded into weights.
+    on_cpu
+        Names of `elinvar.vision.safe` whose operations run on the CPU, as they are wrong on the device.
     """
 
     linear: str = "torch"
@@ -59,6 +61,7 @@ class Paths:
     channels_last: bool = False
     rotate: str = "torch"
     fused: bool = False
+    on_cpu: tuple[str, ...] = ()
 
 
 def packed_available() -> bool:

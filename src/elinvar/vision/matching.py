@@ -14,6 +14,7 @@ from torch import Tensor
 from elinvar.errors import InputError
 
 from .kernels import nearest
+from .safe import detour, tested
 
 __all__ = ["Matches", "match"]
 
@@ -124,14 +125,17 @@ def _settle(d1: Tensor, d2: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _mutual(d1: Tensor, d2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return all pairs of pixels that are each other's nearest neighbours."""
-    there, similarity = nearest.run(d1, d2)
-    # Only keys somebody chose can be half of a mutual pair: the way back is asked for those alone.
-    asked = torch.zeros(len(d2), dtype=torch.bool, device=d1.device)
-    asked[there] = True
-    chosen = torch.nonzero(asked).flatten()
-    back, _ = nearest.run(d2[chosen], d1)
-    returns = torch.full((len(d2),), -1, dtype=torch.int64, device=d1.device)
-    returns[chosen] = back
+    found = nearest.both(d1, d2)
+    if found is None:
+        there, similarity = nearest.run(d1, d2)
+        # Only keys somebody chose can be half of a mutual pair: the way back is asked for those alone.
+        asked = torch.zeros(len(d2), dtype=torch.bool, device=d1.device)
+        asked[there] = True
+        chosen = torch.nonzero(asked).flatten()
+        returns = torch.full((len(d2),), -1, dtype=torch.int64, device=d1.device)
+        returns[chosen] = nearest.run(d2[chosen], d1)[0]
+    else:
+        there, similarity, returns = found
     one = torch.arange(len(d1), device=d1.device)
     one = torch.nonzero(returns[there] == one).flatten()
     return one, there[one], similarity[one]
@@ -203,7 +207,7 @@ def match(
             ("pts3d_2", pts3d_2, len(d2), (3,)),
         )
     ]
-    with torch.no_grad():
+    with torch.no_grad(), detour(tested(d1.device, torch.float32)):
         seeds = None if subsample is None else _seeds(size_1, subsample, d1.device)
         if not reciprocal:
             one = torch.arange(len(d1), device=d1.device) if seeds is None else seeds

@@ -24,6 +24,7 @@ from .heap import give_back
 from .keys import Shape
 from .layers import Crossing, Linear, Norm, Paths, Rotary, StackedLinear, StackedNorm, attend, turned
 from .plain import IMAGENET_MEAN, IMAGENET_STD
+from .safe import detour
 
 __all__ = ["Block", "Build", "Network"]
 
@@ -290,6 +291,10 @@ class Network:
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode uint8 images [batch, height, width, 3] on the device: tokens [batch, n, width]."""
+        with detour(self.paths.on_cpu):
+            return self._encode(images)
+
+    def _encode(self, images: Tensor) -> Tensor:
         patch, grid = self.kind.patch, self.grid(*images.shape[1:3])
         x = images if self.paths.fused else (images.to(torch.float32) / 255 - self._mean) / self._std
         x = x.unflatten(2, (grid[1], patch)).unflatten(1, (grid[0], patch)).transpose(2, 3)
@@ -342,6 +347,10 @@ class Network:
         tuple
             For each view the four states its heads read: tokens, two inner blocks, the normalised last block.
         """
+        with detour(self.paths.on_cpu):
+            return self._decode(first, second, grids)
+
+    def _decode(self, first: Tensor, second: Tensor, grids: tuple[Grid, Grid]) -> tuple[list[Tensor], list[Tensor]]:
         at = (self._decoder_rotary(*grids[0]), self._decoder_rotary(*grids[1]))
         hooks: tuple[list[Tensor], list[Tensor]] = ([first], [second])
         wanted = set(self.kind.hooks)
@@ -375,8 +384,10 @@ class Network:
 
     def dense(self, view: int, states: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
         """Return points [batch, height, width, 3] and confidence [batch, height, width] of view 1 or 2, float32."""
-        return self._dense[view - 1](states, grid)
+        with detour(self.paths.on_cpu):
+            return self._dense[view - 1](states, grid)
 
     def local(self, view: int, states: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
         """Return unit descriptors [batch, height, width, c] and their confidence of view 1 or 2, float32."""
-        return self._local[view - 1](states, grid)
+        with detour(self.paths.on_cpu):
+            return self._local[view - 1](states, grid)

@@ -30,6 +30,7 @@ kernel void halves(
     device float* lost [[buffer(4)]],          // [rows]: the length of what rounding took
     device float* after [[buffer(5)]],         // [rows]: the length of the scaled row, rounded or not, at most
     constant int& rows [[buffer(6)]],
+    device float* used [[buffer(7)]],          // [1]: what rows were multiplied by, a power of two
     uint position [[thread_position_in_grid]])
 {
     const int i = int(position), row = min(i, rows - 1);
@@ -43,6 +44,7 @@ kernel void halves(
         out[ulong(i) * OUT4 + c] = small;
     }
     for (int c = WIDTH4; c < OUT4; c++) out[ulong(i) * OUT4 + c] = half4(half(0.0f));
+    if (i == 0) used[0] = scale;
     if (i < rows) {
         const float gone = sqrt((total.x + total.y) + (total.z + total.w));
         lost[i] = gone;

@@ -18,6 +18,7 @@ _HERE = Path(__file__).parent
 _GROUP = 128
 _THREADS = 1 << 18  # enough to fill any GPU: few queries are spread over slices of the keys
 _LEAST_SLICE = 512
+_MOST_CHANNELS = 128  # tiles of 64 keys with more do not fit into threadgroup memory
 _MOST_ROWS = 1 << 24  # keeps the kernel's 32-bit products of row and width in range
 
 
@@ -29,7 +30,7 @@ def _library(device: Any, width4: int) -> Any:
 def nearest(queries: Tensor, keys: Tensor, *, device: Any) -> tuple[Tensor, Tensor]:
     """Find each query's best key; arguments and results as ``nearest.run``."""
     n, m, channels = len(queries), len(keys), queries.shape[1]
-    if max(n, m) > _MOST_ROWS:
+    if max(n, m) > _MOST_ROWS or channels > _MOST_CHANNELS:
         from .reference import nearest as tiled
 
         return tiled(queries, keys)

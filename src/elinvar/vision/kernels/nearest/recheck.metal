@@ -2,7 +2,8 @@
 //
 // The first half (filtered.py) estimates, for every query, the largest product in each block of keys and in each span of
 // blocks. A block whose estimate is within `margin` of the best one may hold the winner; its products are summed here as
-// version v1 does. One SIMD group per query: its lanes look through spans, then blocks, then keys.
+// version v1 does. One SIMD group per query: its lanes look through spans, then blocks, then keys. `index` and `score` hold
+// the best of keys before these, which wins where products are equal, or 0x7fffffff and -infinity.
 #include <metal_stdlib>
 using namespace metal;
 
@@ -30,6 +31,9 @@ kernel void recheck(
     constant int& blocks [[buffer(11)]],
     constant int& stride [[buffer(12)]],
     constant float& relative [[buffer(13)]],     // of sums and of storing
+    constant int& offset [[buffer(14)]],         // the first key's number
+    device const float* scale_q [[buffer(15)]],  // [1]: by what estimates' rows were multiplied
+    device const float* scale_k [[buffer(16)]],  // [1]
     uint group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
     uint lane_ [[thread_index_in_simdgroup]])
@@ -41,11 +45,14 @@ kernel void recheck(
     const float most_lost = bounds[0], most_reach = bounds[1];
     const float error = lost[q] * most_reach + reach[q] * most_lost + relative * reach[q] * most_reach;
     // Not a number where lengths leave float32's range: then nothing is less, and everything is looked at.
-    const float least = simd_max(top) - 2.0f * (error + 5.9604645e-8f);  // a subnormal estimate is stored within 2^-25
+    const float slack = error + 1e-6f;  // subnormal sums: each of 17 roundings takes less than 2^-24
+    float least = simd_max(top) - 2.0f * slack;
+    float best = score[q];
+    int where = index[q];
+    const float needed = best * scale_q[0] * scale_k[0] - slack;
+    if (needed > least) least = needed;
     float4 mine[WIDTH4];
     for (int c = 0; c < WIDTH4; c++) mine[c] = queries[ulong(q) * WIDTH4 + c];
-    float best = -INFINITY;
-    int where = 0x7fffffff;
     for (int start = 0; start < spans; start += 32) {
         const int s = start + lane;
         const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least);
@@ -65,7 +72,7 @@ kernel void recheck(
                     const float product = (sum.x + sum.y) + (sum.z + sum.w);
                     if (product > best) {
                         best = product;
-                        where = k;
+                        where = offset + k;
                     }
                 }
             }
