@@ -164,7 +164,7 @@ def test_published_names_are_found_and_checked(
     assert isinstance(bag, hw.Bag)
     assert bag.shares == [[float(i == k) for i in range(4)] for k in range(4)]
     assert bag.memory_bytes == sum(m.memory_bytes for m in models)
-    assert len({m.fingerprint for m in bag.models} | {bag.fingerprint}) == 5  # type: ignore[union-attr]
+    assert len({m.fingerprint for m in bag.models} | {bag.fingerprint}) == 5
     assert isinstance(hw.load_model(folder), hw.Bag)
     data = bytearray((folder / checkpoints[2].th).read_bytes())
     data[-1] ^= 1

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import segyio
 
@@ -213,7 +214,6 @@ def test_a_file_that_changes_is_noticed(small):
 
 
 def test_reading_leaves_no_file_open(small):
-    psutil = pytest.importorskip("psutil")
     survey = open_segy(small)
     before = psutil.Process().num_fds()
     for _ in range(20):
