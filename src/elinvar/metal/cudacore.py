@@ -18,7 +18,7 @@ import torch
 
 from elinvar.errors import DeviceLost, DeviceOutOfMemory, MetalLaunchError, MissingDependency
 
-__all__ = ["Module", "api", "current_stream", "launcher", "stream_here"]
+__all__ = ["Module", "api", "current_stream", "driver_version", "launcher", "stream_here"]
 
 _LEGACY_STREAM = 1  # CU_STREAM_LEGACY: torch's default stream is handle 0, which cuda-core takes for "no stream"
 
@@ -77,6 +77,13 @@ def _driver() -> ctypes.CDLL | None:
         except OSError:
             continue
     return None
+
+
+def driver_version() -> int:
+    """Return the newest CUDA release the driver knows, 12030 for 12.3; 0 without a driver."""
+    found = ctypes.c_int(0)
+    ask = getattr(_driver(), "cuDriverGetVersion", None)
+    return 0 if ask is None or ask(ctypes.byref(found)) else found.value
 
 
 def launcher() -> Callable[..., int] | None:

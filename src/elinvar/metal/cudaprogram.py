@@ -9,6 +9,13 @@ depend on that says `fma` or keeps its operands exact. ``fast::`` functions are 
 Registers are the compiler's choice unless a kernel bounds them: ``[[max_total_threads_per_threadgroup(256)]]`` with
 ``#define ELINVAR_CUDA_GROUPS 6`` (in the file or through ``defines=``) asks for code of which six groups of 256 fit a
 multiprocessor. Measure it: fewer registers are not always faster.
+
+``#define ELINVAR_CUDA_EARLY 1`` lets a kernel's groups take their places while the launch before it on its stream still
+runs (programmatic dependent launch, compute capability 9.0): worth half a microsecond or more where a kernel is short.
+Its entry point waits, before anything of the kernel runs, until all that came before is complete and its writes can be
+seen; then it lets its successor take places. Whatever came before, and whatever a kernel reads or overwrites, results
+are those of an ordinary launch. Buffers that are only read lose ``__restrict__``, because loads through the read-only
+cache may be moved ahead of the wait.
 """
 
 from __future__ import annotations
@@ -44,6 +51,14 @@ _PRELUDE = Path(__file__).with_name("prelude")
 _COMPLAINT = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+)\): (?:catastrophic )?error: (?P<what>[^\n]+)", re.MULTILINE)
 _REPEATED = re.compile(r"\b(?:constexpr |static )*ELINVAR_CONSTANT (?:constexpr |static )*")
 _GROUPS = re.compile(r"^[ \t]*#[ \t]*define[ \t]+ELINVAR_CUDA_GROUPS[ \t]+(\d+)", re.MULTILINE)
+_EARLY = re.compile(r"^[ \t]*#[ \t]*define[ \t]+ELINVAR_CUDA_EARLY[ \t]+(\d+)", re.MULTILINE)
+# All launches before this one are complete and their writes visible; then this one's successor may take its places.
+_AFTER_OTHERS = """\
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+"""
 _MOST_WORDS = 64  # values above 512 bytes travel through device memory
 _AXES = {
     "thread_position_in_grid": "elinvar_p.at[{}]",
@@ -86,12 +101,15 @@ class Entry:
         Some buffer the kernel only reads overlaps one it writes: reads may not go through the read-only cache.
     pointers
         Indices of ``constant T&`` arguments that arrive as device addresses instead of values.
+    early
+        It waits for what came before by itself, so it may be launched before that has ended.
     """
 
     signature: Signature
     symbol: str
     aliased: bool = False
     pointers: frozenset[int] = frozenset()
+    early: bool = False
 
     @cached_property
     def slots(self) -> tuple[tuple[int, bool], ...]:
@@ -127,7 +145,9 @@ def entry(source: Source, name: str, *, aliased: bool = False, pointers: frozens
     signature = source.kernels[name]
     number = list(source.kernels).index(name)
     needed = {b.index for b in signature.buffers if b.is_reference and b.space == "constant" and by_value(b) is None}
-    return Entry(signature, f"elinvar_{number}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}", aliased, pointers | needed)
+    asked = _EARLY.search(source.text)  # the first is the one from defines=
+    symbol = f"elinvar_{number}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
+    return Entry(signature, symbol, aliased, pointers | needed, asked is not None and int(asked[1]) > 0)
 
 
 def _attribute(one: Attribute) -> str:
@@ -155,7 +175,7 @@ def _wrapper(made: Entry, groups: str | None) -> str:
             body.append(f"  const auto elinvar_v{one.index} = elinvar_from_words<{holder}>({', '.join(names)});")
             given.append(f"elinvar_v{one.index}.value")
             continue
-        restrict = " __restrict__" if one.is_const and not made.aliased else ""
+        restrict = " __restrict__" if one.is_const and not (made.aliased or made.early) else ""
         parameters.append(f"{'const ' if one.is_const else ''}void*{restrict} elinvar_b{one.index}")
         if one.is_reference:
             given.append(f"*static_cast<metal::remove_reference_t<{kind}>*>(elinvar_b{one.index})")
@@ -163,6 +183,7 @@ def _wrapper(made: Entry, groups: str | None) -> str:
             given.append(f"static_cast<{kind}>(elinvar_b{one.index})")
     check = "  if ((elinvar_laid & 2ul) == 0ul && elinvar_outside(elinvar_p)) return;\n"  # whole groups need none
     bounds = "" if signature.needs_group else check
+    wait = _AFTER_OTHERS if made.early else ""  # before anything that touches memory
     limit = ""
     if signature.max_threads:
         limit = f" __launch_bounds__({signature.max_threads}{f', {groups}' if groups else ''})"
@@ -170,7 +191,7 @@ def _wrapper(made: Entry, groups: str | None) -> str:
         f'extern "C" __global__ void{limit} {made.symbol}({", ".join(parameters)}) {{\n'
         f"  typedef elinvar_signature<decltype(&{signature.function})> elinvar_S;\n"
         f"  const elinvar_place elinvar_p = elinvar_where(elinvar_xy, elinvar_z, (elinvar_laid & 1ul) != 0ul);\n"
-        f"{bounds}" + "".join(f"{line}\n" for line in body) + f"  {signature.function}({', '.join(given)});\n}}\n"
+        f"{wait}{bounds}" + "".join(f"{line}\n" for line in body) + f"  {signature.function}({', '.join(given)});\n}}\n"
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from elinvar.errors import MetalLaunchError
 
 from .backends import Constants, fitting_group
-from .cudacore import Module, api, current_stream, launcher, stream_here
+from .cudacore import Module, api, current_stream, driver_version, launcher, stream_here
 from .cudaprogram import Entry, by_value, compile_entries, entry
 from .language import Source
 from .launch import SIMD_WIDTH, Launch, Library, Limits
@@ -27,6 +27,7 @@ from .signature import Signature
 
 __all__ = ["NvidiaBackend", "arguments", "geometry", "load", "overlapping"]
 
+_EARLY_DRIVER = 12030  # the first whose graphs can hold launches that begin before their predecessors end
 _MOST_Y = 65535
 _MOST_X = 2**31 - 1
 _MOST_Z_THREADS = 64
@@ -68,6 +69,7 @@ class NvidiaBackend:
         self._device = torch.device("cuda", self._index)
         major, minor = torch.cuda.get_device_capability(self._index)
         self._arch = f"sm_{major}{minor}"
+        self._early = major >= 9 and driver_version() >= _EARLY_DRIVER
         self._lock = threading.Lock()
         self._constants = Constants()
         self._limits: dict[str, Limits] = {}
@@ -127,7 +129,8 @@ class NvidiaBackend:
         group = fitting_group(signature, launch.group, self.limits(signature).max_threads)
         grid, laid = geometry(signature.name, launch.threads, group)
         bound = self._variant(signature.name, aliased, _NONE)
-        return Geometry(bound.module.function(bound.entry.symbol), grid, group, head(launch.threads, laid))
+        function = bound.module.function(bound.entry.symbol)
+        return Geometry(function, grid, group, head(launch.threads, laid), bound.entry.early and self._early)
 
     def slots(self, signature: Signature) -> tuple[tuple[int, bool], ...]:
         """Return where an entry point's arguments stand among the kernel's buffers, and which are values."""

@@ -26,7 +26,7 @@ from .launch import Dims, Launch, accepted_dtypes, shaped
 from .packing import pack
 from .signature import Buffer, Signature
 
-__all__ = ["Config", "Geometry", "Machine", "Quick", "Repeat"]
+__all__ = ["Attribute", "Config", "Geometry", "Machine", "Quick", "Repeat"]
 
 _HEAD = 24  # bytes of the three words in front of a kernel's own: the grid, and how it is laid out
 _MOST_READY = 512
@@ -44,6 +44,12 @@ _Tensor = torch.Tensor
 _complex64 = torch.complex64
 
 
+class Attribute(ctypes.Structure):
+    """The driver's ``CUlaunchAttribute``: which, and a value of 64 bytes."""
+
+    _fields_ = (("kind", ctypes.c_int), ("padding", ctypes.c_int), ("value", ctypes.c_int * 16))
+
+
 class Config(ctypes.Structure):
     """The driver's ``CUlaunchConfig``."""
 
@@ -57,14 +63,31 @@ class Config(ctypes.Structure):
     )
 
 
+_EARLY = Attribute(6, 0, (1,))  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: allowed
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """What a launch's threads, group and buffers decide: the function, the grid of groups and the first three words."""
+    """What a launch's threads, group and buffers decide.
+
+    Attributes
+    ----------
+    function
+        The driver's.
+    grid, group
+        Groups of the grid, threads of a group.
+    words
+        The first three.
+    early
+        The function waits by itself for what came before (`cudaprogram`), and this driver and device may start it
+        before that has ended.
+    """
 
     function: int
     grid: tuple[int, int, int]
     group: tuple[int, int, int]
     words: tuple[int, int, int]
+    early: bool = False
 
 
 class Machine(Protocol):
@@ -115,7 +138,7 @@ class _Ready:
 
 
 def _ready(made: Geometry, stream: int, size: int, fixed: bytes = b"") -> _Ready:
-    config = Config(made.grid, made.group, 0, stream, None, 0)
+    config = Config(made.grid, made.group, 0, stream, ctypes.addressof(_EARLY) if made.early else None, int(made.early))
     template = struct.pack("<QQQ", *made.words) + bytes(size) + fixed
     return _Ready(made.function, ctypes.addressof(config), template, tuple(range(0, len(template), 8)), config)
 
@@ -293,13 +316,11 @@ class Repeat:
         stream = self._stream()
         if stream is None:
             return False
-        ready = self._ready.get((stream, aliased))
-        if ready is None:
-            if len(self._ready) >= _MOST_READY:
-                self._ready.clear()
-            ready = _ready(self._made[aliased], stream, self._code.size, self._trailing)
-            self._ready[stream, aliased] = ready
-        slot = ready.slot()
+        ready = self._ready.get((stream, aliased)) or self._learn(stream, aliased)
+        try:
+            slot = ready.free.pop()
+        except IndexError:
+            slot = ready.slot()
         try:
             self._pack_into(slot.memory, _HEAD, *values)
         except (struct.error, OverflowError):
@@ -307,6 +328,13 @@ class Repeat:
         status = self._start(ready.config, ready.function, slot.pointers, None)
         ready.free.append(slot)
         return status == 0
+
+    def _learn(self, stream: int, aliased: bool) -> _Ready:
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        found = _ready(self._made[aliased], stream, self._code.size, self._trailing)
+        self._ready[stream, aliased] = found
+        return found
 
 
 def _plain(value: object) -> bool:
