@@ -13,7 +13,7 @@ from elinvar.tensor.activation import apply
 
 
 def test_products_take_autocasts_dtype_and_round_once(randn, within):
-    x, w, b, r = randn(20, 30), randn(10, 30), randn(10), randn(20, 10)
+    x, w, b, r = randn(20, 30), randn(10, 30), randn(10), randn(20, 10).bfloat16()
     narrow = [t.bfloat16() for t in (x, w, b, r)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for y in (tensor.linear(x, w, b, "gelu", r), tensor.matmul(x, w.t().bfloat16(), b, "gelu", r)):
@@ -31,12 +31,56 @@ def test_products_take_autocasts_dtype_and_round_once(randn, within):
         assert within(tensor.linear(x, w, b, "gelu", r), exact, size, 30)
 
 
+@pytest.mark.parametrize("activation", [None, "gelu_tanh"])
+def test_a_wider_residual_keeps_its_dtype_under_autocast(randn, activation):
+    x, w, b, r = randn(5, 20, 30), randn(10, 30), randn(10), randn(20, 10)
+    calls = (
+        lambda **more: tensor.linear(x, w, b, activation, r, **more),
+        lambda **more: tensor.matmul(x, w.t(), b, activation, r, **more),
+        lambda **more: tensor.matmul(x, w.t().expand(5, 30, 10), b, activation, r, **more),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = apply(torch.nn.functional.linear(x, w, b) + r, activation)
+        for call in calls:
+            y = call()
+            assert y.dtype == plain.dtype == torch.float32
+            # torch rounds the product and here and there its bias on its own
+            torch.testing.assert_close(y, plain, rtol=0.01, atol=0.1)
+            out = torch.empty(5, 20, 10)
+            assert call(out=out) is out
+            assert torch.equal(out, y)
+            narrow = torch.empty(5, 20, 10, dtype=torch.bfloat16)
+            torch.testing.assert_close(call(out=narrow).float(), y, rtol=0.01, atol=0.1)
+        pool = elinvar.Pool("cpu")
+        with pool.frame():
+            assert torch.equal(tensor.linear(x, w, b, activation, r, pool=pool), calls[0]())
+        with pytest.raises(InputError, match=r"does not broadcast"):
+            tensor.linear(x, w, b, activation, randn(3, 10))
+        with pytest.raises(InputError, match=r"overlaps"):
+            tensor.linear(x, w, b, activation, out[:1].expand(5, 20, 10), out=out)
+        for wrong in (3.0, torch.ones(20, 10, dtype=torch.int64)):
+            with pytest.raises(InputError, match="residual"):
+                tensor.linear(x, w, b, activation, wrong)
+
+
+def test_a_wider_residual_under_autocast_has_gradients(randn):
+    x, w, b, r = (t.requires_grad_() for t in (randn(6, 8), randn(5, 8), randn(5), randn(6, 5)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = tensor.linear(x, w, b, "silu", r)
+        plain = torch.nn.functional.silu(torch.nn.functional.linear(x, w, b) + r)
+    found = torch.autograd.grad(y.square().sum(), (x, w, b, r))
+    expected = torch.autograd.grad(plain.square().sum(), (x, w, b, r))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+
+
 def test_autocast_inside_a_compiled_graph(randn):
     x, w, b = randn(8, 6), randn(5, 6), randn(5)
 
     def step(*operands):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return tensor.linear(*operands, "relu")
+            return tensor.linear(*operands, "relu"), tensor.linear(*operands, "relu", operands[2] + 0.0)
 
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, w, b), step(x, w, b), rtol=0, atol=0)

@@ -16,17 +16,27 @@ from elinvar.runtime.plan import Precision
 from elinvar.tensor import contraction
 from elinvar.tensor.activation import ACTIVATIONS, apply_, expression, named
 from elinvar.tensor.activation import NAMES as _ACTIVATIONS
+from elinvar.tensor.cuda import cuda_epilogue, short_cuda
 from elinvar.tensor.gemm import LEAST_ROWS as _LEAST_ROWS
 from elinvar.tensor.gemm import LEAST_SMALL as _LEAST_SMALL
 from elinvar.tensor.gemm import LEAST_WORK as _LEAST_WORK
 from elinvar.tensor.gemm import MINIMUM_SMALL as _MINIMUM_SMALL
 from elinvar.tensor.gemm import MOST_SMALL as _MOST_SMALL
-from elinvar.tensor.gemm import choose, keeps_nan, onednn_float32, product, small_products, zeros
+from elinvar.tensor.gemm import choose, onednn_float32, product, small_products
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.modes import cast, plain_product
 from elinvar.tensor.modes import transforming as _transforming
 from elinvar.tensor.storage import stored
-from elinvar.tensor.workspace import FLOATS, HALVES, Scratch, check_out, check_pool, check_same, new
+from elinvar.tensor.workspace import (
+    FLOATS,
+    Scratch,
+    check_bias,
+    check_out,
+    check_pool,
+    check_same,
+    fitted,
+    new,
+)
 
 __all__ = ["EPILOGUES", "linear", "matmul"]
 
@@ -89,19 +99,19 @@ def linear(
         and pool is None
         and precision is None
         and bias is not None
-        and not _grad_enabled()
         and isinstance(x, torch.Tensor)
-        and x.ndim == 2
-        and ((x.is_cpu and x.dtype is _float32) or x.is_cuda)
-        and not (_is_compiling() or _transforming() or _autocasting())
+        and not (_is_compiling() or _transforming())
     ):
-        done = _short(x, w, bias, activation) if x.is_cpu else _short_cuda(x, w, bias, activation)
+        done = None
+        if x.is_cuda:
+            done = short_cuda(x, w, bias, activation)
+        elif x.dtype is _float32 and x.is_cpu and x.ndim == 2 and not (_grad_enabled() or _autocasting()):
+            done = _short(x, w, bias, activation)
         if done is not None:
             return done
     activation = named(activation, "linear")
     if _autocasting() and (found := cast(precision, x, w, bias, residual)) is not None:
-        with torch.autocast(x.device.type, enabled=False):
-            return linear(found[0], found[1], found[2], activation, found[3], out, pool=pool, precision=precision)
+        return _as_autocast(linear, found, activation, residual, out, pool, precision)
     if precision is not None:
         (x, w, bias, residual), native = stored(precision, "linear", x, w, bias, residual)
     else:
@@ -157,30 +167,6 @@ def _short(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str
         return None
 
 
-@cache
-def _quick() -> Callable[..., torch.Tensor | None]:
-    """The launch of the engine's own small product on NVIDIA GPUs."""
-    from elinvar.tensor.kernels.small_linear.metal import quick
-
-    return quick
-
-
-def _short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
-    """A layer that is one launch: the engine's own where it is small, else cuBLASLt's. None for the long way."""
-    try:
-        if len(bias) != len(w) or bias.ndim != 1 or not x.shape[1]:
-            return None
-        if x.dtype in HALVES and (activation is None or activation == "relu"):
-            done = _quick()(x, w, bias, relu=activation == "relu")
-            if done is not None:
-                return done
-        if activation == "relu" and keeps_nan(x.dtype, x.device):
-            return _addmm_relu(bias, x, w.t())
-        return torch.addmm(bias, x, w.t()) if activation is None else None
-    except (RuntimeError, TypeError, AttributeError, ValueError):
-        return None
-
-
 def matmul(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -229,8 +215,7 @@ def matmul(
         return torch.bmm(a, b)
     activation = named(activation, "matmul")
     if _autocasting() and (found := cast(precision, a, b, bias, residual)) is not None:
-        with torch.autocast(a.device.type, enabled=False):
-            return matmul(found[0], found[1], found[2], activation, found[3], out, pool=pool, precision=precision)
+        return _as_autocast(matmul, found, activation, residual, out, pool, precision)
     native = False
     if precision is not None:
         (a, b, bias, residual), native = stored(precision, "matmul", a, b, bias, residual)
@@ -247,6 +232,33 @@ def matmul(
         flat = a if a.dim() == 2 else a.reshape(_rows(a), a.shape[-1])
         return _finish("matmul", flat, b.t(), bias, activation, residual, out, pool, shape, native=native)
     return _batched(a, b, bias, activation, residual, out, pool, native=native)
+
+
+def _as_autocast(
+    product: Callable[..., torch.Tensor],
+    found: list[Any],
+    activation: str | None,
+    residual: torch.Tensor | None,
+    out: torch.Tensor | None,
+    pool: Pool | None,
+    precision: str | Precision | None,
+) -> torch.Tensor:
+    """A product of operands in autocast's dtype. A wider residual keeps its own, and gives it to the result."""
+    a, b, bias, narrow = found
+    with torch.autocast(a.device.type, enabled=False):
+        if residual is None or narrow is residual or getattr(out, "dtype", None) == narrow.dtype:
+            return product(a, b, bias, activation, narrow, out, pool=pool, precision=precision)
+        name, y = product.__name__, product(a, b, bias)
+        check_same(name, result=y, residual=narrow)
+        residual = fitted(name, residual, tuple(y.shape))
+        if out is not None:
+            refuse_grad(y, residual, operation=f"{name}: out=")
+            same = residual.data_ptr() == out.data_ptr() and residual.stride() == out.stride()
+            check_out(out, y.shape, residual, name, a, b, bias, None if same else residual)
+        elif pool is not None and not (_grad_enabled() and (y.requires_grad or residual.requires_grad)):
+            out = new(tuple(y.shape), residual.dtype, y.device, pool, name)
+        result: torch.Tensor = EPILOGUES[activation](y, residual, out=out)
+        return result
 
 
 def _rows(x: torch.Tensor) -> int:
@@ -271,8 +283,8 @@ def _finish(
 ) -> torch.Tensor:
     """Check what follows the product of (m, k) and (n, k), and run it with or without a gradient."""
     n = w.shape[0]
-    _check_bias(name, bias, n)
-    rows = None if residual is None else _fitted(name, residual, shape).reshape(x.shape[0], n)
+    check_bias(name, bias, n)
+    rows = None if residual is None else fitted(name, residual, shape).reshape(x.shape[0], n)
     if _is_compiling():
         if out is not None:
             return out.copy_(contraction.traced(x, w, bias, rows, activation).reshape(shape))
@@ -292,22 +304,6 @@ def _finish(
     if out is None:
         return result if result.shape == shape else result.view(shape)
     return out if flat is not None else out.copy_(result.view(shape))
-
-
-def _check_bias(name: str, bias: torch.Tensor | None, n: int) -> None:
-    if bias is not None and tuple(bias.shape) != (n,):
-        raise InputError(f"{name}: bias has shape {tuple(bias.shape)}, the result {n} columns; give ({n},)")
-
-
-def _fitted(name: str, residual: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if tuple(residual.shape) == shape:
-        return residual
-    try:
-        return residual.expand(shape)
-    except RuntimeError:
-        raise InputError(
-            f"{name}: residual of shape {tuple(residual.shape)} does not broadcast to the result's {shape}"
-        ) from None
 
 
 def forward(
@@ -338,7 +334,7 @@ def forward(
         _finish_wide(y, bias, residual, activation, out, before)
         return out
     if x.is_cuda and residual is None and before is None:
-        fused = _cuda_epilogue(x, w, bias, activation, out)
+        fused = cuda_epilogue(x, w, bias, activation, out)
         if fused is not None:
             return fused
     if out is None and pool is not None and route.library != "onednn":
@@ -351,25 +347,6 @@ def forward(
     if before is not None:
         before.copy_(y)
     return apply_(y, activation)
-
-
-def _cuda_epilogue(
-    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, activation: str | None, out: torch.Tensor | None
-) -> torch.Tensor | None:
-    """The product with bias and relu in one launch: the engine's own, or cuBLASLt's where that answers NaN with NaN.
-
-    Its GELU is not used: at sizes that are no multiple of eight its error is 125 times what this engine promises.
-    """
-    if out is None and activation in (None, "relu") and x.dtype in HALVES:
-        done = _quick()(x, w, bias, relu=activation == "relu")
-        if done is not None:
-            return done
-    if activation != "relu" or not x.shape[1] or not keeps_nan(x.dtype, x.device):
-        return None
-    shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
-    if out is None:
-        return _addmm_relu(shift, x, w.t())
-    return torch.ops.aten._addmm_activation.out(shift, x, w.t(), out=out)  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def _epilogue(activation: str | None) -> Fused:
@@ -442,9 +419,9 @@ def _batched(
             f"matmul: a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)} do not broadcast together"
         ) from None
     shape = (*lead, a.shape[-2], b.shape[-1])
-    _check_bias("matmul", bias, shape[-1])
+    check_bias("matmul", bias, shape[-1])
     if residual is not None:
-        residual = _fitted("matmul", residual, shape)
+        residual = fitted("matmul", residual, shape)
     half = a.dtype in (torch.float16, torch.bfloat16)
     follows = bias is not None or residual is not None or activation is not None
     wide = half and not native and (a.is_cpu or follows)

@@ -14,7 +14,7 @@ from elinvar.runtime.memory import Lease, Pool
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["FLOATS", "HALVES", "Scratch", "check_out", "check_pool", "check_same", "new"]
+__all__ = ["FLOATS", "HALVES", "Scratch", "check_bias", "check_out", "check_pool", "check_same", "fitted", "new"]
 
 HALVES = (torch.float16, torch.bfloat16)
 FLOATS = (*HALVES, torch.float32, torch.float64)
@@ -117,3 +117,21 @@ def check_out(
     for t in inputs:
         if t is not None and t.data_ptr() < end and start < t.data_ptr() + reach(t) * t.element_size():
             raise InputError(f"{operation}: out overlaps an input of shape {tuple(t.shape)}; give separate memory")
+
+
+def check_bias(name: str, bias: torch.Tensor | None, n: int) -> None:
+    """Refuse a bias that is not one number per column."""
+    if bias is not None and tuple(bias.shape) != (n,):
+        raise InputError(f"{name}: bias has shape {tuple(bias.shape)}, the result {n} columns; give ({n},)")
+
+
+def fitted(name: str, residual: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a residual expanded to the result's shape; refuse one that does not broadcast to it."""
+    if tuple(residual.shape) == shape:
+        return residual
+    try:
+        return residual.expand(shape)
+    except RuntimeError:
+        raise InputError(
+            f"{name}: residual of shape {tuple(residual.shape)} does not broadcast to the result's {shape}"
+        ) from None

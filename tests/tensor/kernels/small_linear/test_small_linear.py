@@ -47,7 +47,7 @@ class TestInTheEmulator:
         assert (out[m * n :] == 7).all()
 
     @pytest.mark.parametrize("schedule", ["forward", "reverse"])
-    @pytest.mark.parametrize("size", [(16, 16, 128, 128), (16, 16, 256, 256), (16, 32, 256, 256)])
+    @pytest.mark.parametrize("size", [(16, 16, 128, 128), (16, 16, 256, 128), (16, 32, 256, 256)])
     def test_tiles_leave_each_other_alone(self, size, schedule):
         m, k, n = 48, 40, 64
         x, w, b = operands(m, k, n, torch.float16)
@@ -67,8 +67,10 @@ class TestInTheEmulator:
 
 
 def test_groups_cover_the_result_at_once():
-    assert launches.tile(256, 256, 256, 132) == (16, 32, 256, 256)
-    assert launches.tile(64, 64, 256, 132) == (16, 16, 256, 256)
+    assert launches.tile(256, 256, 256, 132) == (16, 16, 256, 128)
+    assert launches.tile(64, 512, 512, 132) == launches.tile(16, 1024, 1024, 132) == (16, 16, 256, 128)
+    assert launches.tile(272, 256, 256, 132) is None
+    assert launches.tile(256, 256, 512, 132) is None
     assert launches.tile(256, 256, 128, 132) == (16, 16, 128, 128)
     assert launches.tile(512, 512, 256, 132) is None
     assert launches.tile(512, 512, 64, 132) is None
@@ -81,7 +83,8 @@ def test_what_is_not_on_a_gpu_or_too_deep_goes_another_way():
         assert launches.quick(x.float(), w.float(), b.float(), relu=True) is None
         assert launches.quick(x[:, ::2], w[:, ::2], b, relu=True) is None
         assert launches.quick(x[:, :12].contiguous(), w[:, :12].contiguous(), b, relu=True) is None
-        assert launches.quick(*operands(16, 512, 16, torch.float16, "cuda"), relu=True) is None
+        assert launches.quick(*operands(512, 64, 512, torch.float16, "cuda"), relu=True) is None
+        assert launches.quick(*operands(16, 1032, 16, torch.float16, "cuda"), relu=True) is None
         assert launches.quick(x, w.bfloat16(), b, relu=True) is None
         assert launches.quick(x, w[:, :8].contiguous(), b, relu=True) is None
         assert launches.quick(x, w, b[:8], relu=True) is None
@@ -92,7 +95,7 @@ def test_what_is_not_on_a_gpu_or_too_deep_goes_another_way():
 
 @CUDA
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 8, 1), (65, 136, 70), (256, 256, 256), (33, 40, 17), (16, 256, 1000)])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 8, 1), (65, 136, 70), (256, 256, 256), (33, 1000, 17), (16, 256, 1000)])
 def test_on_a_gpu(m, k, n, dtype):
     x, w, b = operands(m, k, n, dtype, "cuda")
     for bias in (b, None):
@@ -136,11 +139,18 @@ def test_the_short_way_passes_what_it_was_given(monkeypatch):
     x, w, b = operands(16, 24, 32, torch.float16)
     prepared = _Launch()
     for bias, key in ((b, b.shape), (None, None)):
-        monkeypatch.setitem(launches._ready, (x.shape, w.shape, key, x.dtype, -1, True), prepared)
+        monkeypatch.setitem(launches._ready, (x.shape, w.shape, key, x.dtype, x.get_device(), True), prepared)
         y = launches.quick(x, w, bias, relu=True)
         shift = x if bias is None else bias
         assert prepared.addresses == (x.data_ptr(), w.data_ptr(), shift.data_ptr(), y.data_ptr())
         assert y.shape == (16, 32)
+    serve = launches.serving(x, w, b, relu=True)
+    for empty in (None, getattr(launches._guards, "_empty_strided_cpu", None)):
+        monkeypatch.setattr(launches, "_empty", empty)
+        y = serve(x, w, b)
+        assert prepared.addresses == (x.data_ptr(), w.data_ptr(), b.data_ptr(), y.data_ptr())
+        assert (y.shape, y.stride(), y.dtype) == ((16, 32), (32, 1), torch.float16)
+    assert serve(torch.empty(16 * 24 + 1, dtype=torch.float16)[1:].view(16, 24), w, b) is None
     wide = torch.empty(24, 32, dtype=torch.float16).t()
     assert launches.quick(x, wide, b, relu=True) is None
     assert launches.quick(x, w.bfloat16(), b, relu=True) is None
@@ -163,16 +173,16 @@ def test_a_size_is_prepared_once_and_only_where_a_tile_was_checked(monkeypatch):
     monkeypatch.setattr(launches, "_library", lambda *_: Library)
     monkeypatch.setattr(launches, "chosen", lambda m, n, k, dtype, index: launches.tile(m, n, k, 132))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(launches, "_trusted", lambda index, dtype, size: size != (16, 32, 256, 256))
+    monkeypatch.setattr(launches, "_trusted", lambda index, dtype, size: size[2] == 256)
 
     def key(m, k, n, shift):
         return torch.Size((m, k)), torch.Size((n, k)), shift, torch.float16, 0, True
 
     assert launches._learn(key(64, 256, 64, torch.Size((64,)))) is prepared
-    assert asked == [(4, (64, 64, 256, 1, 1), (4 * 256, 4), (256, 1))]
-    assert launches._learn(key(256, 256, 256, None)) is None  # its tile shape is not trusted
+    assert asked == [(4, (64, 64, 256, 1, 1), (4 * 128, 4), (128, 1))]
+    assert launches._learn(key(64, 128, 64, None)) is None  # its tile shape is not trusted
     assert launches._learn(key(64, 256, 64, torch.Size((8,)))) is None  # a bias of another size
-    assert launches._ready[key(256, 256, 256, None)] is None
+    assert launches._ready[key(64, 128, 64, None)] is None
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert launches._learn(key(32, 64, 32, None)) is None
     assert key(32, 64, 32, None) not in launches._ready  # asked again after the capture

@@ -1,0 +1,79 @@
+"""Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's with its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from elinvar.tensor.again import known, remember
+from elinvar.tensor.gemm import keeps_nan, zeros
+from elinvar.tensor.modes import autocasting as _autocasting
+from elinvar.tensor.workspace import HALVES
+
+__all__ = ["cuda_epilogue", "short_cuda"]
+
+_grad_enabled = torch.is_grad_enabled
+_addmm_relu = torch._addmm_activation  # noqa: SLF001
+
+
+@cache
+def _quick() -> Callable[..., torch.Tensor | None]:
+    """The launch of the engine's own small product on NVIDIA GPUs."""
+    from elinvar.tensor.kernels.small_linear.metal import quick
+
+    return quick
+
+
+def _relu_layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return _addmm_relu(bias, x, w.t())
+
+
+def _layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.addmm(bias, x, w.t())
+
+
+def short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
+    """A layer that is one launch: the engine's own where it is small, else cuBLASLt's. None for the long way."""
+    try:
+        relu = activation == "relu"
+        if not relu and activation is not None:
+            return None
+        for again in known[relu].get(x.shape, ()):
+            if (done := again(x, w, bias)) is not None:
+                return done
+        if x.ndim != 2 or _grad_enabled() or _autocasting() or len(bias) != len(w) or bias.ndim != 1 or not x.shape[1]:
+            return None
+        if x.dtype in HALVES and (done := _quick()(x, w, bias, relu=relu)) is not None:
+            from elinvar.tensor.kernels.small_linear.metal import serving
+
+            remember(x, w, bias, serving(x, w, bias, relu=relu), relu=relu)
+            return done
+        if relu and not keeps_nan(x.dtype, x.device):
+            return None
+        serve = _relu_layer if relu else _layer
+        done = serve(x, w, bias)
+        remember(x, w, bias, serve, relu=relu)
+        return done
+    except (RuntimeError, TypeError, AttributeError, ValueError):
+        return None
+
+
+def cuda_epilogue(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, activation: str | None, out: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The product with bias and relu in one launch: the engine's own, or cuBLASLt's where that answers NaN with NaN.
+
+    Its GELU is not used: at sizes that are no multiple of eight its error is 125 times what this engine promises.
+    """
+    if out is None and activation in (None, "relu") and x.dtype in HALVES:
+        done = _quick()(x, w, bias, relu=activation == "relu")
+        if done is not None:
+            return done
+    if activation != "relu" or not x.shape[1] or not keeps_nan(x.dtype, x.device):
+        return None
+    shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
+    if out is None:
+        return _addmm_relu(shift, x, w.t())
+    return torch.ops.aten._addmm_activation.out(shift, x, w.t(), out=out)  # type: ignore[no-any-return]  # noqa: SLF001
