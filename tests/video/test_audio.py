@@ -12,7 +12,7 @@ import pytest
 av = pytest.importorskip("av")
 
 from elinvar.errors import InputError  # noqa: E402
-from elinvar.video import export, probe, sources  # noqa: E402
+from elinvar.video import Graph, export, probe, sources  # noqa: E402
 
 TRACKS = (("aac", "eng", "Programme", 440.0), ("flac", "deu", "Kommentar", 1000.0), ("pcm_s16le", "fra", None, 250.0))
 
@@ -108,3 +108,38 @@ def test_tracks_that_are_not_there(film: Path, tmp_path: Path, audio, words: str
     with pytest.raises(InputError, match=words):
         export(film, tmp_path / "a.mkv", audio=audio)
     assert not (tmp_path / "a.mkv").exists()
+
+
+def levels(path: Path) -> np.ndarray:
+    """The samples of a file's first audio track, from -1 to 1."""
+    with av.open(str(path)) as file:
+        return np.concatenate([f.to_ndarray().reshape(-1) for f in file.decode(audio=0)]) / 32768
+
+
+@pytest.fixture(scope="module")
+def rising(tmp_path_factory) -> Path:
+    """Two seconds of sound alone, whose samples rise from 0 to 0.5."""
+    path = tmp_path_factory.mktemp("rising") / "rising.wav"
+    samples = (np.arange(96000) / 96000 * 16384).astype(np.int16)[None]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=48000, layout="mono")
+        for k in range(0, samples.shape[1], 960):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, k : k + 960]), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, k, Fraction(1, 48000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_sound_comes_from_a_file_of_sound_and_begins_where_the_graph_does(rising: Path, tmp_path: Path) -> None:
+    graph = Graph("cpu")
+    graph.source(sources.ramp(32, 32, frame_rate=25, frame_count=50))
+    whole, part = tmp_path / "whole.mov", tmp_path / "part.mov"
+    assert export(rising, whole, graph=graph, speed="ultrafast").audio == "copied"
+    assert levels(whole)[[0, -1]] == pytest.approx([0, 0.5], abs=0.01)
+    later = Graph("cpu")
+    later.source(whole, start=20)  # 0.8 of 2 seconds
+    export(later, part, speed="ultrafast")
+    assert levels(part)[[0, -1]] == pytest.approx([0.2, 0.5], abs=0.015)
+    export(whole, part, graph=later, start=5, frames=10, speed="ultrafast")
+    assert levels(part)[[0, -1]] == pytest.approx([0.25, 0.35], abs=0.015)

@@ -115,3 +115,9 @@ def test_files_and_their_faults(folder: Path) -> None:
         long.frame(8)
     with pytest.raises(InputError, match="not there"):
         Timeline.open(folder / "x.otio")
+
+
+def test_a_timeline_is_exported_from_its_file(folder: Path, tmp_path: Path) -> None:
+    otio.adapters.write_to_file(timeline([clip("a", 4, 5), clip("b", 10, 3)]), str(folder / "cut.otio"))
+    done = export(folder / "cut.otio", tmp_path / "cut.mkv", codec="ffv1", delivery="rec709")
+    assert (done.frames, done.audio) == (8, None)

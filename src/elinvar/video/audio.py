@@ -41,7 +41,7 @@ def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
     """
     from elinvar.video.probing import opened
 
-    with opened(path) as file:
+    with opened(path, picture=False) as file:
         count = len(file.streams.audio)
     if isinstance(audio, str) and audio.isdecimal():
         audio = int(audio)

@@ -396,7 +396,7 @@ def sound_of(job: Job, container: Any) -> Sound | None:
 
     if job.sound is None or not job.tracks:
         return None
-    with opened(job.sound) as file:
+    with opened(job.sound, picture=False) as file:
         stream = next(iter(file.streams.video), None)  # a file may be sound alone
         begin = Fraction(0) if stream is None else Fraction(stream.start_time or 0) * Fraction(stream.time_base)
     offset = Fraction(job.late + job.first) / job.settings.rate

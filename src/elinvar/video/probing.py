@@ -88,8 +88,8 @@ class MediaInfo:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a container for reading; FFmpeg's complaints become sentences."""
+def opened(path: Path, *, picture: bool = True) -> Iterator[Any]:
+    """Open a container for reading; FFmpeg's complaints become sentences. Without `picture`, sound alone will do."""
     av = optional_library("av", "video")
     if not path.is_file():
         raise InputError(f"video {path}: there is no such file; check the path.")
@@ -98,7 +98,7 @@ def opened(path: Path) -> Iterator[Any]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"video {path}: FFmpeg cannot open it ({error}); it is damaged or no media file.") from error
     with container:
-        if not container.streams.video:
+        if picture and not container.streams.video:
             raise InputError(f"video {path}: it has no video stream.")
         yield container
 
