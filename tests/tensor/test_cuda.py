@@ -1,4 +1,4 @@
-"""The one-launch layers of NVIDIA GPUs. What they choose is the same for CPU tensors: torch has these calls there too."""
+"""The one-launch layers of NVIDIA GPUs; their choices are the same for CPU tensors, for which torch has them too."""
 
 from __future__ import annotations
 
