@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from elinvar.errors import InputError
 from elinvar.vision import align, synthetic
@@ -64,6 +65,30 @@ def test_refinement_helps_where_pairs_disagree(four):
     rough, fine = (align(pairs, ready(four), iterations=n) for n in (0, 60))
     assert fine.residual < rough.residual
     assert errors(fine, four)[0] < 0.7 * errors(rough, four)[0]
+
+
+@pytest.mark.parametrize("where", [900.0, -8.0, float("nan")])
+def test_a_refinement_that_runs_away_is_undone(four, monkeypatch, caplog, where):
+    class Away:
+        def __init__(self, unknown, **_):
+            self.unknown = unknown
+
+        def zero_grad(self):
+            pass
+
+        def step(self, _):
+            with torch.no_grad():
+                for t in self.unknown:
+                    t.fill_(where)
+
+    pairs = [pair(four, 0, 1, noise=0.01, scale=0.5), pair(four, 1, 2, noise=0.01), pair(four, 2, 3, noise=0.01)]
+    want = align(pairs, ready(four), iterations=0)
+    monkeypatch.setattr(torch.optim, "LBFGS", Away)
+    scene = align(pairs, ready(four))
+    assert "contradict" in caplog.text
+    assert np.array_equal(scene.poses, want.poses)
+    assert np.array_equal(scene.focals, want.focals)
+    assert scene.residual == want.residual
 
 
 def test_given_cameras_and_poses_are_kept(four):

@@ -283,6 +283,13 @@ def _refine(placed: _Placing, fixed_poses: bool, fixed_focals: set[int], count: 
 
         solver.step(closure)
     with torch.no_grad():
+        sides = torch.tensor([max(image.array.shape[:2]) for image in placed.images], dtype=torch.float64)
+        lengths = (f0 * (zoom * zoomable).exp()[:, None]).amax(1) / sides
+        sane = (zoomable == 0) | ((lengths > _SHORTEST) & (lengths < _LONGEST))
+        if not (all(bool(torch.isfinite(t).all()) for t in unknown) and bool(sane.all())):
+            _log.warning("The pairs contradict each other: cameras stay where the first pass put them.")
+            for t, value in zip(unknown, (0.0, 0.0, 0.0, 0.0, start), strict=True):
+                t.copy_(torch.as_tensor(value))
         R, t = base[:, :3, :3] @ _rotation(turn * free), base[:, :3, 3] + move * free * size
         grow = (stretch if fixed_poses else stretch - stretch.mean()).exp()
         lens = (f0 * (zoom * zoomable).exp()[:, None]).numpy()
