@@ -14,8 +14,9 @@ multiprocessor. Measure it: fewer registers are not always faster.
 runs (programmatic dependent launch, compute capability 9.0): worth half a microsecond or more where a kernel is short.
 Its entry point waits, before anything of the kernel runs, until all that came before is complete and its writes can be
 seen; then it lets its successor take places. Whatever came before, and whatever a kernel reads or overwrites, results
-are those of an ordinary launch. Buffers that are only read lose ``__restrict__``, because loads through the read-only
-cache may be moved ahead of the wait.
+are those of an ordinary launch. (Other people's kernels that are launched early have to wait likewise, as CUDA asks of
+them: one that did not would now be early indeed.) Buffers that are only read lose ``__restrict__``, because loads
+through the read-only cache may be moved ahead of the wait.
 """
 
 from __future__ import annotations

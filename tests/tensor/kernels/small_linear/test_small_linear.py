@@ -123,6 +123,41 @@ def test_inside_a_graph_and_on_another_stream():
     assert torch.equal(found, expected.flip(0))
 
 
+@CUDA
+@pytest.mark.parametrize("width", [64, 256, 4096])
+def test_the_librarys_products_behind_early_launches(width):
+    """What follows may itself be launched early (some of cuBLAS's kernels are): it must see finished results."""
+    x, w, b = operands(256, 256, 256, torch.float16, "cuda")
+    wide = torch.randn(width, 256, device="cuda").half() / 16
+    back = torch.randn(256, width, device="cuda").half() / width**0.5
+    w = w / 16
+
+    def steps(wait):
+        y = x
+        for _ in range(10):
+            y = tensor.linear(y, w, b, "relu")
+            wait()
+            y = y @ wide.t()
+            wait()
+            y = (y @ back.t()).tanh()
+            wait()
+            y = tensor.linear(tensor.linear(y, w, b, "relu"), w, b)
+            wait()
+        return y
+
+    with torch.no_grad():
+        expected = steps(torch.cuda.synchronize)
+        for _ in range(5):
+            assert torch.equal(steps(lambda: None), expected)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = steps(lambda: None)
+        for _ in range(5):
+            found.zero_()
+            graph.replay()
+            assert torch.equal(found, expected)
+
+
 class _Launch:
     """Stands for a prepared launch: remembers what it was given, and writes nothing."""
 
