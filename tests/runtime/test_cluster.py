@@ -341,3 +341,15 @@ def test_dask_is_optional(monkeypatch):
 def test_wrong_arguments_are_named(call, named):
     with pytest.raises(InputError, match=named):
         call()
+
+
+def test_what_a_worker_cannot_load_is_a_sentence_and_no_endless_wait(monkeypatch):
+    """Stages and items of other processes are read inside the task: what fails there is the task's error."""
+    alone = SimpleNamespace(__name__="alone", twice=type("twice", (), {"__module__": "alone", "__qualname__": "twice"}))
+    monkeypatch.setitem(sys.modules, "alone", alone)
+    data = pickle.dumps((inc, (alone.twice(),)))
+    monkeypatch.delitem(sys.modules, "alone")
+    with pytest.raises(InputError, match=r"No module named 'alone'.*install what defines it on the workers"):
+        module._run_stage(data, False, (True, False), None)
+    assert module._run_stage(pickle.dumps((inc, (4,))), False, (True, False), None) == 5
+    assert module._run_stage(pickle.dumps((inc, None)), False, (True, False), 6) == 7

@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import importlib
 import logging
 import pickle
 import tempfile
@@ -174,16 +175,33 @@ class ClusterExecutor:
         self.close()
 
 
-def _run_stage(fn: Callable[[Any], Any], on_cuda: bool, modes: tuple[bool, bool], value: Any) -> Any:
-    """Run one stage of one item on a worker."""
+def _run_stage(fn: Callable[[Any], Any] | bytes, on_cuda: bool, modes: tuple[bool, bool], value: Any) -> Any:
+    """Run one stage of one item on a worker; `fn` may be packed, the first stage's with its item."""
     import torch
 
+    if isinstance(fn, bytes):
+        fn, value = _unpacked(fn, value)
     grad, inference = modes
     with torch.inference_mode(inference), torch.set_grad_enabled(grad):
         result = fn(value)
     if on_cuda:
         torch.cuda.synchronize()  # a fault belongs to this task, and whoever reads the result finds it finished
     return result
+
+
+def _unpacked(data: bytes, value: Any) -> tuple[Callable[[Any], Any], Any]:
+    """Return a stage's function and its value, the given one where none is packed with it.
+
+    Dask itself would read them while it receives the task, and wait for ever for one that cannot be read.
+    """
+    try:
+        fn, packed = pickle.loads(data)  # noqa: S301  (from our own client, as all that Dask receives)
+    except Exception as error:
+        raise InputError(
+            f"A worker of the cluster cannot load what it was sent ({type(error).__name__}: {error}); install what "
+            "defines it on the workers as well."
+        ) from error
+    return fn, value if packed is None else packed[0]
 
 
 class _Sent:
@@ -213,6 +231,7 @@ class _ClusterLanes:
         self._retries = retries
         self._offered = offered
         self._resume = resume
+        self._inside = str(client.scheduler_info().get("address")).startswith("inproc://")  # nothing is pickled there
         self._run = uuid4().hex[:8]
         self._wake = threading.Condition(board.lock)
         self._sent: collections.deque[_Sent] = collections.deque()
@@ -257,12 +276,16 @@ class _ClusterLanes:
     def _task(self, at: int, stage: Stage, ticket: Ticket, value: Any) -> Any:
         on_cuda = stage.kind == "cuda"
         wanted = _GPU if on_cuda else _CPU if stage.fills_cpu else None
+        fn: Any = stage.fn
+        if not self._inside:
+            pickler: Any = importlib.import_module("cloudpickle")  # Dask's own: it knows what __main__ defines
+            fn = pickler.dumps((fn, None if at else (value,)))
         return self._client.submit(
             _run_stage,
-            stage.fn,
+            fn,
             on_cuda,
             ticket.modes,
-            value,
+            value if at or self._inside else None,
             key=f"{stage.label}-{self._run}-{ticket.index}-{at}",
             pure=False,
             retries=self._retries,

@@ -176,7 +176,8 @@ class DeviceLane(Lane):
         self._resident: slice | None = None
         self._at_once = pillars_at_once(options)
         # Filtering one block must not wait until another has left the GPU: its few kernels go before what is queued.
-        self._ahead = torch.cuda.Stream(self.device.torch, priority=-1) if self.device.kind == "cuda" else None
+        stream: Any = torch.cuda.Stream
+        self._ahead = stream(self.device.torch, priority=-1) if self.device.kind == "cuda" else None
 
     def state(self) -> State:
         """Return how far it is."""
