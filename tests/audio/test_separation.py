@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from elinvar.audio._runner import fill
 from elinvar.audio._segments import Grid, groups, overlap_add
 from elinvar.audio.htdemucs import HTDemucs
 from elinvar.audio.separation import separate
@@ -116,8 +119,19 @@ def test_joining_gives_back_what_went_in(batch: int, shifts: int, length: int) -
     assert done[-1] == length
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [(16, [11, 10]), (1, [1] * 21), (40, [21]), (6, [6, 5, 5, 5])])
-def test_runs_are_spread_over_groups(batch: int, sizes: list[int]) -> None:
+def test_small_batches_are_filled_where_that_costs_nothing() -> None:
+    gpu: Any = types.SimpleNamespace(kind="cuda")
+    cpu: Any = types.SimpleNamespace(kind="cpu")
+    found = [fill(n, 16, torch.float16, gpu) for n in (1, 5, 8, 9, 15, 16)]
+    assert found == [8, 8, 8, 16, 16, 16]
+    assert fill(3, 5, torch.bfloat16, gpu) == 5  # never more than were asked for
+    assert fill(3, 1, torch.float16, gpu) == 3
+    assert fill(5, 16, torch.float32, gpu) == 5
+    assert fill(5, 16, torch.bfloat16, cpu) == 5
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(16, [16, 5]), (1, [1] * 21), (40, [21]), (7, [7, 7, 7])])
+def test_runs_in_groups(batch: int, sizes: list[int]) -> None:
     grid = Grid.make(21 * 900, 1200, RATE, segment=None, overlap=0.25, shifts=0, seed=0, power=1.0)
     found = list(groups(grid, batch))
     assert [len(group) for group in found] == sizes

@@ -158,15 +158,10 @@ Load = Callable[[list[Place]], Loaded]
 
 
 def groups(grid: Grid, batch: int) -> Iterator[list[Place]]:
-    """Yield the network's runs, at most `batch` at once and about as many each time.
-
-    Sixteen and then five take longer than eleven and ten: a GPU is not busy with five.
-    """
-    places, left = grid.places(), grid.runs
-    for rest in range(-(-left // batch), 0, -1):
-        size = -(-left // rest)
-        yield list(itertools.islice(places, size))
-        left -= size
+    """Yield the network's runs, `batch` at once; the last group may be smaller."""
+    places = grid.places()
+    while group := list(itertools.islice(places, batch)):
+        yield group
 
 
 def overlap_add(

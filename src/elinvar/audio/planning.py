@@ -21,7 +21,7 @@ import torch
 from elinvar.audio._check import choice, number
 from elinvar.audio._level import Level
 from elinvar.audio._peak import peak_bytes
-from elinvar.audio._runner import PLAIN, Runner, compute_dtype
+from elinvar.audio._runner import PLAIN, Runner, compute_dtype, fill
 from elinvar.audio._segments import Grid, groups
 from elinvar.audio._stream_io import FORMATS, Reader
 from elinvar.audio.htdemucs_weights import Separator, load_model
@@ -31,6 +31,7 @@ from elinvar.runtime.device import Device
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.parallel import cpu_threads
 from elinvar.runtime.precision import Precision
+from elinvar.runtime.trace import trace
 
 __all__ = [
     "FileCost",
@@ -43,7 +44,8 @@ __all__ = [
     "plan_separation",
 ]
 
-_PIECES, _SECONDS = (4, 16), (10, 40)  # segments of noise, seconds of a file: two each, to tell what happens once
+_PIECES = (4, 16)  # segments of noise: two lengths, to tell what happens once
+_SECONDS = 30  # of a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,20 +100,20 @@ class FileCost:
 
     Attributes
     ----------
+    measure
+        To read the file for its level, before everything else.
     read
-        To read the file: once for its level, before everything else, and again for the network.
-    rest
-        To read it, join, and write all stems, all at once and beside the network.
+        To read it again for the network, in a thread of its own.
+    write
+        To write the stem that takes longest, each in a thread of its own.
     cpu_seconds
         Of the processors for all of it.
-    start
-        Seconds, once.
     """
 
+    measure: float = 0.0
     read: float = 0.0
-    rest: float = 0.0
+    write: float = 0.0
     cpu_seconds: float = 0.0
-    start: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,8 +282,7 @@ def measure_files(
 ) -> FileCost:
     """Separate the first seconds of a file with a network that takes no time, and return what the rest takes.
 
-    Two pieces of different length tell what happens once. Every stem is the mix: what an encoder needs depends on what
-    it hears.
+    Every stem is then the mix: what an encoder needs depends on what it hears.
     """
     place, source, stems = find_device(device), Path(path), len(model.sources)
     if Reader(source).frames == 0:
@@ -292,20 +293,18 @@ def measure_files(
     def network(windows: torch.Tensor) -> torch.Tensor:
         return windows[:, None].expand(-1, stems, -1, -1)
 
-    took, reader, cpu, read = [], Reader(source), 0.0, 0.0
-    for seconds in (_SECONDS[0], *_SECONDS):  # the first loads libraries and does not count
-        reader = Reader(source, seconds)
-        with tempfile.TemporaryDirectory() as folder:
-            begin, spent = time.perf_counter(), time.process_time()
-            FileRun(reader, model, job, place, network, 1).write(Path(folder))
-            took.append((reader.frames / reader.rate, time.perf_counter() - begin))
-            cpu = time.process_time() - spent
+    reader = Reader(source, _SECONDS)
+    seconds = reader.frames / reader.rate
+    for _ in range(2):  # the first loads libraries and does not count
         begin, spent = time.perf_counter(), time.process_time()
         Level.of(reader.blocks(once=True))
-        read, cpu = time.perf_counter() - begin, cpu + time.process_time() - spent
-    start, rest = _line(*took[1:])
-    length = took[-1][0]
-    return FileCost(read / length, rest, cpu / length, start)
+        measure = time.perf_counter() - begin
+        with tempfile.TemporaryDirectory() as folder, trace.record() as recording:
+            FileRun(reader, model, job, place, network, 1).write(Path(folder))
+        spent, took = time.process_time() - spent, recording.totals()
+    stages = [taken for stage, taken in took.items() if stage == "download" or stage.startswith("write ")]
+    finish = took["finish"] / len(job.names(model.sources))
+    return FileCost(measure / seconds, took["read"] / seconds, (max(stages) + finish) / seconds, spent / seconds)
 
 
 def _flow(*stages: Sequence[float]) -> float:
@@ -361,7 +360,9 @@ def plan_separation(
     grid = Grid.make(
         length, network.length, rate, segment=segment, overlap=overlap, shifts=shifts, seed=0, power=1.0
     )  # fmt: skip
-    sizes = [len(group) for group in groups(grid, batch_of(batch, place, network, compute_dtype(precision, place)))]
+    compute = compute_dtype(precision, place)
+    size = batch_of(batch, place, network, compute)
+    sizes = [fill(len(group), size, compute, place) for group in groups(grid, size)]
     size = max(sizes, default=1)
     one, last, host, files = cost, cost, HostCost(), None
     if one is None or last is None:
@@ -375,7 +376,7 @@ def plan_separation(
                 file, network, place, overlap=overlap, format=format, two_stems=two_stems
             )  # fmt: skip
     runs = [one.run_seconds(size, i) if n == size else last.run_seconds(n, 0) for i, n in enumerate(sizes)]
-    audio = [duration * n / grid.runs for n in sizes]
+    audio = [duration * n / sum(sizes) for n in sizes]
     stems = len(network.sources) * 2 * 4
     return SeparationPlan(
         duration=duration,
@@ -399,8 +400,8 @@ def _seconds(place: Device, runs: list[float], audio: list[float], host: HostCos
         return sum(runs) + duration * beside
     if files is None:
         return host.start + host.prepare * duration + _flow(runs, [host.collect * seconds for seconds in audio])
-    read, rest = ([rate * seconds for seconds in audio] for rate in (files.read, files.rest))
-    return files.start + sum(read) + _flow(read, runs, rest)
+    read, write = ([rate * seconds for seconds in audio] for rate in (files.read, files.write))
+    return files.measure * duration + _flow(read, runs, write)
 
 
 def _joining(grid: Grid, stems: int, size: int, place: Device) -> int:

@@ -181,8 +181,9 @@ def separate_file(
     network.to(place.torch)
     compute = compute_dtype(precision, place)
     with atomic_directory(folder) as temporary:
-        runner = Runner(network, place, mode=mode, compute=compute)
-        work = FileRun(reader, network, job, place, runner, batch_of(batch, place, network, compute), progress)
+        size = batch_of(batch, place, network, compute)
+        runner = Runner(network, place, mode=mode, compute=compute, batch=size)
+        work = FileRun(reader, network, job, place, runner, size, progress)
         clipped = work.write(temporary)
         (temporary / _RECORD).write_text(json.dumps({**record, "clipped": clipped}, indent=1), encoding="utf-8")
     return SeparatedFile(source, folder, stems, seconds, clipped, skipped=False)
