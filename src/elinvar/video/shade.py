@@ -330,19 +330,26 @@ def _arrays(frame: torch.Tensor, extras: Sequence[torch.Tensor]) -> list[torch.T
 
 @functools.lru_cache(maxsize=128)
 def _module(chain: Chain) -> Any:
-    """Write a chain's module beside numba's own cache and import it; the file is what numba's cache is keyed on."""
+    """Return the functions of a chain."""
+    return _imported(f"from {_words()} import *\nfrom {_words()} import _CONTRACT\n\n\n{numba_text(chain)}")
+
+
+@functools.cache
+def _words() -> str:
+    """Return the name of the module that all chains import, so that numba compiles what is in it once for all."""
     spec = importlib.util.find_spec("elinvar.metal.fuse.cpu_math")
     assert spec is not None
     assert spec.origin is not None
-    parts = [
-        Path(spec.origin).read_text(encoding="utf-8"),
-        *(
-            (Path(__file__).parent / "kernels" / "shade" / name).read_text(encoding="utf-8")
-            for name in ("cpu_math.py", "cpu_codes.py")
-        ),
-        numba_text(chain),
-    ]
-    text = "\n\n".join(parts)
+    here = Path(__file__).parent / "kernels" / "shade"
+    files = [Path(spec.origin), here / "cpu_math.py", here / "cpu_codes.py"]
+    return str(_imported("\n\n".join(path.read_text(encoding="utf-8") for path in files)).__name__)
+
+
+def _imported(text: str) -> Any:
+    """Write a module beside numba's own cache and import it; the file is what numba's cache is keyed on.
+
+    Its name is its content: what a chain was compiled with is what stands there.
+    """
     name = f"elinvar_shade_{digest(text)}"
     path = cache_dir() / "shade" / f"{name}.py"
     if not path.exists():
