@@ -115,7 +115,14 @@ EQUIVALENT |= {
     ("seismic.migrate", "v1"): {
         f"{_PAST} | '<= left_over': <= becomes <": "a tenth of a sample beyond the end of the trace: nothing is there",
         f"{_PAST} | '<= left_over': bound + 1": _LEFT_OUT,
+        f"{_PAST} | '<= shape.x': bound + 1": _LEFT_OUT,
+        "for (int first = 0; first < n_traces; first += 32) { | '< n_traces': < becomes <=": (
+            "with first == n_traces every k is beyond the traces: near is false in all lanes"
+        ),
         "if (trace.z > shape.y) { | '> shape.y': > becomes >=": "where the rim begins its weight is 1",
+        "if (trace.z > shape.y) { | '> shape.y': bound + 1": (
+            "a metre into the rim its weight is 1 but for the square of the step over its width, some 1e-4"
+        ),
     },
     ("seismic.demigrate", "v1"): {
         "constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0; | '> 2': bound + 1": "there are 2, 4 or 8 taps, never 3",

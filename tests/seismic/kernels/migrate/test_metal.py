@@ -104,6 +104,24 @@ def test_lines_are_read_across_windows(version: Any, survey: Any, agrees: Any) -
     )
 
 
+@pytest.mark.parametrize("changes", [{}, {"pairs": False, "samples": 1}], ids=["lines", "samples"])
+@pytest.mark.parametrize("version", [metal.migrate_v2, v3_metal.migrate], ids=["v2", "v3"])
+def test_rows_may_lie_further_apart_than_a_float_has_digits(
+    version: Any, changes: dict[str, Any], survey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, options = survey(traces=40, pillars=2, nt=390, ns=450)
+    found = []
+    for near in (metal._NEAR, 0):
+        monkeypatch.setattr(metal, "_NEAR", near)
+        image, fold = (torch.zeros_like(x) for x in tensors[:2])
+        tuning = metal.Tuning(window=128, **changes)
+        assert bool(tuning.spread(tensors[2], "linear", None)) == (near == 0)
+        version(image, fold, *tensors[2:], **options, device=elinvar.device("cpu"), tuning=tuning)
+        found.append((image, fold))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_lines_pass_through_both_samples() -> None:
     traces = torch.randn(3, 300, generator=torch.Generator().manual_seed(0))
     lines = metal._lines(traces, 128)

@@ -33,8 +33,10 @@ class TestOrder:
 
     def test_keeps_what_is_ordered(self) -> None:
         places = scattered(1000)
-        order = v3_order.neighbourly(places, 32)
+        order, bounded = v3_order.arranged(places, 32)
         assert order is not None
+        assert torch.equal(order, v3_order.neighbourly(places, 32))
+        assert torch.equal(bounded.radius, v3_order.batches(places[order], 32).radius)
         assert v3_order.neighbourly(places[order], 32) is None
 
     def test_of_one_place_and_of_equal_places(self) -> None:
@@ -80,6 +82,31 @@ def test_limits_are_the_radius_or_the_end_of_the_record() -> None:
     torch.testing.assert_close(bounded[0, :4], torch.tensor([100.8, 203.2, 300.0, 224.0]), atol=2.0, rtol=0.0)
     late = v3_metal._limits(prepare(vrms, aperture=None, **job), 101, 64)
     assert (late[0, 2:] < -1e29).all()
+
+
+def test_work_begins_where_most_is_to_do_and_stays_with_neighbours() -> None:
+    axes: dict[str, Any] = {"dt": 0.004, "start": 0.0, "dt_out": 0.004, "t0_out": 0.0}
+    job: dict[str, Any] = {**axes, "amplitude": "true", "area": 1.0, "block": 64, "nodes": (2, 19, 44, 61)}
+    tables = prepare(torch.full((1, 256), 2000.0), aperture=SMALL, **job)
+    blocks = v3_metal._Reach(201, 64)(tables)[2]
+    assert blocks.tolist() == [2, 3, 1, 0]
+    assert v3_metal._items(3, blocks[:2]).tolist() == [2, 4, 6, 3, 5, 7]
+
+
+def test_tiles_are_kept_while_their_pillars_stay_as_they_are() -> None:
+    pillars = scattered(100, 500.0, seed=1)
+    tiles = v3_order.tiles_of(pillars, 4)
+    assert torch.equal(tiles.order.long(), v3_order.morton(pillars))
+    assert v3_order.tiles_of(pillars[:], 4) is tiles
+    assert v3_order.tiles_of(pillars, 8) is not tiles
+    pillars[0] += 900.0
+    moved = v3_order.tiles_of(pillars, 4)
+    assert moved is not tiles
+    assert torch.equal(moved.order.long(), v3_order.morton(pillars))
+    with torch.inference_mode():
+        assert torch.equal(v3_order.tiles_of(pillars.clone(), 4).order, moved.order)
+    del pillars
+    assert not [tiles for _, tiles, owner in v3_order._tiles.values() if owner() is None]
 
 
 def test_reads_copies_and_between_samples_as_v2_does(survey: Any, agrees: Any) -> None:

@@ -20,8 +20,12 @@ from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes
 
 __all__ = ["Tuning", "hard_edged", "migrate_v2", "tuned_for"]
 
-# Warps that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 or 72 registers that its loops want.
-_WARPS, _WARPS_WITH_BANK = 40, 28
+# Warps that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 or 56 registers that its loops want.
+_WARPS, _WARPS_WITH_BANK = 40, 36
+
+
+# Samples behind the first of 32 traces that float32 counts beside half samples; what a block reaches beyond a trace.
+_NEAR, _BEHIND = 1 << 22, 1 << 12
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Tuning:
             "WINDOW": self.window,
             "ELINVAR_CUDA_GROUPS": max(1, (_WARPS if bank is None else _WARPS_WITH_BANK) // self.simdgroups),
         }
+
+    def spread(self, traces: torch.Tensor, interpolation: str, bank: Bank | None) -> dict[str, int | str]:
+        """Return the words for rows so long that 32 of them are beyond the digits of a float."""
+        copies = 1 if bank is None else bank.copies
+        row = traces.shape[1] + copies * (TAPS[interpolation] - 1)
+        return {"FAR_ROWS": 1} if 32 * row + 4 * self.window + _BEHIND > _NEAR else {}
 
     def rows(self, traces: torch.Tensor, interpolation: str, bank: Bank | None) -> torch.Tensor:
         """Return the traces as the kernel of these settings reads them."""
@@ -121,7 +131,7 @@ def migrate_v2(
     given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
     tables = kept_tables(vrms, hard_edged, **options, **given)
     words = tuning.defines(amplitude, physics, interpolation, bank, hard=tables.left is not None)
-    kernel = library("v2.metal", device, words).migrate_v2
+    kernel = library("v2.metal", device, words | tuning.spread(traces, interpolation, bank)).migrate_v2
     copies = bank or Bank(1, 0.0, 0.0)
     horizon = stretched(max(traces.shape[1] // copies.copies - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]

@@ -5,8 +5,8 @@
 // those that the aperture or the end of the trace keep out of the whole block. Then the lanes are samples again, each with
 // its own entry of the tables in registers, and go through the list with an exact travel time for every contribution.
 //
-// Tables as in baseline.metal, padded to whole blocks; `blocks` holds each block's largest radius (x) and smallest
-// 1 / (V dt)^2 (w).
+// Tables as in baseline.metal, padded to whole blocks; `blocks` holds each block's largest radius (x), smallest
+// inner radius of the rim (y) and smallest 1 / (V dt)^2 (w).
 #include <metal_stdlib>
 using namespace metal;
 
@@ -19,6 +19,8 @@ using namespace metal;
 #ifndef PHYSICS
 #define PHYSICS 0  // 0 straight, 1 curved, 2 vti
 #endif
+
+constant float TINY = 1e-20f;  // samples: in place of a vertical time of 0
 
 #if PHYSICS == 1
 // log(1 + z) for z >= 0 that loses nothing where z is small: 1 + z = 2^k (1 + f), with f from z itself.
@@ -38,35 +40,27 @@ static float log1p(float z)
 }
 #endif
 
+// T - t0 in samples: legs from A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large; tau is at least TINY.
+static float moveout(float2 square, float2 leg, float2 bend, float kappa)
+{
 #if PHYSICS == 1
-static float growth(float square, float4 leg, float2 bend, float kappa)
-{
-    const float b = square * leg.y, r = sqrt(fma(bend.x, bend.x, b)), m = max(r + bend.x, 1e-20f);
-    const float d = sqrt(fma(kappa * kappa, r * r, 1.0f)) + bend.y;
-    return kappa * b * fma(kappa, m, d) / (m * d * fma(kappa, bend.x, bend.y));
-}
+    const float2 b = square * leg.y, r2 = b + bend.x * bend.x;
+    const float2 m = max(float2(fast::sqrt(r2.x), fast::sqrt(r2.y)) + bend.x, 1e-20f), k2 = r2 * (kappa * kappa) + 1.0f;
+    const float2 d = float2(fast::sqrt(k2.x), fast::sqrt(k2.y)) + bend.y;
+    const float2 up = b * kappa * (m * kappa + d), below = m * d * fma(kappa, bend.x, bend.y);
+    const float s = fast::divide(up.x, below.x), r = fast::divide(up.y, below.y);
+    return fast::divide(log1p(fma(s, r, s + r)), kappa);
 #else
-// Travel time of a leg beyond half of t0: A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-static float moveout(float square, float4 leg, float2 bend)
-{
 #if PHYSICS == 2
-    const float tau2 = leg.x * leg.x, flat = square * leg.y;
-    const float a = flat * (tau2 + flat) / max(fma(bend.x, flat, tau2), 1e-20f);
+    const float2 flat = square * leg.y;
+    const float tau2 = leg.x * leg.x;
+    const float2 up = flat * (flat + tau2), below = max(flat * bend.x + tau2, 1e-20f);
+    const float2 a = float2(fast::divide(up.x, below.x), fast::divide(up.y, below.y));
 #else
-    const float a = square * leg.y;
+    const float2 a = square * leg.y;
 #endif
-    return a / max(sqrt(fma(leg.x, leg.x, a)) + leg.x, 1e-20f);
-}
-#endif
-
-// T - t0 in samples.
-static float beyond(float ds, float dr, float4 leg, float2 bend, float kappa)
-{
-#if PHYSICS == 1
-    const float s = growth(ds, leg, bend, kappa), r = growth(dr, leg, bend, kappa);
-    return log1p(fma(s, r, s + r)) / kappa;
-#else
-    return moveout(ds, leg, bend) + moveout(dr, leg, bend);
+    const float s = fast::sqrt(fma(leg.x, leg.x, a.x)) + leg.x, r = fast::sqrt(fma(leg.x, leg.x, a.y)) + leg.x;
+    return fast::divide(a.x, s) + fast::divide(a.y, r);
 #endif
 }
 
@@ -112,7 +106,9 @@ kernel void migrate_v1(
     const float start = 2.0f * legs[row + block * 32].x;
 #endif
     const float2 pillar = pillars[p];
-    const float zero = fma(2.0f, leg.x, -shift), left_over = fma(latest, latest, -start * start);
+    const float2 tau = float2(max(leg.x, TINY), leg.y);
+    const float t0 = 2.0f * leg.x, zero = t0 - shift, end = float(n_samples - 1) - zero;
+    const float left_over = fma(latest, latest, -start * start);
     float sum = 0.0f;
     int count = 0;
     for (int first = 0; first < n_traces; first += 32) {
@@ -131,20 +127,20 @@ kernel void migrate_v1(
         simdgroup_barrier(mem_flags::mem_threadgroup);
         for (int i = mine; i < mine + number; i++) {
             const float4 trace = slab[i];
-            const float moved = beyond(trace.x, trace.y, leg, bend, kappa);
+            const float moved = moveout(trace.xy, tau, bend, kappa);
             // Compared before the sum is rounded: which samples the ends of a trace count is the answer, not noise.
-            if (!(trace.z <= leg.z && moved >= -zero && moved <= float(n_samples - 1) - zero)) continue;
+            if (!(trace.z <= leg.z && moved >= -zero && moved <= end)) continue;
             const float x = zero + moved;
-            const int left = clamp(int(x), 0, n_samples - 2);
+            const int left = min(int(x), n_samples - 2);
             device const float* sample = traces + (as_type<int>(trace.w) + left);
             float value = fma(x - float(left), sample[1] - sample[0], sample[0]);
-            if (leg.w > 0.0f) {
+            if (trace.z > shape.y) {
                 const float u = clamp(fma(trace.z, leg.w, -rim), 0.0f, 1.0f);
                 value *= fma(0.5f, fast::cos(u * M_PI_F), 0.5f);
             }
 #if WEIGHTED
-            const float ratio = 2.0f * leg.x / max(fma(2.0f, leg.x, moved), 1e-20f);  // t0 / T
-            value *= ratio * ratio;
+            const float inverse = fast::divide(1.0f, t0 + moved);
+            value *= inverse * inverse;
 #endif
             sum += value;
             count += 1;
@@ -152,6 +148,8 @@ kernel void migrate_v1(
     }
     if (t >= n_out) return;
     const int at = p * n_out + t;
-    image[at] = fma(gain[row + t], sum, image[at]);
+    // At t0 = 0 the weight is 0 even where T is, and 1 / T infinite.
+    const float scale = WEIGHTED ? t0 * t0 * gain[row + t] : gain[row + t];
+    if (scale != 0.0f) image[at] = fma(scale, sum, image[at]);
     if (counted != 0) fold[at] += count;
 }

@@ -47,7 +47,8 @@ using namespace metal;
 #endif
 
 constant int BLOCK = 32 * SAMPLES;
-constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together
+constant int HALF = (SAMPLES + 1) / 2;
+constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together, without copies
 constant int SPANS = BLOCK / 16;
 constant float CENTRE = 0.5f * float(BLOCK - 1);
 // The samples nearest to the four Chebyshev nodes of the block, symmetric about its centre.
@@ -63,7 +64,16 @@ constant float ROOM = 1.000001f;  // by which float32 distances may be off
 constant float CLOSE = 0.004f;  // samples: so much nearer to an end of the trace, float32 times do not decide,
 constant uint CLOSEST = 16u;    // for so many of a block
 constant float SHALLOW = 0.85f;  // a block's first over its last vertical time below which a hyperbola bends inside it
+constant float TINY = 1e-20f;  // samples: in place of a vertical time of 0
 constant float BENT = 4e-4f;  // largest cubic term of 1 / T^2 over the block, relatively, that a parabola stands for
+
+// Samples of a block that its traces' travel times are looked at: the cubic goes through four, two judge it.
+constant int NODES = 6;
+static int node(int i)
+{
+    const int above = i == 0 ? OUTER : INNER, below = BLOCK - 1 - (i == 2 ? INNER : OUTER);
+    return i < 2 ? above : i < 4 ? below : i == 4 ? 0 : BLOCK / 2 - 1;
+}
 
 // Cubic through values at -QB, -QA, QA, QB.
 static float4 cubic(float4 v)
@@ -76,6 +86,21 @@ static float4 cubic(float4 v)
 }
 
 static float at(float4 c, float q) { return fma(fma(fma(c.w, q, c.z), q, c.y), q, c.x); }
+
+// Of a lane's samples the last mirrors the first about the centre of the block, and so on inwards: the even and the odd
+// part of a polynomial serve both.
+static int number_of(int m, uint lane) { return 32 * m + (m < HALF ? int(lane) : 31 - int(lane)); }
+static uint lane_of(int j) { return uint((j >> 5) < HALF ? j & 31 : 31 - (j & 31)); }
+
+// A cubic at all of a lane's samples.
+static void at_all(float4 c, thread const float* q, thread const float* q2, thread float* values)
+{
+    for (int m = 0; m < HALF; m++) {
+        const float even = fma(c.z, q2[m], c.x), odd = fma(c.w, q2[m], c.y);
+        values[SAMPLES - 1 - m] = fma(-q[m], odd, even);
+        values[m] = fma(q[m], odd, even);
+    }
+}
 
 #if PHYSICS == 1
 // log(1 + z) for z >= 0 that loses nothing where z is small: 1 + z = 2^k (1 + f), with f from z itself.
@@ -104,8 +129,8 @@ static float2 bend_at(device const float2* bends, int i)
 #endif
 }
 
-// T - t0 in samples: legs from A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large.
-static float moveout(float2 square, float4 leg, float2 bend, float kappa)
+// T - t0 in samples: legs from A / (sqrt(tau^2 + A) + tau), which keeps its digits where tau is large; tau is at least TINY.
+static float moveout(float2 square, float2 leg, float2 bend, float kappa)
 {
 #if PHYSICS == 1
     const float2 b = square * leg.y, r2 = b + bend.x * bend.x;
@@ -124,7 +149,7 @@ static float moveout(float2 square, float4 leg, float2 bend, float kappa)
     const float2 a = square * leg.y;
 #endif
     const float s = fast::sqrt(fma(leg.x, leg.x, a.x)) + leg.x, r = fast::sqrt(fma(leg.x, leg.x, a.y)) + leg.x;
-    return fast::divide(a.x, max(s, 1e-20f)) + fast::divide(a.y, max(r, 1e-20f));
+    return fast::divide(a.x, s) + fast::divide(a.y, r);
 #endif
 }
 
@@ -145,14 +170,16 @@ typedef float2 Distance;
 static float metres(Distance distance) { return distance.x; }
 static bool within(Distance distance, float outer, float left) { return (distance.x - outer) + distance.y <= left; }
 static float rim_weight(Distance distance, float slope, float rim) { return 1.0f; }
+static float rimmed(float half_weight, Distance distance, float slope, float rim) { return half_weight + half_weight; }
 #else
 typedef float Distance;
 static float metres(Distance distance) { return distance; }
 static bool within(Distance distance, float outer, float left) { return distance <= outer; }
-static float rim_weight(Distance distance, float slope, float rim)
+static float rimmed(float half_weight, Distance distance, float slope, float rim)
 {
-    return fma(0.5f, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), 0.5f);
+    return fma(half_weight, fast::cos(saturate(fma(distance, slope, -rim)) * M_PI_F), half_weight);
 }
+static float rim_weight(Distance distance, float slope, float rim) { return rimmed(0.5f, distance, slope, rim); }
 #endif
 
 #ifndef TAPS
@@ -186,15 +213,43 @@ static float between(device const float* near, float g)
 #ifndef COPIES
 #define COPIES 1  // of every trace, side by side; more than one are filtered against aliasing (antialias.py)
 #endif
+#if COPIES > 1
+#define READ 2  // copies that are mixed
+#else
+#define READ 1
+#endif
+constant int LOOKED = NODES + 1 + (READ - 1) * SPANS;  // entries of a simdgroup's node_slab
+constant int TOGETHER = (AHEAD + READ - 1) / READ;
+
+// Where a sample is, counted from the first of 32 traces: it is added to y together with ROUND, so that the sum's bits are
+// the place of the sample that is read. Rows too far apart for the digits of a float are added to the bits instead.
+#ifndef FAR_ROWS
+#define FAR_ROWS 0
+#endif
+#if FAR_ROWS
+typedef int Row;
+static Row row_at(int start, float origin) { return start + int(origin); }
+static float rounded_in(float y, Row row) { return y + ROUND; }
+static float rounded_of(float rounded, Row row) { return rounded - ROUND; }
+static int place_of(float rounded, Row row) { return as_type<int>(rounded) + row; }
+static int start_of(Row row) { return row; }
+#else
+typedef float Row;
+static Row row_at(int start, float origin) { return fma(2.0f, float(start) + origin, ROUND); }
+static float rounded_in(float y, Row row) { return y + row; }
+static float rounded_of(float rounded, Row row) { return rounded - row; }
+static int place_of(float rounded, Row row) { return as_type<int>(rounded); }
+static int start_of(Row row) { return as_type<int>(row) - ROUND_BITS; }
+#endif
 
 // Which copy is read: its row, and the part that the next copy has.
 struct Share
 {
-    int row;
+    Row row;
     float part;
 };
 
-static Share share_in(int row, float part)
+static Share share_in(Row row, float part)
 {
     Share share;
     share.row = row;
@@ -203,16 +258,41 @@ static Share share_in(int row, float part)
 }
 
 #if COPIES > 1
-// From the ends seen from the pillar, t0 / 2 and 1 / (V dt)^2, and the squared distances of neighbouring midpoints.
-static Share share_of(float4 e, float2 middle, float2 spacing, int row, int apart)
+// What a lane's sample m reads, from its trace's entries of share_slab.
+static Share share_from(threadgroup const float4* entries, int m, uint lane)
 {
-    const float tau2 = middle.x * middle.x, ds = fma(e.x, e.x, e.y * e.y), dr = fma(e.z, e.z, e.w * e.w);
-    const float one = rsqrt(max(fma(ds, middle.y, tau2), 1e-20f)), other = rsqrt(max(fma(dr, middle.y, tau2), 1e-20f));
+    const int first = m < HALF ? m : SAMPLES - 1 - m;
+    const bool own = SAMPLES % 2 == 1 && m == HALF - 1;  // a sample that mirrors those of other lanes
+    const float4 both = entries[own ? 2 * first : 2 * first + int(lane >> 4)];
+    const bool ahead = own ? lane < 16u : m < HALF;
+    return share_in(as_type<Row>(ahead ? both.x : both.z), ahead ? both.y : both.w);
+}
+
+// What copy_of takes of t0 / 2, 1 / (V dt)^2 and the squared distances of neighbouring midpoints.
+static float4 slopes_at(float2 leg, float wx, float wy)
+{
+    return float4(leg.x * leg.x, leg.y, leg.y * leg.y * wx, leg.y * leg.y * wy);
+}
+
+struct Copy
+{
+    int number;
+    float next;  // part that the next one has
+};
+
+// From the ends seen from the pillar and the squares of their distances.
+static Copy copy_of(float4 e, float2 square, float4 at)
+{
+    const float one = fast::rsqrt(max(fma(square.x, at.y, at.x), TINY));
+    const float other = fast::rsqrt(max(fma(square.y, at.y, at.x), TINY));
     const float px = fma(e.x, one, e.z * other), py = fma(e.y, one, e.w * other);
-    const float slope = middle.y * middle.y * fma(px * px, spacing.x, py * py * spacing.y);
+    const float slope = fma(px * px, at.z, py * py * at.w);
     const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
     const int bits = as_type<int>(clamp(slope, 1.0f, most));
-    return share_in(row + ((bits >> 23) - 127) * apart, as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f);
+    Copy copy;
+    copy.number = (bits >> 23) - 127;
+    copy.next = as_type<float>((bits & 0x7FFFFF) | 0x3F800000) - 1.0f;
+    return copy;
 }
 #endif
 
@@ -250,25 +330,25 @@ static float twice(device const Sample* sample, float f, float part, int apart)
 #endif
 }
 
-// Twice the sample at (y + 1) / 2 + row; the row has ROUND_BITS taken off.
+// Twice the sample at (y + 1) / 2 of a row; the traces have ROUND_BITS taken off.
 static float twice_sample(device const Sample* traces, float y, Share share, int apart)
 {
-    const float rounded = y + ROUND;
-    device const Sample* sample = traces + (as_type<int>(rounded) + share.row);
+    const float rounded = rounded_in(y, share.row);
+    device const Sample* sample = traces + place_of(rounded, share.row);
 #if PAIRS
     return twice(sample, y, share.part, apart);
 #else
-    return twice(sample, y - (rounded - ROUND), share.part, apart);
+    return twice(sample, y - rounded_of(rounded, share.row), share.part, apart);
 #endif
 }
 
-// The same where y may have left the window.
+// The same where y may have left the window for the next.
 static float twice_sample_anywhere(device const Sample* traces, float y, Share share, int apart)
 {
 #if PAIRS
-    const float rounded = y + ROUND, width = 2.0f * float(WINDOW);
-    const float windows = floor(((rounded - ROUND) + 0.5f * width) / width);
-    return twice(traces + (as_type<int>(rounded) + share.row), fma(-width, windows, y), share.part, apart);
+    const float rounded = rounded_in(y, share.row);
+    const float here = rounded_of(rounded, share.row) < float(WINDOW) ? y : y - 2.0f * float(WINDOW);
+    return twice(traces + place_of(rounded, share.row), here, share.part, apart);
 #else
     return twice_sample(traces, y, share, apart);
 #endif
@@ -317,9 +397,10 @@ struct Close
 // One contribution without the cubic, weighted but for the rim; false when the time is not on the trace or that is not for
 // float32 to say. Which samples the ends of a trace count is the answer, not noise.
 static bool exactly(device const Sample* traces, int first, int n_samples, float2 square, float4 leg, float2 bend,
-                    float kappa, float shift, Share share, int j, Close close, thread float& value)
+                    float kappa, float shift, int start, float part, int j, Close close, thread float& value)
 {
-    const float moved = moveout(square, leg, bend, kappa), zero = fma(2.0f, leg.x, -shift), last = float(n_samples - 1);
+    const float moved = moveout(square, float2(max(leg.x, TINY), leg.y), bend, kappa);
+    const float zero = fma(2.0f, leg.x, -shift), last = float(n_samples - 1);
     const float x = zero + moved;
 #if PHYSICS == 0
     if (fabs(x) < CLOSE || fabs(x - last) < CLOSE) {
@@ -333,7 +414,7 @@ static bool exactly(device const Sample* traces, int first, int n_samples, float
     if (!(moved >= -zero && moved <= last - zero)) return false;
     const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
     value = spreading(2.0f * fma(2.0f, leg.x, moved))
-          * twice(traces + (share.row + left), 2.0f * (x - float(origin)) - 1.0f, share.part, n_samples + BEYOND);
+          * twice(traces + (start + left), 2.0f * (x - float(origin)) - 1.0f, part, n_samples + BEYOND);
     return true;
 }
 
@@ -355,13 +436,17 @@ static float later_than(float sample, float4 e, float2 pillar, float2 leg, float
 }
 #endif
 
-// 1 / (2 T)^2, in the smooth list times a rim weight.
-static float parabola(float4 place, float q)
+// 1 / (2 T)^2 at all of a lane's samples, in the smooth list times a rim weight, in the next two half of it.
+static void parabola(float4 place, thread const float* q, thread const float* q2, thread float* values)
 {
 #if WEIGHTED
-    return fma(fma(place.w, q, place.z), q, place.y);
+    for (int m = 0; m < HALF; m++) {
+        const float even = fma(place.w, q2[m], place.y);
+        values[SAMPLES - 1 - m] = fma(-q[m], place.z, even);
+        values[m] = fma(q[m], place.z, even);
+    }
 #else
-    return place.y;
+    for (int m = 0; m < SAMPLES; m++) values[m] = place.y;
 #endif
 }
 
@@ -397,16 +482,17 @@ kernel void migrate_v2(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of y = 2 x - 1; in the exact list ds^2, dr^2
-    // Bits of the row's offset, then in the first three lists the parabola of 1 / (2 T)^2, which smooth ones have times their
-    // rim weight; in the others 2 T - y and y at the trace's end.
+    // Bits of the row, then in the first three lists the parabola of 1 / (2 T)^2, which smooth ones have times their
+    // rim weight and the others halved; in the last two 2 T - y, y at the trace's end, and the rim weight of steady blocks.
     threadgroup float4 place_slab[SIMDGROUPS * 32];
     threadgroup Distance far_slab[SIMDGROUPS * 32];   // of midpoint and pillar
     threadgroup int2 close_slab[SIMDGROUPS * CLOSEST];  // what exactly() leaves for the end: first sample of a trace, own number
     threadgroup atomic_uint n_close[SIMDGROUPS];
+    threadgroup float4 node_slab[SIMDGROUPS * LOOKED];  // `knots` and `bends` at nodes; limits of what is near; slopes at spans
 #if COPIES > 1
-    threadgroup float2 share_slab[SIMDGROUPS * 32 * SPANS];  // of each trace and 16 output samples: bits of the row, part
-#define SHARE_AT(i, m) share_slab[(i) * SPANS + 2 * (m) + (int(lane) >> 4)]
-#define SHARE_OF(i, m, row) share_in(as_type<int>(SHARE_AT(i, m).x), SHARE_AT(i, m).y)
+    // Of each trace and 16 output samples: bits of the row, and the part; then the same of the 16 that mirror them.
+    threadgroup float4 share_slab[SIMDGROUPS * 32 * SAMPLES];
+#define SHARE_OF(i, m, row) share_from(share_slab + (i) * SAMPLES, m, lane)
 #else
 #define SHARE_OF(i, m, row) share_in(row, 0.0f)
 #endif
@@ -432,67 +518,85 @@ kernel void migrate_v2(
     close.number = n_close + simd;
     close.list = close_slab + simd * CLOSEST;
     if (lane == 0) atomic_store_explicit(close.number, 0u, memory_order_relaxed);
+    threadgroup float4* nodes = node_slab + int(simd) * LOOKED;
+    if (int(lane) < NODES) {
+        const int j = node(int(lane));
+        nodes[lane] = float4(max(knots[j].x, TINY), knots[j].y, bend_at(bent, j));
+    }
+#if COPIES > 1
+    if (int(lane) < SPANS) nodes[NODES + 1 + lane] = slopes_at(knots[16 * int(lane) + 8].xy, wx, wy);
+#endif
+    if (int(lane) == NODES) nodes[NODES] = float4(shape.x * ROOM, shape.w, earliest, latest * latest);
     simdgroup_barrier(mem_flags::mem_threadgroup);
 
-    float sum[SAMPLES], q[SAMPLES];
+    float sum[SAMPLES], q[HALF], q2[HALF];
     int count[SAMPLES];
     int whole = 0;
     float narrow = shape.x;
     for (int m = 0; m < SAMPLES; m++) {
-        q[m] = float(int(lane) + 32 * m) * (1.0f / CENTRE) - 1.0f;
         sum[m] = 0.0f;
         count[m] = 0;
         narrow = min(narrow, knots[int(lane) + 32 * m].z);
+    }
+    for (int m = 0; m < HALF; m++) {
+        q[m] = float(int(lane) + 32 * m) * (1.0f / CENTRE) - 1.0f;
+        q2[m] = q[m] * q[m];
     }
     narrow = simd_min(narrow);  // whatever is nearer is inside all along the block
     // Where the radius is the same all along the block, so is a trace's weight under the rim.
     const bool steady = narrow == shape.x;
     const bool shallow = VERTICAL(0) < SHALLOW * VERTICAL(BLOCK - 1);
 
-    for (int first = 0; first < n_traces; first += 32) {
+    // lane / 32 is 0, which compilers need not know: this address is for vector registers.
+    device const Sample* near_traces = traces + (int(lane >> 5) - ROUND_BITS);
+#if COPIES > 1 && PAIRS
+    device const Sample* next_traces = near_traces + apart;
+#define ADVANCE(rows) near_traces += (rows) * stride, next_traces += (rows) * stride
+#else
+#define ADVANCE(rows) near_traces += (rows) * stride
+#endif
+    for (int first = 0; first < n_traces; first += 32, ADVANCE(32)) {
         const int k = first + int(lane);
         const float4 ends_here = ends[min(k, n_traces - 1)], e = ends_here - float4(pillar.x, pillar.y, pillar.x, pillar.y);
 #if HARD
         const Distance far = midpoint_distance(ends_here, pillar);
 #else
         const float mx = 0.5f * (e.x + e.z), my = 0.5f * (e.y + e.w);
-        const Distance far = sqrt(fma(mx, mx, my * my));
+        const Distance far = fast::sqrt(fma(mx, mx, my * my));
 #endif
         const float distance = metres(far);
         const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
         // T^2 >= t0^2 + (ds + dr)^2 / V^2, so these may reach the block before their trace ends.
         const float spread = square.x + square.y + 2.0f * fast::sqrt(square.x * square.y);
-        const bool near = k < n_traces && distance <= shape.x * ROOM && fma(shape.w, spread, earliest) <= latest * latest;
+        const float4 reach = nodes[NODES];
+        const bool near = k < n_traces && distance <= reach.x && fma(reach.y, spread, reach.z) <= reach.w;
         if (!simd_any(near)) continue;
 
-        const float4 leg0 = knots[OUTER], leg1 = knots[INNER], leg2 = knots[BLOCK - 1 - INNER];
-        const float4 leg3 = knots[BLOCK - 1 - OUTER], leg_top = knots[0];
-        const float4 moved = float4(moveout(square, leg0, bend_at(bent, OUTER), kappa),
-                                    moveout(square, leg1, bend_at(bent, INNER), kappa),
-                                    moveout(square, leg2, bend_at(bent, BLOCK - 1 - INNER), kappa),
-                                    moveout(square, leg3, bend_at(bent, BLOCK - 1 - OUTER), kappa));
-        const float top = moveout(square, leg_top, bend_at(bent, 0), kappa);
+        const float4 moved = float4(moveout(square, nodes[0].xy, nodes[0].zw, kappa),
+                                    moveout(square, nodes[1].xy, nodes[1].zw, kappa),
+                                    moveout(square, nodes[2].xy, nodes[2].zw, kappa),
+                                    moveout(square, nodes[3].xy, nodes[3].zw, kappa));
+        const float top = moveout(square, nodes[4].xy, nodes[4].zw, kappa);
         float4 c = cubic(moved);
         // A cubic through Chebyshev nodes is off by about the same everywhere, most where the time bends most: at the top.
         // Where 1 / V^2 leaves its cubic by z, T leaves its own by less than z (T - t0).
         float misfit = fabs(at(c, -1.0f) - top);
         if (shallow) {  // the bend is inside the block, and the misfit at the top may cross zero: look at the middle too
-            const int middle = BLOCK / 2 - 1;
-            const float there = moveout(square, knots[middle], bend_at(bent, middle), kappa);
-            misfit = max(misfit, fabs(at(c, (float(middle) - CENTRE) / CENTRE) - there));
+            const float there = moveout(square, nodes[5].xy, nodes[5].zw, kappa);
+            misfit = max(misfit, fabs(at(c, (float(node(5)) - CENTRE) / CENTRE) - there));
         }
         const bool good = fma(2.0f, misfit, shape.z * max(top, moved.w)) <= tolerance;
         c.y += stretch;
         const float swing = fabs(c.y) + fabs(c.z) + fabs(c.w), ahead = centre.y + c.x, x = centre.x + ahead;
         const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);
-        const bool exact = !(good && x - swing >= 0.01f);
         // y counts from the sample `origin`.
 #if PAIRS
         const float origin = (floor((x - swing) * (1.0f / float(WINDOW))) + 0.5f) * float(WINDOW);
         const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);
+        const bool exact = !(good && x - swing >= 0.01f && x + swing < origin + (1.5f * float(WINDOW) - 1.0f));
 #else
         const float origin = centre.x + floor(ahead);
-        const bool crossing = false;
+        const bool crossing = false, exact = !(good && x - swing >= 0.01f);
 #endif
         // 1 / (1 + u)^2 = 1 - 2 u + 3 u^2 - 4 u^3 with the cubic u = T / T(centre) - 1; of its cubic term a parabola can have
         // three quarters of a line, and is off by a quarter.
@@ -501,51 +605,80 @@ kernel void migrate_v2(
         const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT);
         const bool ending = x + swing > last - 0.01f || bent_weight || crossing;
         const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;
-        // One prefix sum numbers the entries of all five lists, six bits each.
-        const uint mine = near && !off ? 1u << list : 0u;
-        const uint before = simd_prefix_exclusive_sum(mine), total = simd_broadcast(before + mine, 31);
-        const int smooth_end = slab + int(total & 63u), rim_end = smooth_end + int((total >> 6) & 63u);
-        const int edge_end = rim_end + int((total >> 12) & 63u), ending_end = edge_end + int((total >> 18) & 63u);
-        const int exact_end = ending_end + int(total >> 24);
-        const int start = list == 24 ? ending_end : list == 18 ? edge_end : list == 12 ? rim_end : list == 6 ? smooth_end : slab;
-        const int slot = start + int((before >> list) & 63u);
+        const bool mine = near && !off;
+        int smooth_end, rim_end, edge_end, ending_end, exact_end, slot;
+        if (simd_all(list == 0 || !mine)) {  // as deep blocks are
+            const uint all = uint(simd_vote::vote_t(simd_ballot(mine)));
+            smooth_end = rim_end = edge_end = ending_end = exact_end = slab + int(popcount(all));
+            slot = slab + int(popcount(all & ((1u << lane) - 1u)));
+        } else {  // one prefix sum numbers the entries of all five lists, six bits each
+            const uint one = mine ? 1u << list : 0u;
+            const uint before = simd_prefix_exclusive_sum(one), total = simd_broadcast(before + one, 31);
+            smooth_end = slab + int(total & 63u);
+            rim_end = smooth_end + int((total >> 6) & 63u);
+            edge_end = rim_end + int((total >> 12) & 63u);
+            ending_end = edge_end + int((total >> 18) & 63u);
+            exact_end = ending_end + int(total >> 24);
+            slot = list == 24 ? ending_end : list == 18 ? edge_end : list == 12 ? rim_end : list == 6 ? smooth_end : slab;
+            slot += int((before >> list) & 63u);
+        }
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
-        if (mine != 0u) {
-            const int row = k * stride + (exact ? 0 : int(origin) - ROUND_BITS);
+        if (mine) {
+            const float from = exact ? 0.0f : origin;
             time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
                                     : float4(2.0f * (ahead - (origin - centre.x)) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
-            const float rim_here = steady ? rim_weight(far, leg_top.w, rim) : 1.0f;
-            const float scale = WEIGHTED ? 0.25f * inverse * inverse * rim_here : rim_here;
+            const float rim_here = steady ? rim_weight(far, knots[0].w, rim) : 1.0f;
+            const float part = list == 0 ? rim_here : 0.5f, scale = WEIGHTED ? 0.25f * inverse * inverse * part : part;
             const float3 weight = float3(scale, scale * fma(0.75f, third, -2.0f * r1), scale * fma(3.0f, square1, -2.0f * r2));
-            const float3 plain = float3(fma(2.0f, origin + shift, 1.0f), fma(2.0f, last - origin, -1.0f), 0.0f);
-            place_slab[slot] = float4(as_type<float>(row), list < 18 ? weight : plain);
+            const float3 plain = float3(fma(2.0f, origin + shift, 1.0f), fma(2.0f, last - origin, -1.0f), rim_here);
+            place_slab[slot] = float4(as_type<float>(row_at(int(lane) * stride, from)), list < 18 ? weight : plain);
             far_slab[slot] = far;
 #if COPIES > 1
-            for (int span = 0; span < SPANS; span++) {
-                const Share share = share_of(e, knots[16 * span + 8].xy, float2(wx, wy), row, apart);
-                share_slab[slot * SPANS + span] = float2(as_type<float>(share.row), share.part);
+            for (int span = 0; span < SAMPLES; span++) {
+                const Copy one = copy_of(e, square, nodes[NODES + 1 + span]);
+                const Copy other = copy_of(e, square, nodes[NODES + SPANS - span]);
+                const int start = int(lane) * stride;
+                share_slab[slot * SAMPLES + span] =
+                    float4(as_type<float>(row_at(start + one.number * apart, from)), one.next,
+                           as_type<float>(row_at(start + other.number * apart, from)), other.next);
             }
 #endif
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
 
+        const int here = first * stride;
         int next = slab;
-#if PAIRS && COPIES == 1
-        for (; next + AHEAD <= smooth_end; next += AHEAD) {  // all of their samples are on the way before the first is used
-            float y[AHEAD][SAMPLES];
-            float2 line[AHEAD][SAMPLES];
-            for (int u = 0; u < AHEAD; u++) {
-                const float4 a = time_slab[next + u];
-                const int row = as_type<int>(place_slab[next + u].x);
+#if PAIRS
+        for (; next + TOGETHER <= smooth_end; next += TOGETHER) {  // all samples are on the way before the first is used
+            float y[TOGETHER][SAMPLES];
+            float2 line[TOGETHER][SAMPLES * READ];
+#if COPIES > 1
+            float part[TOGETHER][SAMPLES];
+#endif
+            for (int u = 0; u < TOGETHER; u++) {
+                const Row row = as_type<Row>(place_slab[next + u].x);
+                at_all(time_slab[next + u], q, q2, y[u]);
                 for (int m = 0; m < SAMPLES; m++) {
-                    y[u][m] = at(a, q[m]);
-                    line[u][m] = traces[as_type<int>(y[u][m] + ROUND) + row];
+                    const Share share = SHARE_OF(next + u, m, row);
+                    const int place = place_of(rounded_in(y[u][m], share.row), share.row);
+                    line[u][m] = near_traces[place];
+#if COPIES > 1
+                    line[u][SAMPLES + m] = next_traces[place];
+                    part[u][m] = share.part;
+#endif
                 }
             }
-            for (int u = 0; u < AHEAD; u++) {
-                const float4 place = place_slab[next + u];
-                for (int m = 0; m < SAMPLES; m++)
-                    sum[m] = fma(parabola(place, q[m]), fma(y[u][m], line[u][m].y, line[u][m].x), sum[m]);
+            for (int u = 0; u < TOGETHER; u++) {
+                float weight[SAMPLES];
+                parabola(place_slab[next + u], q, q2, weight);
+                for (int m = 0; m < SAMPLES; m++) {
+                    float value = fma(y[u][m], line[u][m].y, line[u][m].x);
+#if COPIES > 1
+                    const float2 other = line[u][SAMPLES + m];
+                    value = fma(part[u][m], fma(y[u][m], other.y, other.x) - value, value);
+#endif
+                    sum[m] = fma(weight[m], value, sum[m]);
+                }
             }
         }
 #pragma unroll(1)
@@ -554,15 +687,18 @@ kernel void migrate_v2(
 #endif
         for (int i = next; i < smooth_end; i++) {
             const float4 a = time_slab[i], place = place_slab[i];
-            const int row = as_type<int>(place.x);
+            const Row row = as_type<Row>(place.x);
+            float y[SAMPLES], weight[SAMPLES];
+            at_all(a, q, q2, y);
+            parabola(place, q, q2, weight);
             for (int m = 0; m < SAMPLES; m++)
-                sum[m] = fma(parabola(place, q[m]), twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
+                sum[m] = fma(weight[m], twice_sample(near_traces, y[m], SHARE_OF(i, m, row), apart), sum[m]);
         }
         whole += rim_end - slab;
         if (edge_end != smooth_end) {
             float outer[SAMPLES], slope[SAMPLES];
             for (int m = 0; m < SAMPLES; m++) {
-                const float4 leg = knots[int(lane) + 32 * m];
+                const float4 leg = knots[number_of(m, lane)];
                 outer[m] = leg.z;
                 slope[m] = leg.w;
             }
@@ -570,21 +706,27 @@ kernel void migrate_v2(
             for (int i = smooth_end; i < rim_end; i++) {
                 const float4 a = time_slab[i], place = place_slab[i];
                 const Distance far = far_slab[i];
-                const int row = as_type<int>(place.x);
+                const Row row = as_type<Row>(place.x);
+                float y[SAMPLES], weight[SAMPLES];
+                at_all(a, q, q2, y);
+                parabola(place, q, q2, weight);
                 for (int m = 0; m < SAMPLES; m++) {
-                    const float weight = parabola(place, q[m]) * rim_weight(far, slope[m], rim);
-                    sum[m] = fma(weight, twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
+                    weight[m] = rimmed(weight[m], far, slope[m], rim);
+                    sum[m] = fma(weight[m], twice_sample(near_traces, y[m], SHARE_OF(i, m, row), apart), sum[m]);
                 }
             }
 #pragma unroll(1)
             for (int i = rim_end; i < edge_end; i++) {
                 const float4 a = time_slab[i], place = place_slab[i];
                 const Distance far = far_slab[i];
-                const int row = as_type<int>(place.x);
+                const Row row = as_type<Row>(place.x);
+                float y[SAMPLES], weight[SAMPLES];
+                at_all(a, q, q2, y);
+                parabola(place, q, q2, weight);
                 for (int m = 0; m < SAMPLES; m++) {
                     if (within(far, outer[m], slope[m])) {
-                        const float weight = parabola(place, q[m]) * rim_weight(far, slope[m], rim);
-                        sum[m] = fma(weight, twice_sample(traces, at(a, q[m]), SHARE_OF(i, m, row), apart), sum[m]);
+                        weight[m] = rimmed(weight[m], far, slope[m], rim);
+                        sum[m] = fma(weight[m], twice_sample(near_traces, y[m], SHARE_OF(i, m, row), apart), sum[m]);
                         count[m] += 1;
                     }
                 }
@@ -593,27 +735,28 @@ kernel void migrate_v2(
 #pragma unroll(1)
         for (int i = edge_end; i < ending_end; i++) {
             const float4 a = time_slab[i], place = place_slab[i];
-            const int row = as_type<int>(place.x);
+            const Row row = as_type<Row>(place.x);
+            const Distance far = far_slab[i];
+            float y[SAMPLES];
+            at_all(a, q, q2, y);
             for (int m = 0; m < SAMPLES; m++) {
-                const int j = int(lane) + 32 * m;
+                const int j = number_of(m, lane);
                 const float2 leg = knots[j].zw;
-                const float y = at(a, q[m]);
-                bool on = within(far_slab[i], leg.x, leg.y) && y < place.z + 0.02f;
+                bool on = within(far, leg.x, leg.y) && y[m] < place.z + 0.02f;
                 if (!on) continue;
                 float value;
-                if (y <= place.z - 0.02f) {
-                    value = spreading(y + place.y) * twice_sample_anywhere(traces, y, SHARE_OF(i, m, row), apart);
+                if (y[m] <= place.z - 0.02f) {
+                    value = spreading(y[m] + place.y) * twice_sample_anywhere(near_traces, y[m], SHARE_OF(i, m, row), apart);
                 } else {  // too near the end to trust the cubic
-                    const int origin = int(last - 0.5f * (place.z + 1.0f)) - ROUND_BITS, from = row - origin;
+                    const int origin = int(last - 0.5f * (place.z + 1.0f)), from = here + start_of(row) - origin;
                     const float4 e = ends[from / stride] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                     const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
-                    Share share = SHARE_OF(i, m, row);
-                    share.row -= origin;
-                    on = exactly(traces, from, n_samples, square, knots[j], bend_at(bent, j), kappa, shift, share, j, close,
-                                 value);
+                    const Share share = SHARE_OF(i, m, row);
+                    on = exactly(traces, from, n_samples, square, knots[j], bend_at(bent, j), kappa, shift,
+                                 here + start_of(share.row) - origin, share.part, j, close, value);
                 }
                 if (on) {
-                    sum[m] = fma(rim_weight(far_slab[i], leg.y, rim), value, sum[m]);
+                    sum[m] = fma(steady ? place.w : rim_weight(far, leg.y, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
@@ -622,14 +765,15 @@ kernel void migrate_v2(
         for (int i = ending_end; i < exact_end; i++) {
             const float2 square = time_slab[i].xy;
             const float4 place = place_slab[i];
-            const int from = as_type<int>(place.x);
+            const Row row = as_type<Row>(place.x);
             for (int m = 0; m < SAMPLES; m++) {
-                const int j = int(lane) + 32 * m;
+                const int j = number_of(m, lane);
                 const float4 leg = knots[j];
                 float value;
+                const Share share = SHARE_OF(i, m, row);
                 if (within(far_slab[i], leg.z, leg.w)
-                    && exactly(traces, from, n_samples, square, leg, bend_at(bent, j), kappa, shift, SHARE_OF(i, m, from), j,
-                               close, value)) {
+                    && exactly(traces, here + start_of(row), n_samples, square, leg, bend_at(bent, j), kappa, shift,
+                               here + start_of(share.row), share.part, j, close, value)) {
                     sum[m] = fma(rim_weight(far_slab[i], leg.w, rim), value, sum[m]);
                     count[m] += 1;
                 }
@@ -643,7 +787,7 @@ kernel void migrate_v2(
 #pragma unroll(1)
     for (int i = 0; i < n_late; i++) {
         const int from = close.list[i].x, j = close.list[i].y;
-        if ((j & 31) != int(lane)) continue;
+        if (lane_of(j) != lane) continue;
         const float4 e = ends[from / stride], leg = knots[j];
         if (!(later_than(0.0f, e, pillar, leg.xy, shift) >= 0.0f)) continue;
         const float late = later_than(last, e, pillar, leg.xy, shift);
@@ -652,12 +796,16 @@ kernel void migrate_v2(
         const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
         const float4 away = e - float4(pillar.x, pillar.y, pillar.x, pillar.y);
 #if COPIES > 1
-        const Share share = share_of(away, knots[(j & ~15) + 8].xy, float2(wx, wy), from, apart);
+        const float2 square = float2(fma(away.x, away.x, away.y * away.y), fma(away.z, away.z, away.w * away.w));
+        const Copy copy = copy_of(away, square, slopes_at(knots[(j & ~15) + 8].xy, wx, wy));
+        const int start = from + copy.number * apart;
+        const float part = copy.next;
 #else
-        const Share share = share_in(from, 0.0f);
+        const int start = from;
+        const float part = 0.0f;
 #endif
         const float value = spreading(2.0f * t) * rim_weight(midpoint_distance(e, pillar), leg.w, rim)
-                          * twice(traces + (share.row + left), 2.0f * (x - float(origin)) - 1.0f, share.part, apart);
+                          * twice(traces + (start + left), 2.0f * (x - float(origin)) - 1.0f, part, apart);
         for (int m = 0; m < SAMPLES; m++) {
             sum[m] += j >> 5 == m ? value : 0.0f;
             count[m] += j >> 5 == m ? 1 : 0;
@@ -666,10 +814,10 @@ kernel void migrate_v2(
 #endif
 
     for (int m = 0; m < SAMPLES; m++) {
-        const int t = block * BLOCK + int(lane) + 32 * m;
+        const int j = number_of(m, lane), t = block * BLOCK + j;
         if (t < n_out) {
             // sum holds twice the samples over (2 T)^2; at t0 = 0 the weight is 0 even where T is, and 1 / T infinite.
-            const float t0 = 2.0f * knots[int(lane) + 32 * m].x;
+            const float t0 = 2.0f * knots[j].x;
             const float scale = WEIGHTED ? 2.0f * t0 * t0 * gain[row + t] : 0.5f * gain[row + t];
             if (scale != 0.0f) image[p * n_out + t] = fma(scale, sum[m], image[p * n_out + t]);
             if (counted != 0) fold[p * n_out + t] += whole + count[m];

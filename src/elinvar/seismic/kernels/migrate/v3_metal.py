@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from elinvar.seismic.kernels.migrate.launching import bend_rows, library, table_
 from elinvar.seismic.kernels.migrate.metal import Tuning, hard_edged, tuned_for
 from elinvar.seismic.kernels.migrate.physics import stretched
 from elinvar.seismic.kernels.migrate.tables import BOUNDLESS, Tables, chebyshev_nodes
-from elinvar.seismic.kernels.migrate.v3_order import batches, gaps, morton, neighbourly
+from elinvar.seismic.kernels.migrate.v3_order import arranged, batches, gaps, tiles_of
 
 __all__ = ["migrate"]
 
@@ -51,22 +52,22 @@ def migrate(
     ns, nt = traces.shape[1] // copies.copies, image.shape[1]
     width, block = 32 * tuning.simdgroups, 32 * tuning.samples
     given: dict[str, Any] = {"block": block, "nodes": chebyshev_nodes(block), "medium": medium, "eta": eta}
-    tables = kept_tables(vrms, hard_edged, **options, **given)
+    tables, limits, blocks = kept_tables(vrms, _Reach(ns, block), **options, **given)
     words = tuning.defines(amplitude, physics, interpolation, bank, hard=tables.left is not None)
-    kernel = library("v3.metal", device, words).migrate_v3
+    kernel = library("v3.metal", device, words | tuning.spread(traces, interpolation, bank)).migrate_v3
     horizon = stretched(max(ns - 1 + tables.shift, 0.0) + 0.1, tables.kappa)
     n_blocks = tables.blocks.shape[1]
-    limits = _limits(tables, ns, block)
     counted = torch.zeros(1, dtype=torch.int32, device=image.device) if fold is None else fold
-    order = neighbourly(0.5 * (source + receiver), _BATCH)
+    order, bounded = arranged(0.5 * (source + receiver), _BATCH)
     if order is not None:
         traces, source, receiver = (x[order] for x in (traces, source, receiver))
     # Rows of gaps and of the tables have to fit: pillars are cut for the larger of the two.
     padded = max(n_blocks * block, -(-len(traces) // _BATCH) * (1 << 30) // (tuning.simdgroups * _GAPS))
     for p, k in tiles(image, traces, padded, copies.copies):
-        n, middle = p.stop - p.start, 0.5 * (source[k] + receiver[k])
-        turns = morton(pillars[p])
-        near = gaps(batches(pillars[p][turns], tuning.simdgroups), batches(middle, _BATCH))
+        n, tiling = p.stop - p.start, tiles_of(pillars[p], tuning.simdgroups)
+        if k.stop - k.start < len(traces):
+            bounded = batches(0.5 * (source[k] + receiver[k]), _BATCH)
+        near = gaps(tiling.circles, bounded)
         own = limits[p] if len(limits) > 1 else limits
         kernel(
             tuning.rows(traces[k], interpolation, bank),
@@ -92,14 +93,28 @@ def migrate(
             horizon,
             copies.dx**2,
             copies.dy**2,
-            turns.int(),
-            _items(near, own, turns, tuning.simdgroups),
+            tiling.order,
+            _items(len(near), blocks),
             near,
             own,
             near.shape[1],
             threads=len(near) * n_blocks * width,
             group_size=width,
         )
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """Makes of tables what is kept of them for traces of ``ns`` samples."""
+
+    ns: int
+    block: int
+
+    def __call__(self, tables: Tables) -> tuple[Tables, torch.Tensor, torch.Tensor]:
+        """Return the tables, how far blocks reach, and the blocks, furthest reach first."""
+        made = hard_edged(tables)
+        limits = _limits(made, self.ns, self.block)
+        return made, limits, torch.argsort(limits.amax(0), descending=True, stable=True).int()
 
 
 def _limits(tables: Tables, ns: int, block: int) -> torch.Tensor:
@@ -112,12 +127,10 @@ def _limits(tables: Tables, ns: int, block: int) -> torch.Tensor:
     return torch.where(left < 0, -BOUNDLESS, limit.clamp(max=BOUNDLESS)).contiguous()
 
 
-def _items(near: torch.Tensor, limits: torch.Tensor, turns: torch.Tensor, size: int) -> torch.Tensor:
-    """Return every pair of tile and block as one number, those with the most batches to go through first."""
-    tiles, n_blocks = len(near), limits.shape[1]
-    widest = limits.amax(0, keepdim=True).expand(tiles, n_blocks)
-    if len(limits) > 1:
-        own = limits[turns]
-        widest = torch.cat([own, own[-1:].expand(-len(own) % size, n_blocks)]).reshape(tiles, size, n_blocks).amax(1)
-    load = torch.searchsorted(near.sort(1).values, widest.contiguous(), right=True)
-    return torch.argsort(load.flatten(), descending=True, stable=True).int()
+def _items(tiles: int, blocks: torch.Tensor) -> torch.Tensor:
+    """Return every pair of tile and block as one number, blocks in their order.
+
+    Tiles stay in theirs, so that threadgroups which run together read the same stretch of the same traces.
+    """
+    first = len(blocks) * torch.arange(tiles, dtype=torch.int32, device=blocks.device)
+    return (first + blocks[:, None]).flatten()
