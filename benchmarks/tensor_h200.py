@@ -261,8 +261,11 @@ def accuracy(target: Device) -> dict[str, Any]:
                     got = tensor.linear(x, w, bias, activation, residual).double()
                     key = f"{dtype} {activation}".removeprefix("torch.")
                     worst[key] = max(worst.get(key, 0.0), float(((got - exact).abs() / allowed).max()))
-    x = torch.full((32, 32), float("nan"), device=target.torch, dtype=torch.float16)
-    nan = bool(tensor.linear(x, x, x[0], "relu").isnan().all())
+    nan = True
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for n in (32, 300, 301, 1024):  # libraries choose among kernels by size
+            x = torch.full((n, n), float("nan"), device=target.torch, dtype=dtype)
+            nan &= bool(tensor.linear(x, x, x[0], "relu").isnan().all())
     found = {"error over its bound": worst, "relu keeps NaN": nan, "element-wise, ulp": tails(target)}
     print("accuracy", json.dumps(found, indent=1), flush=True)
     return found

@@ -48,15 +48,36 @@ def test_the_long_way_serves_the_rest(operands: list[torch.Tensor], monkeypatch:
         assert short_cuda(x[:, :0], w[:, :0], b, None) is None
         with torch.autocast("cpu"):
             assert short_cuda(x, w, b, None) is None
-        monkeypatch.setattr(cuda, "keeps_nan", lambda *_: False)
-        assert short_cuda(x, w, b, "relu") is None
     assert short_cuda(x, w, b, None) is None  # grad mode is on, and nothing is known yet
     assert not cuda.known[False]
     assert not cuda.known[True]
 
 
+@pytest.mark.parametrize("kept", [True, False, None])
+def test_relu_is_fused_only_where_it_keeps_nan(
+    operands: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, kept: bool | None
+) -> None:
+    x, w, b = operands
+    monkeypatch.setattr(cuda, "keeps_nan", lambda x, *_: kept if x.data_ptr() % 16 == 0 else False)
+    fused: list[Any] = []
+    monkeypatch.setattr(cuda, "_addmm_relu", lambda *given: fused.append(given) or torch._addmm_activation(*given))
+    with torch.no_grad():
+        for _ in range(2):
+            y = short_cuda(x, w, b, "relu")
+            assert y is not None
+            torch.testing.assert_close(y, torch.relu(x @ w.t() + b))
+        assert len(fused) == (2 if kept else 0)
+        if again._guards is not None:  # what could not be asked is asked again
+            assert len(cuda.known[True]) == (kept is not None)
+        moved = torch.zeros(31)[1:].view(6, 5).copy_(x)
+        late = short_cuda(moved, w, b, "relu")
+        assert late is not None
+        torch.testing.assert_close(late, torch.relu(x @ w.t() + b))
+        assert cuda.cuda_epilogue(x, w, b, "relu", None) is None or kept
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
-@pytest.mark.parametrize("edge", [64, 300, 512])
+@pytest.mark.parametrize("edge", [64, 300, 301, 512])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_on_a_gpu(edge: int, dtype: torch.dtype) -> None:
     make = torch.Generator().manual_seed(0)
@@ -73,3 +94,20 @@ def test_on_a_gpu(edge: int, dtype: torch.dtype) -> None:
     x[0, 0] = float("nan")
     with torch.no_grad():
         assert tensor.linear(x, w, b, "relu")[0].isnan().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_relu_keeps_nan_at_every_size_on_a_gpu(dtype: torch.dtype) -> None:
+    with torch.no_grad():
+        for m in (1, 7, 64, 300, 2048):
+            for k in (1, 12, 300, 1032):
+                for n in (1, 10, 300, 1000, 2048):
+                    x, w, b = torch.ones(m, k), torch.ones(n, k), torch.ones(n)
+                    x[m // 2, k // 2] = w[n // 2, 0] = float("nan")
+                    x, w, b = (t.to(dtype).cuda() for t in (x, w, b))
+                    for bias in (b, None):
+                        y = tensor.linear(x, w, bias, "relu")
+                        expected = torch.zeros(m, n, dtype=torch.bool, device="cuda")
+                        expected[m // 2] = expected[:, n // 2] = True
+                        assert torch.equal(y.isnan(), expected), (m, k, n, bias is None)

@@ -70,5 +70,21 @@ def test_zeros_are_kept():
     assert gemm.zeros(4, torch.float32, CPU) is gemm.zeros(4, torch.float32, CPU)
 
 
-def test_the_question_about_nan_can_be_asked():
-    assert gemm.keeps_nan(torch.float32, CPU)
+def test_whether_relu_keeps_nan_is_asked_once_for_every_kind(monkeypatch):
+    kept = {}
+    monkeypatch.setattr(gemm, "_kept", kept)
+    x, w, b = torch.ones(8, 16), torch.ones(4, 16), torch.ones(4)
+    for _ in range(2):
+        assert gemm.keeps_nan(x, w, b) is True
+    assert len(kept) == 1
+    assert gemm.keeps_nan(x[:7], w, b) is True
+    assert gemm.keeps_nan(x, torch.ones(16, 4).t(), b) is True
+    assert len(kept) == 3
+    assert gemm.keeps_nan(x, w, torch.ones(5)[1:]) is False  # between multiples of 16 bytes
+    assert gemm.keeps_nan(torch.ones(129)[1:].view(8, 16), w) is False
+    monkeypatch.setattr(gemm, "_MOST_KEPT", 3)
+    assert gemm.keeps_nan(x[:6], w, b) is None
+    assert gemm.keeps_nan(x, w, b) is True
+    monkeypatch.setattr(torch, "_addmm_activation", lambda b, x, w: torch.zeros(len(x), w.shape[1]))
+    kept.clear()
+    assert gemm.keeps_nan(x, w, b) is False

@@ -1,4 +1,4 @@
-"""Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's with its epilogue."""
+"""Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's where its relu keeps NaN."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from elinvar.tensor.again import known, remember
+from elinvar.tensor.again import Layer, known, remember
 from elinvar.tensor.gemm import keeps_nan, zeros
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.workspace import HALVES
@@ -26,8 +26,14 @@ def _quick() -> Callable[..., torch.Tensor | None]:
     return quick
 
 
-def _relu_layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _relu_layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+    if (x.data_ptr() | w.data_ptr() | bias.data_ptr()) & 15:  # served by another of the library's kernels
+        return None
     return _addmm_relu(bias, x, w.t())
+
+
+def _relu_after(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.addmm(bias, x, w.t()).relu_()
 
 
 def _layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -50,12 +56,12 @@ def short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation:
 
             remember(x, w, bias, serving(x, w, bias, relu=relu), relu=relu)
             return done
-        if relu and not keeps_nan(x.dtype, x.device):
-            return None
-        serve = _relu_layer if relu else _layer
-        done = serve(x, w, bias)
-        remember(x, w, bias, serve, relu=relu)
-        return done
+        kept = keeps_nan(x, w, bias) if relu else None
+        serve: Layer = (_relu_layer if kept else _relu_after) if relu else _layer
+        found = serve(x, w, bias)
+        if not relu or kept is not None:
+            remember(x, w, bias, serve, relu=relu)
+        return found
     except (RuntimeError, TypeError, AttributeError, ValueError):
         return None
 
@@ -71,9 +77,11 @@ def cuda_epilogue(
         done = _quick()(x, w, bias, relu=activation == "relu")
         if done is not None:
             return done
-    if activation != "relu" or not x.shape[1] or not keeps_nan(x.dtype, x.device):
+    if activation != "relu" or not x.shape[1]:
         return None
     shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
+    if not keeps_nan(x, w, shift, *(() if out is None else (out,))):
+        return None
     if out is None:
         return _addmm_relu(shift, x, w.t())
     return torch.ops.aten._addmm_activation.out(shift, x, w.t(), out=out)  # type: ignore[no-any-return]  # noqa: SLF001

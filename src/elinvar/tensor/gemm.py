@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -219,9 +219,34 @@ def zeros(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return torch.zeros(n, dtype=dtype, device=device)
 
 
-@cache
-def keeps_nan(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the device's fused relu passes NaN on, asked of the device once."""
-    x = torch.full((16, 16), float("nan"), dtype=dtype, device=device)
-    found = torch._addmm_activation(zeros(16, dtype, device), x, x)  # noqa: SLF001
-    return bool(torch.isnan(found).all())
+_kept: dict[tuple[Any, ...], bool] = {}
+_MOST_KEPT = 1024
+
+
+def keeps_nan(x: torch.Tensor, w: torch.Tensor, *others: torch.Tensor) -> bool | None:
+    """Whether the device's product with a fused relu passes NaN on for operands like these; None if it cannot be asked.
+
+    A library chooses among kernels by size, layout and alignment, and the relu of some makes NaN 0 (cuBLASLt's, where a
+    size is no multiple of eight). So it is asked once for every kind of operands, with a bias of NaN: one more product,
+    and a wait for it. While a CUDA graph is recorded nothing can be asked, and after a thousand kinds nothing more is.
+
+    Parameters
+    ----------
+    x, w
+        (m, k) and (n, k).
+    others
+        Bias and result, where they are given: what begins between multiples of 16 bytes is not fused.
+    """
+    address = x.data_ptr() | w.data_ptr()
+    for other in others:
+        address |= other.data_ptr()
+    if address & 15:
+        return False
+    key = (x.dtype, x.get_device(), x.shape, x.stride(), w.shape, w.stride())
+    found = _kept.get(key)
+    if found is None:
+        if len(_kept) >= _MOST_KEPT or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return None
+        bias = x.new_full((len(w),), float("nan"))
+        found = _kept[key] = bool(torch.isnan(torch._addmm_activation(bias, x, w.t())).all())  # noqa: SLF001
+    return found
