@@ -164,9 +164,9 @@ def _apply_gelu(y: Any, weight: Any, bias: Any, mean: float, rstd: float, first:
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _short_gelu(rows: Any, w: Any, b: Any, eps: float, first: int, end: int) -> None:
     for i in range(first, end):
-        times = rows.shape[1]
-        mean, squares = _moments(rows[i], 0, times)
-        _apply_gelu(rows[i], w, b, mean, 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps), 0, times)
+        start, times = np.int64(0), rows.shape[1]  # for the constant 0, numba would compile both once more
+        mean, squares = _moments(rows[i], start, times)
+        _apply_gelu(rows[i], w, b, mean, 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps), start, times)
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
@@ -229,10 +229,10 @@ def gate(
 def _short(rows: Any, targets: Any, w: Any, b: Any, s: Any, eps: float, first: int, end: int) -> None:
     """Sequences that fit into cache: statistics and result of one after the other."""
     for i in range(first, end):
-        times = rows.shape[1]
-        mean, squares = _moments(rows[i], 0, times)
+        start, times = np.int64(0), rows.shape[1]  # for the constant 0, numba would compile both once more
+        mean, squares = _moments(rows[i], start, times)
         rstd = 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps)
-        _apply(rows[i], targets[i], w, b, s, mean, rstd, 0, times)
+        _apply(rows[i], targets[i], w, b, s, mean, rstd, start, times)
 
 
 def _long(row: Any, target: Any, w: Any, b: Any, s: Any, eps: float, step: int) -> None:
