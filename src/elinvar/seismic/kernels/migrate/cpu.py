@@ -13,6 +13,7 @@ import torch
 from elinvar.runtime.parallel import parallel_for
 from elinvar.seismic.kernels.migrate.antialias import SPAN, Bank
 from elinvar.seismic.kernels.migrate.aperture import RadiusAperture
+from elinvar.seismic.kernels.migrate.cpu_v2 import _cache
 from elinvar.seismic.kernels.migrate.interpolation import TAPS, padded, pairs
 from elinvar.seismic.kernels.migrate.limits import Limits
 from elinvar.seismic.kernels.migrate.physics import PHYSICS
@@ -21,7 +22,10 @@ from elinvar.seismic.kernels.migrate.tables import prepare
 
 __all__ = ["migrate"]
 
-_jit = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", numba.njit(nogil=True, error_model="numpy"))
+_jit = cast(  # what other files define comes in as arguments: the cache does not see their changes
+    "Callable[[Callable[..., Any]], Callable[..., Any]]",
+    numba.njit(nogil=True, error_model="numpy", cache=_cache()),
+)
 f4 = np.float32
 
 
@@ -64,10 +68,10 @@ def migrate(
     taps = TAPS[interpolation]
     copies = 1 if bank is None else bank.copies
     data = padded(traces.view(len(traces), copies, -1), taps)
-    filters = (np.zeros((0, 0, 2), f4), f4(0), f4(0))
+    filters = (np.zeros((0, 0, 2), f4), f4(0), f4(0), SPAN)
     if bank is not None:
         assert tables.middles is not None
-        filters = (tables.middles.numpy(), f4(bank.dx**2), f4(bank.dy**2))
+        filters = (tables.middles.numpy(), f4(bank.dx**2), f4(bank.dy**2), SPAN)
     arrays = [x.numpy() for x in (image, data, source, receiver, pillars, tables.legs, tables.gain)]
     rays = (PHYSICS.index(physics), bends, f4(tables.kappa))
     fitted = np.zeros((0, 2, 1), f4) if taps == 2 else np.array(pairs(taps), f4)
@@ -112,7 +116,7 @@ def _read(trace: Any, left: int, f: Any, fitted: Any) -> Any:
 def _choose(choice: Any, ends: Any, filters: Any, row: int, copies: int) -> None:
     """Fill in which copies each output time reads (`antialias.share`)."""
     sx, sy, rx, ry = ends
-    middles, wx, wy = filters
+    middles, wx, wy, width = filters
     if len(middles) == 0:
         return
     for span in range(middles.shape[1]):
@@ -125,9 +129,9 @@ def _choose(choice: Any, ends: Any, filters: Any, row: int, copies: int) -> None
         while copy < copies - 2 and square >= np.float32(2):
             square *= np.float32(0.5)
             copy += 1
-        end = min((span + 1) * SPAN, choice.shape[1])
-        choice[0, span * SPAN : end] = copy
-        choice[1, span * SPAN : end] = min(max(square - np.float32(1), np.float32(0)), np.float32(1))
+        end = min((span + 1) * width, choice.shape[1])
+        choice[0, span * width : end] = copy
+        choice[1, span * width : end] = min(max(square - np.float32(1), np.float32(0)), np.float32(1))
 
 
 @_jit
