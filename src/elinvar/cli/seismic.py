@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,44 +27,17 @@ from elinvar.cli.seismic_data import (
     Physics,
     Replacement,
     datum_of,
-    header_bytes,
     mute_of,
     numbers,
     open_any,
+    velocity_of,
 )
-from elinvar.errors import InputError
 
-if TYPE_CHECKING:
-    from elinvar.seismic import Velocity
-
-__all__ = ["app", "header_bytes"]
+__all__ = ["app"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prestack time migration: SEG-Y in, image out.")
 
 File = Annotated[Path, typer.Argument(help="Prestack survey: SEG-Y, SU, or a Zarr folder.")]
-
-
-def _velocity(text: str, gradient: float, kind: str | None) -> Velocity:
-    """Read ``2500``, ``ms:velocity,ms:velocity`` or the name of a velocity file."""
-    from elinvar.seismic import Velocity
-
-    if Path(text).exists():
-        if gradient:
-            raise InputError("--gradient goes with one surface velocity, not with a velocity file; leave one out.")
-        return Velocity.open(text, kind)  # type: ignore[arg-type]
-    try:
-        pairs = [tuple(float(part) for part in pick.split(":")) for pick in text.split(",")]
-    except ValueError:
-        pairs = []
-    if len(pairs) == 1 and len(pairs[0]) == 1:
-        return Velocity.linear(pairs[0][0], gradient) if gradient else Velocity.constant(pairs[0][0])
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise InputError(
-            f"--velocity {text!r} is neither a number (2500), picks in ms:m/s (0:1800,1000:2400), nor a file."
-        )
-    if gradient:
-        raise InputError("--gradient goes with one surface velocity, not with a table of picks; leave one out.")
-    return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind or "rms")  # type: ignore[arg-type]
 
 
 @app.command()
@@ -151,7 +124,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = seismic_view.survey_grid(survey, bin_size, azimuth, t_max, dt_out)
-    field = _velocity(velocity, gradient, kind)
+    field = velocity_of(velocity, gradient, kind)
     given: dict[str, Any] = {
         "aperture": seismic.Aperture(
             dip=dip, radius=radius, taper=taper, inline=inline_limit, crossline=crossline_limit, leg_dip=leg_dip,

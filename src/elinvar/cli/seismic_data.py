@@ -14,9 +14,12 @@ from elinvar.cli.common import emit, progress, table
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
-    from elinvar.seismic import Grid, Mute, Survey
+    from elinvar.seismic import Grid, Mute, Survey, Velocity
 
-__all__ = ["datum_of", "mute_of", "numbers", "open_any", "plain", "register", "sentences", "warn_of_a_line"]
+__all__ = [
+    "datum_of", "header_bytes", "mute_of", "numbers", "open_any", "plain", "register", "sentences", "velocity_of",
+    "warn_of_a_line",
+]  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Header = Annotated[
@@ -130,6 +133,29 @@ def header_bytes(entries: list[str] | None) -> dict[str, int]:
             raise InputError(f"--header {entry!r} is not NAME=BYTE; write for example --header sx=73.")
         moved[name.strip()] = int(byte)
     return moved
+
+
+def velocity_of(text: str, gradient: float, kind: str | None) -> Velocity:
+    """Read ``2500``, ``ms:velocity,ms:velocity`` or the name of a velocity file."""
+    from elinvar.seismic import Velocity
+
+    if Path(text).exists():
+        if gradient:
+            raise InputError("--gradient goes with one surface velocity, not with a velocity file; leave one out.")
+        return Velocity.open(text, kind)  # type: ignore[arg-type]
+    try:
+        pairs = [tuple(float(part) for part in pick.split(":")) for pick in text.split(",")]
+    except ValueError:
+        pairs = []
+    if len(pairs) == 1 and len(pairs[0]) == 1:
+        return Velocity.linear(pairs[0][0], gradient) if gradient else Velocity.constant(pairs[0][0])
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise InputError(
+            f"--velocity {text!r} is neither a number (2500), picks in ms:m/s (0:1800,1000:2400), nor a file."
+        )
+    if gradient:
+        raise InputError("--gradient goes with one surface velocity, not with a table of picks; leave one out.")
+    return Velocity.table([1e-3 * t for t, _ in pairs], [v for _, v in pairs], kind or "rms")  # type: ignore[arg-type]
 
 
 def open_any(path: Path, header: list[str] | None = None, endian: str = "auto", dt: float | None = None) -> Survey:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import EXIT_INTERRUPTED, emit, fail, progress, si
+from elinvar.cli.seismic_data import Json, header_bytes
 from elinvar.errors import Cancelled, ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); `create-config` or `wizard` makes one.")]
 
 
@@ -75,7 +75,6 @@ def create_config(
     json_: Json = False,
 ) -> None:
     """Write a job file with every option, its unit and its default."""
-    from elinvar.cli.seismic import header_bytes
     from elinvar.seismic import jobfile, workflow
     from elinvar.seismic.wizard import relative
 

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress, si
-from elinvar.cli.seismic_data import AntiAlias, Dimension, Endian, Eta, Header, Interpolation, Interval, Json, Physics
+from elinvar.cli.seismic_data import (
+    AntiAlias,
+    Dimension,
+    Endian,
+    Eta,
+    Header,
+    Interpolation,
+    Interval,
+    Json,
+    Physics,
+    numbers,
+    open_any,
+    velocity_of,
+    warn_of_a_line,
+)
+from elinvar.cli.seismic_view import survey_grid, target_lines
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,15 +73,12 @@ def scan(  # one option per knob of the library: a long signature is the interfa
 ) -> None:
     """Migrate with several percentages of a velocity in one pass over the traces, and pick what fits best."""
     from elinvar import seismic
-    from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import numbers, open_any, warn_of_a_line
-    from elinvar.cli.seismic_view import survey_grid, target_lines
     from elinvar.seismic.outputs import check_folder
 
     check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = target_lines(survey_grid(survey, bin_size, azimuth, t_max, dt_out), inlines, crosslines)
-    field = _velocity(velocity, gradient, kind)
+    field = velocity_of(velocity, gradient, kind)
     tried = _percents(percents)
     edges = None if gathers is None else numbers(gathers, "--gathers")
     given: dict[str, Any] = {

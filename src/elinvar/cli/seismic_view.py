@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elinvar.cli.common import emit, progress
-from elinvar.cli.seismic_data import AntiAlias, Dimension, Eta, Interpolation, Physics
+from elinvar.cli.seismic_data import (
+    AntiAlias,
+    Dimension,
+    Endian,
+    Eta,
+    Header,
+    Interpolation,
+    Interval,
+    Json,
+    Physics,
+    numbers,
+    open_any,
+    sides,
+    velocity_of,
+    warn_of_a_line,
+)
 from elinvar.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,15 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Folder = Annotated[Path, typer.Argument(help="Image folder (Zarr) that `migrate` or `run` wrote.")]
 File = Annotated[Path, typer.Argument(help="Prestack SEG-Y file.")]
-Header = Annotated[
-    list[str] | None,
-    typer.Option("--header", help="Where a trace header word is, e.g. sx=73 (may be repeated).", metavar="NAME=BYTE"),
-]
-Endian = Annotated[str, typer.Option(help="Byte order: auto, big or little.")]
-Interval = Annotated[float | None, typer.Option("--dt", help="Sample interval in ms, when the file's is wrong.")]
 Kind = Annotated[
     str | None, typer.Option(help="What the values are: rms, interval or average; default: what a file says, else rms.")
 ]
@@ -57,12 +65,10 @@ def report(
     json_: Json = False,
 ) -> None:
     """Write a report a person can look at: sections, fold, gathers, survey, velocity, spectra."""
-    from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import open_any
     from elinvar.seismic import qc_report
 
     recorded = None if survey is None else open_any(survey, header, endian, dt)
-    field = None if velocity is None else _velocity(velocity, gradient, kind)
+    field = None if velocity is None else velocity_of(velocity, gradient, kind)
     begin = time.perf_counter()
     path = qc_report(image, recorded, field, _beside(image, "report.html") if out is None else out)
     spent = time.perf_counter() - begin
@@ -147,14 +153,12 @@ def preview(  # one option per knob of the library: a long signature is the inte
 ) -> None:
     """Look before migrating: target lines alone, or the image coarse first and fine where something is."""
     from elinvar import seismic
-    from elinvar.cli.seismic import _velocity
-    from elinvar.cli.seismic_data import open_any, warn_of_a_line
     from elinvar.seismic.outputs import check_folder
 
     check_folder(out, path)
     survey = open_any(path, header, endian, dt)
     grid = survey_grid(survey, bin_size, azimuth, t_max, dt_out)
-    field = _velocity(velocity, gradient, kind)
+    field = velocity_of(velocity, gradient, kind)
     options: dict[str, Any] = {"aperture": seismic.Aperture(dip=dip), "device": device}
     ways = {"physics": physics, "eta": eta, "antialias": antialias, "interpolation": interpolation}
     options |= {**ways, "dimension": dimension}
@@ -208,7 +212,6 @@ def survey_grid(
     survey: Survey, bin_size: str | None, azimuth: float | None, t_max: float | None, dt_out: float | None
 ) -> Grid:
     """Return the grid that covers a survey, with what --bin, --azimuth, --t-max and --dt-out say."""
-    from elinvar.cli.seismic_data import sides
     from elinvar.seismic import Grid
 
     step = survey.dt if dt_out is None else 1e-3 * dt_out
@@ -218,7 +221,6 @@ def survey_grid(
 
 def target_lines(grid: Grid, inlines: str | None, crosslines: str | None) -> Grid:
     """Return the part of a grid that --inlines and --crosslines name; the whole without them."""
-    from elinvar.cli.seismic_data import numbers
     from elinvar.seismic import targets
 
     if inlines is None and crosslines is None:
