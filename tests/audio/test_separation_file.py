@@ -286,3 +286,23 @@ def test_a_file_that_ends_early_can_be_taken_as_it_is(model: HTDemucs, tmp_path:
     )  # fmt: skip
     assert 100_000 < read(done.stems["voice"]).shape[1] < 250_000
     assert done.seconds == read(done.stems["voice"]).shape[1] / RATE
+
+
+def test_what_is_given_up_ends_after_the_current_run(model: HTDemucs, tmp_path: Path) -> None:
+    """Ctrl-C among many files must not wait for the end of an hour: the running file is given up, the others kept."""
+    for name, frames in (("a", 1000), ("b", 40_000)):
+        sf.write(tmp_path / f"{name}.wav", 0.2 * np.random.default_rng(0).standard_normal((frames, 2)), RATE, "FLOAT")
+    runs = []
+    original = HTDemucs.forward
+
+    class Counted(HTDemucs):
+        def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            runs.append(1)
+            return original(self, *args, **kwargs)
+
+    counted = Counted(config=model.config)
+    done = separate_files([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "out", counted, device="cpu")
+    assert next(done).source.name == "a.wav"
+    done.close()  # what Ctrl-C does; b has begun
+    assert len(runs) < 20 < 40_000 / (0.75 * counted.length)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]

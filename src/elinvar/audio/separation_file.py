@@ -21,7 +21,7 @@ from elinvar.audio._stream_io import CLIP_MODES, FORMATS, Reader, StemWriter, Wi
 from elinvar.audio.htdemucs import MODES
 from elinvar.audio.htdemucs_weights import Separator, load_model
 from elinvar.audio.separation import Progress, batch_of
-from elinvar.errors import InputError
+from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.files import atomic_directory
 from elinvar.runtime.pipeline import Pipeline, Stage
@@ -348,8 +348,15 @@ def separate_files(
     shared = model if executor is not None or not sources else _loaded(model)
     threads = None if jobs == 1 or executor is not None else max(1, torch.get_num_threads() // jobs)
     work = _Task(str(out_dir), shared, threads, options)
-    stage = Stage(work, name="separate", workers=jobs)
-    with Pipeline([stage], in_flight=jobs + 1, executor=executor, progress=progress) as pipeline:
+    if executor is not None:
+        with Pipeline([Stage(work, name="separate", workers=jobs)], jobs + 1, executor, progress) as pipeline:
+            yield from pipeline.run(sources)
+        return
+
+    def separated(path: Path) -> SeparatedFile:
+        return work(path, lambda: pipeline.stopping)
+
+    with Pipeline([Stage(separated, name="separate", workers=jobs)], jobs + 1, progress=progress) as pipeline:
         yield from pipeline.run(sources)
 
 
@@ -366,6 +373,12 @@ class _Task:
     threads: int | None
     options: dict[str, Any]
 
-    def __call__(self, path: Path) -> SeparatedFile:
+    def __call__(self, path: Path, stopping: Callable[[], bool] | None = None) -> SeparatedFile:
+        """Separate one file, unless `stopping` says, between two runs of the network, that the others are given up."""
+
+        def watch(done: int, total: int | None) -> None:
+            if stopping is not None and stopping():
+                raise Cancelled(f"{path.name} was given up after {done} of {total} samples; separate it again.")
+
         with torch_threads(self.threads):
-            return separate_file(path, self.out_dir, self.model, **self.options)
+            return separate_file(path, self.out_dir, self.model, **{"progress": watch, **self.options})

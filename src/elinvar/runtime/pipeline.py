@@ -325,6 +325,15 @@ class Pipeline:
         return old
 
     @property
+    def stopping(self) -> bool:
+        """Whether nothing more will be started, after an error, Ctrl-C, ``cancel()`` or ``close()``.
+
+        A running stage function is waited for; a long one may ask this now and then, and raise ``Cancelled``.
+        """
+        flow = self._flow
+        return bool(self._closed) or (flow is not None and flow.board.stopped)
+
+    @property
     def outstanding(self) -> int:
         """Items that exist now: started, finished but not delivered, or held by the consumer."""
         flow = self._flow
