@@ -164,7 +164,8 @@ def _apply_gelu(y: Any, weight: Any, bias: Any, mean: float, rstd: float, first:
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _short_gelu(rows: Any, w: Any, b: Any, eps: float, first: int, end: int) -> None:
     for i in range(first, end):
-        start, times = np.int64(0), rows.shape[1]  # for the constant 0, numba would compile both once more
+        times = rows.shape[1]
+        start: Any = np.int64(0)  # for the constant 0, numba would compile both once more
         mean, squares = _moments(rows[i], start, times)
         _apply_gelu(rows[i], w, b, mean, 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps), start, times)
 
@@ -229,7 +230,8 @@ def gate(
 def _short(rows: Any, targets: Any, w: Any, b: Any, s: Any, eps: float, first: int, end: int) -> None:
     """Sequences that fit into cache: statistics and result of one after the other."""
     for i in range(first, end):
-        start, times = np.int64(0), rows.shape[1]  # for the constant 0, numba would compile both once more
+        times = rows.shape[1]
+        start: Any = np.int64(0)  # for the constant 0, numba would compile both once more
         mean, squares = _moments(rows[i], start, times)
         rstd = 1.0 / np.sqrt(squares / (times * rows.shape[2]) + eps)
         _apply(rows[i], targets[i], w, b, s, mean, rstd, start, times)
