@@ -83,11 +83,11 @@ class Shape:
         return max(self.width, 16) * 2.0**-22 + (1.01 * self.width / 8 * 2.0**-10 if self.half else 2.0**-11)
 
 
-def shape(channels: int) -> Shape:
-    """Return the shape for this many channels, `MOST_CHANNELS` at most: queries fill registers, keys 12 KB."""
+def shape(channels: int, queries: int = 1 << 24) -> Shape:
+    """Return the shape for so many channels, `MOST_CHANNELS` at most: queries fill registers, keys 12 KB."""
     width = -(-channels // 8) * 8
     if width <= 24:
-        return Shape(width, 16, 256, half=True)
+        return Shape(width, 16 if queries > 256 else 4, 256, half=True)
     return Shape(width, 8, 128) if width <= 40 else Shape(width, 8, 64) if width <= 64 else Shape(width, 4, 32)
 
 

@@ -114,7 +114,7 @@ def _slabs(n: int, keys: int, how: Shape) -> int:
 
 def _found(queries: Tensor, keys: Tensor, device: Any, make: Any, way_back: bool) -> tuple[_Search, _Search]:
     """Search with estimates, in both directions if asked; the second result is the way back."""
-    how = shape(queries.shape[1])
+    how = shape(queries.shape[1], len(queries))
     mine, theirs = _rows(queries, how.rows, how.width, device), _rows(keys, BLOCK, how.width, device)
     n, m, padded = len(queries), len(keys), len(theirs.half)
     there, back = (

@@ -47,8 +47,9 @@ kernel void recheck(
     // Not a number where lengths leave float32's range: then nothing is less, and everything is looked at.
     const float slack = error + 1e-6f;  // subnormal sums: each of 17 roundings takes less than 2^-24
     float least = simd_max(top) - 2.0f * slack;
-    float best = score[q];
-    int where = index[q];
+    // The lane that will write is the one that reads.
+    float best = simd_broadcast_first(lane == 0 ? score[q] : 0.0f);
+    int where = simd_broadcast_first(lane == 0 ? index[q] : 0);
     const float needed = best * scale_q[0] * scale_k[0] - slack;
     if (needed > least) least = needed;
     float4 mine[WIDTH4];
