@@ -101,7 +101,8 @@ def cluster(
         scratch = owned.enter_context(tempfile.TemporaryDirectory(prefix="elinvar-dask-", ignore_cleanup_errors=True))
         with dask.config.set({"temporary-directory": scratch}):  # the scheduler's lock files go there too
             started = owned.enter_context(_local(distributed, _gpus(), workers, threads, scratch))
-        client = owned.enter_context(distributed.Client(started, set_as_default=False))
+        # Images need no way through the scheduler: workers of this machine can always be reached.
+        client = owned.enter_context(distributed.Client(started, set_as_default=False, direct_to_workers=True))
     elif isinstance(where, str) and "://" in where:
         try:
             client = owned.enter_context(
