@@ -173,6 +173,23 @@ def test_the_prelude_is_compiled_ahead_from_the_second_kernel_on(cache: Path, em
 
 
 @needs_gcc
+def test_another_cache_is_lent_what_all_kernels_need(cache: Path, emulator: Compile, tmp_path: Path) -> None:
+    emulator(FILL, defines={"VALUE": 1})
+    other = tmp_path / "other"
+    emulator_build.lend(other)
+    lent = {file.relative_to(other / "emulator"): file.stat().st_ino for file in other.rglob("*") if file.is_file()}
+    assert len(lent) == 6  # a runtime and a prelude for each kind of build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELINVAR_CACHE", str(other))
+        x = torch.zeros(1)
+        emulator(FILL, defines={"VALUE": 5}).fill(x)
+    assert x.item() == 5
+    assert {file: (other / "emulator" / file).stat().st_ino for file in lent} == lent
+    [built] = (other / "emulator").glob("metal-*")
+    assert not (cache / built.name).exists()
+
+
+@needs_gcc
 @pytest.mark.parametrize("left", [0, 1000, 1 << 20])
 def test_a_cut_off_prelude_is_not_believed(cache: Path, emulator: Compile, left: int) -> None:
     for value in (1, 2):

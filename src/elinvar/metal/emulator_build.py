@@ -32,7 +32,7 @@ from .language import Source
 from .signature import Attribute, Buffer, Signature
 from .translate import translate
 
-__all__ = ["Build", "Mode", "compiler", "cpp_text", "make", "with_lines"]
+__all__ = ["Build", "Mode", "compiler", "cpp_text", "lend", "make", "with_lines"]
 
 Mode = Literal["plain", "races", "sanitize"]
 _KEPT = 2000
@@ -234,18 +234,51 @@ def _compile(arguments: Sequence[str], what: str) -> None:
         raise MetalError(f"[metal] {compiler()[0]} cannot compile {what}: {done.stderr.strip()[:2000]}")
 
 
+def _has_gcc() -> bool:
+    return "clang" not in compiler()[1].lower()
+
+
+def _prelude(mode: Mode) -> Path:
+    """Return where g++ looks for the prelude compiled ahead, whether it is there or not."""
+    return _folder() / f"prelude-{mode}-{_key(mode, 'prelude')}" / "emulator.h.gch"
+
+
+def _compile_prelude(mode: Mode) -> None:
+    target = _prelude(mode)
+    with atomic_write(target) as new:
+        _compile([*_flags(mode), "-x", "c++-header", str(_PRELUDE / "emulator.h"), "-o", str(new)], "the prelude")
+    for old in _folder().glob(f"prelude-{mode}-*"):
+        if old != target.parent:  # 30 MB each: one of a kind is enough
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _ahead(mode: Mode) -> list[str]:
     """Return what makes g++ take the prelude compiled ahead; nothing for other compilers and a cache's first kernel."""
-    if "clang" in compiler()[1].lower() or not any(_folder().glob("metal-*")):
+    if not _has_gcc():
         return []
-    target = _folder() / f"prelude-{mode}-{_key(mode, 'prelude')}" / "emulator.h.gch"
+    target = _prelude(mode)
     if not target.exists():
-        with atomic_write(target) as new:
-            _compile([*_flags(mode), "-x", "c++-header", str(_PRELUDE / "emulator.h"), "-o", str(new)], "the prelude")
-        for old in _folder().glob(f"prelude-{mode}-*"):
-            if old != target.parent:  # 30 MB each: one of a kind is enough
-                shutil.rmtree(old, ignore_errors=True)
+        if not any(_folder().glob("metal-*")):
+            return []
+        _compile_prelude(mode)
     return [f"-I{target.parent}"]
+
+
+def lend(cache: Path) -> None:
+    """Give another cache folder what all kernels need: the runtimes, and with g++ the preludes compiled ahead."""
+    for mode in _MODE:
+        parts = [_runtime(mode)]
+        if _has_gcc():
+            if not _prelude(mode).exists():
+                _compile_prelude(mode)
+            parts.append(_prelude(mode))
+        for part in parts:
+            copy = cache / "emulator" / part.relative_to(_folder())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                copy.hardlink_to(part)
+            except OSError:  # another disk
+                shutil.copy2(part, copy)
 
 
 def make(source: Source, mode: Mode) -> Build:

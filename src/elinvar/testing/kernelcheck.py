@@ -123,6 +123,7 @@ def kernel_survivors(
     options
         For `KernelCheck`.
     """
+    from elinvar.metal import emulator_build
     from elinvar.runtime import kernels
 
     path = kernels.default_registry.version(name, version).source_path
@@ -130,6 +131,7 @@ def kernel_survivors(
         raise InputError(f"[kernel_survivors] kernel {name!r} {version} has no Metal source")
     cache = tempfile.mkdtemp(prefix="elinvar-mutants-")  # mutants do not belong in the user's cache
     try:
+        emulator_build.lend(Path(cache))
         check = KernelCheck(name, version, **options)
         given = {"jobs": jobs, "timeout": timeout, "limit": limit, "equivalent": equivalent}
         return survivors(path, check, environment={"ELINVAR_CACHE": cache}, **given)  # type: ignore[arg-type]
