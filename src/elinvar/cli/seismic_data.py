@@ -262,19 +262,21 @@ def _image(path: Path, json_: bool) -> None:
     from elinvar.seismic.volume import Volume
 
     with Volume.open(path) as volume:
-        dx, dy = volume.spacing
+        # Of one line there is no distance to the next.
+        apart = [step if n > 1 else None for step, n in zip(volume.spacing, volume.shape, strict=False)]
         found = {
             "name": volume.name,
             "inlines": [int(volume.inlines[0]), int(volume.inlines[-1])],
             "crosslines": [int(volume.crosslines[0]), int(volume.crosslines[-1])],
             "shape": volume.shape,
-            "spacing_m": [dx, dy],
+            "spacing_m": apart,
             "time_s": [float(volume.t[0]), float(volume.t[-1])],
             "dt_s": volume.dt,
             "gathers": None if volume.gathers is None else f"{volume.gathers.shape[2]} by {volume.bin_dim}",
             **{name: value for name, value in volume.data.attrs.items() if isinstance(value, (str, int, float))},
         }
-    emit(found, json_, lambda: table([{"": k.replace("_", " "), "value": plain(v)} for k, v in found.items()]))
+    shown = {**found, "spacing_m": " x ".join(map(plain, apart))}
+    emit(found, json_, lambda: table([{"": k.replace("_", " "), "value": plain(v)} for k, v in shown.items()]))
 
 
 def plain(value: object) -> str:
