@@ -152,7 +152,7 @@ def status_bytes(field: str) -> int:
 
 def separate_one(path: str, out: str) -> dict[str, Any]:
     """In a process of its own: plan, then separate; peak memory and CPU seconds."""
-    from elinvar.audio.planning import measure_segment, plan_separation
+    from elinvar.audio.planning import plan_separation
     from elinvar.audio.separation_file import separate_file
 
     torch.set_num_threads(1)
@@ -163,8 +163,8 @@ def separate_one(path: str, out: str) -> dict[str, Any]:
     model.load_state_dict(weights(model))
     model.to_precision(storage=torch.bfloat16)
     duration = sf.info(path).duration
-    cost = measure_segment(model, "cpu", precision="bf16")
-    plan = plan_separation(duration, model, overlap=OVERLAP, device="cpu", precision="bf16", cost=cost)
+    how: dict[str, Any] = {"overlap": OVERLAP, "device": "cpu", "precision": "bf16"}
+    plan = plan_separation(duration, model, file=path, format="flac16", **how)
     base = status_bytes("VmRSS")
     wall, begin = time.perf_counter(), time.process_time()
     options = {"device": "cpu", "precision": "bf16", "format": "flac16", "overlap": OVERLAP}
@@ -179,7 +179,7 @@ def separate_one(path: str, out: str) -> dict[str, Any]:
         "rss_before": base,
         "planned_wall_s": plan.seconds,
         "planned_cpu_s": plan.cpu_seconds,
-        "planned_work_bytes": plan.work_bytes,
+        "planned_work_bytes": plan.work_bytes + plan.waiting_bytes,
         "runs": plan.runs,
     }
 
@@ -222,6 +222,7 @@ def planned() -> dict[str, Any]:
     return {
         "memory to work in, planned / measured": facts["planned_work_bytes"] / taken,
         "CPU time, planned / measured": facts["planned_cpu_s"] / facts["cpu_s"],
+        "time by the clock, planned / measured": facts["planned_wall_s"] / facts["wall_s"],
         **facts,
     }
 

@@ -181,6 +181,9 @@ def test_missing_weights_say_where_from(tmp_path: Path) -> None:
 
 
 def test_wrong_checkpoints(tiny_htdemucs: HTDemucs, tmp_path: Path) -> None:
+    (tmp_path / "song.wav").write_bytes(b"RIFF")
+    with pytest.raises(WeightsError, match=r"no checkpoint by its name.*\.safetensors"):
+        hw.load_model(tmp_path / "song.wav")
     state = {k: v.contiguous() for k, v in tiny_htdemucs.state_dict().items()}
     save_file({**state, "extra": torch.zeros(1)}, tmp_path / "more.safetensors")
     with pytest.raises(WeightsError, match="1 unexpected: extra"):

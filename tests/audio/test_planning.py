@@ -30,7 +30,8 @@ def test_plan_of_a_given_cost(tiny_htdemucs: HTDemucs) -> None:
     assert plan.runs == len(range(0, 8000, 900))
     assert plan.seconds == 2.0 * plan.runs
     assert plan.result_bytes == 2 * 2 * 4 * 8000
-    assert plan.streaming_bytes == plan.memory_bytes - plan.result_bytes
+    assert plan.streaming_bytes == plan.memory_bytes - plan.result_bytes + plan.waiting_bytes
+    assert plan.waiting_bytes == 3 * 2 * 2 * 4 * 900
     assert plan_separation(10.0, tiny_htdemucs, shifts=2, cost=one, device="cpu").runs > 1.9 * plan.runs
     assert "9 runs on cpu" in str(plan)
     assert plan_separation(0.0, tiny_htdemucs, cost=one, device="cpu").runs == 0

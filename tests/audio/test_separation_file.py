@@ -275,7 +275,7 @@ def test_a_file_decoded_by_several_threads_is_the_same(tmp_path: Path, kind: str
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg"])
 def test_a_file_that_ends_early_can_be_taken_as_it_is(model: HTDemucs, tmp_path: Path, kind: str) -> None:
     with sf.SoundFile(tmp_path / f"cut.{kind}", "w", RATE, 2) as file:
-        for part in np.split(0.2 * np.random.default_rng(0).standard_normal((300_000, 2)), 100):
+        for part in np.split(0.2 * np.random.default_rng(0).standard_normal((120_000, 2)), 60):
             file.write(part)
     whole = (tmp_path / f"cut.{kind}").read_bytes()
     (tmp_path / f"cut.{kind}").write_bytes(whole[: len(whole) * 2 // 3])
@@ -284,7 +284,7 @@ def test_a_file_that_ends_early_can_be_taken_as_it_is(model: HTDemucs, tmp_path:
     done = separate_file(
         tmp_path / f"cut.{kind}", tmp_path / "out", model, mode="preview", device="cpu", truncated=True
     )  # fmt: skip
-    assert 100_000 < read(done.stems["voice"]).shape[1] < 250_000
+    assert 40_000 < read(done.stems["voice"]).shape[1] < 100_000
     assert done.seconds == read(done.stems["voice"]).shape[1] / RATE
 
 

@@ -275,6 +275,8 @@ def _open(path: Path, sha256: str | None) -> tuple[Mapping[str, Any], dict[str, 
         if "structure" in facts:
             raise WeightsError(f"{path} is quantised, which elinvar does not read; get the plain checkpoint.")
         return facts, state
+    if path.suffix not in (".th", ".pth", ".pt"):
+        raise WeightsError(f"{path} is no checkpoint by its name; pass a .safetensors file, or a .th one.")
     checkpoint = weights.load_checkpoint(path, sha256=sha256, inert=_NAMED)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict):
         raise WeightsError(f"{path} holds no HTDemucs checkpoint (a dictionary with klass, kwargs and state).")

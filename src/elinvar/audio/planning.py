@@ -46,6 +46,7 @@ __all__ = [
 
 _PIECES = (4, 16)  # segments of noise: two lengths, to tell what happens once
 _SECONDS = 30  # of a file
+_WAITING = 3  # parts of all stems: made, levelled, and being written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,8 @@ class SeparationPlan:
         The network's weights; activations and the joining of segments at their peak.
     result_bytes
         All stems in memory, which `separate` needs and `separate_file` does not.
+    waiting_bytes
+        What waits between reading, the network and writing, which `separate_file` needs and `separate` does not.
     """
 
     duration: float
@@ -143,6 +146,7 @@ class SeparationPlan:
     device: str
     precision: str
     cpu_seconds: float = 0.0
+    waiting_bytes: int = 0
 
     @property
     def memory_bytes(self) -> int:
@@ -152,15 +156,15 @@ class SeparationPlan:
     @property
     def streaming_bytes(self) -> int:
         """What `separate_file` takes, whatever the duration."""
-        return self.weights_bytes + self.work_bytes
+        return self.weights_bytes + self.work_bytes + self.waiting_bytes
 
     def __str__(self) -> str:
         speed = self.duration / self.seconds if self.seconds else math.inf
         return (
             f"{self.duration:.1f} s of audio in {self.runs} runs on {self.device} in {self.precision}: about "
             f"{self.seconds:.1f} s ({speed:.2f} x real time); {self.weights_bytes / 1e6:.0f} MB of weights and "
-            f"{self.work_bytes / 1e6:.0f} MB to work in from file to file, {self.result_bytes / 1e6:.0f} MB more for "
-            "the stems in memory."
+            f"{(self.work_bytes + self.waiting_bytes) / 1e6:.0f} MB to work in from file to file; in memory, "
+            f"{self.work_bytes / 1e6:.0f} MB and {self.result_bytes / 1e6:.0f} MB for the stems."
         )
 
 
@@ -385,6 +389,7 @@ def plan_separation(
         weights_bytes=network.memory_bytes,
         work_bytes=one.peak_bytes + _joining(grid, stems, size, place),
         result_bytes=stems * length,
+        waiting_bytes=_WAITING * stems * grid.stride,
         device=str(place),
         precision=str(precision),
         cpu_seconds=one.cpu_seconds * grid.runs
