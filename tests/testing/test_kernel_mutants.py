@@ -68,6 +68,15 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         "const bool crossing = false, exact = !(good && x - swing >= 0.01f); | '>= 0.01f': >= becomes >": _EITHER,
         f"{_HERE} | '< float(WINDOW)': < becomes <=": _SHORT,
         f"{_HERE} | '< float(WINDOW)': bound - 1": _SHORT,
+        "const bool crossing = false, exact = !(good && x - swing >= 0.01f); | '>= 0.01f': bound - 1": (
+            "no tile read by samples has a trace that begins within one of a block; where lines are read it is noticed"
+        ),
+        "return i < 2 ? above : i < 4 ? below : i == 4 ? 0 : BLOCK / 2 - 1; | '< 2': < becomes <=": (
+            "a cubic through the wrong samples is judged as any other, and not taken"
+        ),
+        "if (int(lane) < NODES) { | '< NODES': bound - 1": (
+            "the last node judges cubics in shallow blocks: from the emulator's zeros it takes none, and all are exact"
+        ),
         f"{_AHEAD} | '< 8': < becomes <=": "lanes have 2 samples here",
         f"{_AHEAD} | '< 8': bound - 1": "lanes have 2 samples here",
         f"{_CLOSE} | '< CLOSE': < becomes <=": "at equality, as beyond it, float32 knows on which side the time is",
