@@ -152,6 +152,7 @@ def status_bytes(field: str) -> int:
 
 def separate_one(path: str, out: str) -> dict[str, Any]:
     """In a process of its own: plan, then separate; peak memory and CPU seconds."""
+    from elinvar.audio._peak import trim
     from elinvar.audio.planning import plan_separation
     from elinvar.audio.separation_file import separate_file
 
@@ -165,6 +166,7 @@ def separate_one(path: str, out: str) -> dict[str, Any]:
     duration = sf.info(path).duration
     how: dict[str, Any] = {"overlap": OVERLAP, "device": "cpu", "precision": "bf16"}
     plan = plan_separation(duration, model, file=path, format="flac16", **how)
+    trim()
     base = status_bytes("VmRSS")
     wall, begin = time.perf_counter(), time.process_time()
     options = {"device": "cpu", "precision": "bf16", "format": "flac16", "overlap": OVERLAP}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from elinvar.runtime.device import Device
 
-__all__ = ["peak_bytes"]
+__all__ = ["peak_bytes", "trim"]
 
 
 def _status(field: str) -> int | None:
@@ -23,11 +24,18 @@ def _status(field: str) -> int | None:
     return None
 
 
+def trim() -> None:
+    """Give memory that was freed, but kept for the next allocation, back to the system; only glibc can be asked."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextlib.contextmanager
 def peak_bytes(place: Device) -> Iterator[Callable[[], int | None]]:
     """Yield a function that says, after the block, how far memory rose above what was in use before it; None unknown.
 
-    On the CPU it is Linux's high-water mark of resident memory, reset at the start.
+    On the CPU it is Linux's high-water mark of resident memory, reset at the start; what earlier work has freed is
+    given back first, or its memory would be used again unseen.
     """
     found: list[int | None] = [None]
     if place.kind == "cuda":
@@ -36,6 +44,7 @@ def peak_bytes(place: Device) -> Iterator[Callable[[], int | None]]:
         yield lambda: found[0]
         found[0] = torch.cuda.max_memory_allocated(place.torch) - before
         return
+    trim()
     try:
         Path("/proc/self/clear_refs").write_text("5")
         start = _status("VmRSS")
