@@ -46,6 +46,8 @@ _EITHER = (
 )
 _FITS = 'static_assert(ROWS * WIDTH * 4 <= SPACE * 16, "the sums fit where the operands were");'
 _INSIDE = "const bool inside = at < size.k && row < (from_x ? rows_left : columns_left);"
+_WIDER = "a wider margin only looks at more blocks"
+_STRICT = "the margin is more than what estimates can be off: no winner's block lies at its edge"
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("seismic.migrate", "v2"): {
         "for (int first = 0; first < n_traces; first += 32, ADVANCE(32)) { | '< n_traces': < becomes <=": (
@@ -157,6 +159,24 @@ EQUIVALENT |= {
     },
     ("vision.nearest", "v2"): {
         "if (needed > least) least = needed; | '> least': > becomes >=": "at equality nothing changes",
+        "if (needed > least) least = needed; | '> least': bound + 1": _WIDER,
+        "device const float* lost [[buffer(4)]],      // [n_queries]: e_q of filtered.py "
+        "| recheck: swap arguments lost and reach": "the margin becomes |q| K and more, wider than any",
+        "device const float* scale_q [[buffer(15)]],  // [1]: by what estimates' rows were multiplied "
+        "| recheck: swap arguments scale_q and scale_k": "only their product is used",
+        "for (int s = lane; s < spans; s += 32) top = max(top, float(coarse[ulong(s) * ulong(stride) + ulong(q)])); "
+        "| '< spans': bound - 1": f"the best may seem lower: {_WIDER}",
+        "for (int start = 0; start < spans; start += 32) { | '< spans': < becomes <=": (
+            "spans beyond the last are near in no lane: the round is skipped"
+        ),
+        "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< least': < becomes <=": _STRICT,
+        "const bool holds = b < blocks && "
+        "!(float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< least': < becomes <=": _STRICT,
+        "const bool holds = b < blocks && "
+        "!(float(fine[ulong(min(b, blocks - 1)) * ulong(stride) + ulong(q)]) < least); "
+        "| '< least': bound - 1": _WIDER,
         "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "
         "| '< least': bound - 1": "a wider margin only looks at more blocks",
         "const bool near = s < spans && !(float(coarse[ulong(min(s, spans - 1)) * ulong(stride) + ulong(q)]) < least); "

@@ -114,7 +114,7 @@ def example(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     queries, keys = (torch.nn.functional.normalize(torch.randn(k, d, generator=make), dim=1) for k in (n, m))
     if m > 40 and n > 4:
         keys[m - 1], keys[7] = queries[1], queries[3]  # a best key at the very end, and one near the start
-        keys[11] = keys[7]  # the first of two equal keys wins
+        keys[11] = keys[39] = keys[7]  # the first of equal keys wins, also of those that one lane looks at
     return (queries, keys), {}
 
 
