@@ -44,7 +44,7 @@ _HOME = {
     "variants": "catalogue",
     "view_points": "viewer",
 }
-_MODULES = ("asmk", "plain", "synthetic", "training")
+_MODULES = ("asmk", "plain", "rooms", "synthetic", "training")
 
 __all__ = [
     "Engine",
@@ -70,6 +70,7 @@ __all__ = [
     "preprocess",
     "register_variant",
     "relative_pose",
+    "rooms",
     "synthetic",
     "training",
     "variants",
@@ -77,7 +78,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import asmk, plain, synthetic, training
+    from . import asmk, plain, rooms, synthetic, training
     from .alignment import align
     from .availability import available
     from .catalogue import Variant, register_variant, variants

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elinvar.errors import MissingDependency
+from elinvar.errors import MissingDependency, WeightsError
 
 from . import synthetic
 from .drawing import draw_matches, shade
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from elinvar.runtime.device import Device
 
 __all__ = ["StereoPair", "patch_descriptors", "stereo_pair", "tour"]
+
+
+FREE = "elinvar_free"
 
 
 class Context(Protocol):
@@ -170,6 +173,43 @@ def tour(page: Page, context: Context) -> None:
     with context.stage("network, engine and plain"):
         samples = time_pair(model, size, device=str(context.device), runs=2 if context.quick else 5)
     _write(page, pair, found, step, f, pose, samples, f"{model}, long side {size}")
+    _free(page, context)
+
+
+def _free(page: Page, context: Context) -> None:
+    """Show what the free network makes of a room it was never shown, if its weights are here."""
+    from .engine import Engine
+    from .rooms import draw_pairs
+    from .training import HELD_OUT, relative_errors
+
+    try:
+        engine = Engine(FREE, device=str(context.device)).load()
+    except WeightsError:
+        return
+    with context.stage("the free network"):
+        batch = draw_pairs(1, HELD_OUT + 5, (256, 192), matches=1)
+        one, two = (image[0].numpy() for image in batch.images)
+        out = engine.infer(one, two)
+        points = [np.array(getattr(out, f"pts3d_{view}").numpy()) for view in (1, 2)]
+        error = relative_errors({f"pts3d_{k}": torch.from_numpy(p)[None] for k, p in enumerate(points, 1)}, batch)
+        found = engine.match(out, None, subsample=4)
+    page.section(
+        "Vision: the free network",
+        "Small, and trained by elinvar on made-up rooms alone, from zero and in less than an hour: it shows that "
+        "everything works with weights that are free. It does not replace the published networks on photographs. "
+        "This room was not among those it was trained on.",
+    )
+    page.facts(
+        [
+            (f"{100 * float(error[0]):.1f} %", "median relative error of the points, both images"),
+            (f"{len(found):,}", "reciprocal matches of learned descriptors"),
+        ]
+    )
+    page.image(draw_matches(one, two, found.xy_1, found.xy_2), "80 of the matches.", alt="Two rendered views, matched")
+    flat = np.concatenate([p.reshape(-1, 3)[::3] for p in points])
+    colours = np.concatenate([image.reshape(-1, 3)[::3] for image in (one, two)])
+    page.html(fragment(flat, colours, height="460px"))
+    page.text("The points of both images as the network gives them, in the first camera's frame.")
 
 
 def _right(pair: StereoPair, found: Any, step: int) -> float:
