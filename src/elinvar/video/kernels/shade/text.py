@@ -10,14 +10,12 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "RESIDENT", "kernel", "words"]
+__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "kernel", "resident", "words"]
 
 GROUP = 64
 """Threads per group, along a row."""
 COLUMNS = 31
 """Pairs of columns a simdgroup of ``shade_yuv`` makes; its first lane brings the pair on the left."""
-RESIDENT = 12
-"""Groups that fit a multiprocessor of an NVIDIA GPU: as many as the registers of long chains allow without spills."""
 
 _PLANES = """
 [[max_total_threads_per_threadgroup(@GROUP)]] kernel void shade_planes(ARRAYS,
@@ -183,11 +181,16 @@ DEFINES = {
     "DOWN": 2,
     "PITCH": 1,
     "SHIFT": 0,
-    "ELINVAR_CUDA_GROUPS": RESIDENT,
+    "ELINVAR_CUDA_GROUPS": 12,
 }
 """What the text leaves open, with values for the case that nobody says: the type of codes, whether all rows are aligned
 pairs, and how codes are made: noise, siting, rows per chroma sample, words from one chroma sample to the next, bits to
 shift; on NVIDIA GPUs, groups that shall fit a multiprocessor."""
+
+
+def resident(passes: int) -> int:
+    """Return how many groups of a chain shall fit a multiprocessor of an NVIDIA GPU: more, and its registers spill."""
+    return 14 if passes <= 6 else 12 if passes <= 12 else 10
 
 
 @cache
