@@ -35,6 +35,15 @@ def run(*args: object, code: int = 0) -> Any:
     return result
 
 
+def test_a_file_that_ends_early(folder: Path) -> None:
+    whole = (folder / "t0.wav").read_bytes()
+    (folder / "t0.wav").write_bytes(whole[: len(whole) // 2])
+    model = ("-n", folder / "m.safetensors", "--device", "cpu", "--mode", "preview")
+    assert "--truncated" in run("separate", folder / "t0.wav", "-o", folder / "out", *model, code=1).output
+    run("separate", folder / "t0.wav", "-o", folder / "out", *model, "--truncated")
+    assert 1400 < sf.info(folder / "out" / "t0" / "voice.wav").frames < 1500
+
+
 def test_separate(folder: Path) -> None:
     model = ("-n", folder / "m.safetensors", "--device", "cpu")
     said = run("separate", folder / "t0.wav", "-o", folder / "out", *model, "--half", "--format", "flac").output
