@@ -46,6 +46,7 @@ _EITHER = (
 )
 _FITS = 'static_assert(ROWS * WIDTH * 4 <= SPACE * 16, "the sums fit where the operands were");'
 _INSIDE = "const bool inside = at < size.k && row < (from_x ? rows_left : columns_left);"
+_STEPS = "the bound is a multiple of the step"
 _WIDER = "a wider margin only looks at more blocks"
 _STRICT = "the margin is more than what estimates can be off: no winner's block lies at its edge"
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
@@ -156,6 +157,11 @@ EQUIVALENT |= {
         "for (int j = 0; j < 5; j++) line[j] = float2(0.0f); | '< 5': bound - 1": (
             "five rows have taken their places before one is used"
         ),
+    },
+    ("vision.estimate", "v1"): {
+        "for (int stage = 0; stage < BLOCK; stage += STAGE) { | '< BLOCK': bound - 1": _STEPS,
+        "for (int key = 0; key < STAGE; key += 8) { | '< STAGE': bound - 1": _STEPS,
+        "for (int t = 0; t < TILES; t += ABREAST) { | '< TILES': bound - 1": _STEPS,
     },
     ("vision.nearest", "v2"): {
         "if (needed > least) least = needed; | '> least': > becomes >=": "at equality nothing changes",
