@@ -157,6 +157,17 @@ EQUIVALENT |= {
         "for (int j = 0; j < 5; j++) line[j] = float2(0.0f); | '< 5': bound - 1": (
             "five rows have taken their places before one is used"
         ),
+        "for (int e = 0; e < 2; e++) older[e] = before[e] = near[e] = lower[e] = float3(0.0f); | '< 2': bound - 1": (
+            "two rows have taken the places of the zeros before a result is written"
+        ),
+        "if (base >= quads) return; | '>= quads': >= becomes >": "every lane is beyond the last column: none is live",
+        "if (base >= w) return; | '>= w': >= becomes >": "every lane is beyond the last column: none is live",
+        "if (base >= columns) return; | '>= columns': >= becomes >": (
+            "every lane that may have a result is beyond the last column: none is live"
+        ),
+        "const bool live = lane > 1 && lane < 30 && x < columns, pair = 2 * x + 1 < w; | '< w': bound - 1": (
+            "asked where w is odd, and 2 x + 1 is odd: it is below w exactly when it is below w - 1"
+        ),
     },
     ("vision.estimate", "v1"): {
         "for (int stage = 0; stage < BLOCK; stage += STAGE) { | '< BLOCK': bound - 1": _STEPS,
@@ -194,6 +205,9 @@ EQUIVALENT |= {
     ("vision.addnorm", "v1"): {
         "device const T4* x [[buffer(0)]],      // [rows, WIDTH4] | addnorm: swap arguments x and y": (
             "the sum is the same whichever comes first, but for its last bit"
+        ),
+        "for (int j = 0; j < STEPS; j++) { | '< STEPS': < becomes <=": (
+            "STEPS rounds hold all columns: in one more no lane has any"
         ),
     },
     ("vision.gelu", "v1"): {

@@ -44,16 +44,16 @@ kernel void addnorm(
     }
     const float mean = simd_sum((total.x + total.y) + (total.z + total.w)) / float(4 * WIDTH4);
     float4 squares = float4(0.0f);
-    for (int k = 0; k < STEPS; k++) {
-        if (k * 32 + int(lane) < WIDTH4) {
-            kept[k] -= mean;
-            squares = fma(kept[k], kept[k], squares);
+    for (int j = 0; j < STEPS; j++) {
+        if (j * 32 + int(lane) < WIDTH4) {
+            kept[j] -= mean;
+            squares = fma(kept[j], kept[j], squares);
         }
     }
     const float variance = simd_sum((squares.x + squares.y) + (squares.z + squares.w)) / float(4 * WIDTH4);
     const float scale = 1.0f / sqrt(variance + epsilon);
-    for (int k = 0; k < STEPS; k++) {
-        const int c = k * 32 + int(lane);
-        if (c < WIDTH4) normed[base + c] = T4(kept[k] * scale);
+    for (int j = 0; j < STEPS; j++) {
+        const int c = j * 32 + int(lane);
+        if (c < WIDTH4) normed[base + c] = T4(kept[j] * scale);
     }
 }
