@@ -25,7 +25,7 @@ Defines = tuple[tuple[str, int | str], ...]
 Given = tuple[Any, Any]
 """Floats and integers of a chain: lists, or tensors on the device."""
 _CHUNK = 32  # rows, or row pairs, handed to a thread at a time; fixed, so that results never depend on threads
-_LIGHT = 128  # the same without passes, when a row is done in a microsecond
+_LIGHT = 256  # the same without passes, when a row is done in a microsecond: every call reads cold memory of its own
 
 
 def chain_of(frame: torch.Tensor, ops: Sequence[Op], extras: Sequence[torch.Tensor], *, strict: bool = False) -> Chain:
