@@ -134,7 +134,7 @@ def motorcycle(engine: Engine) -> dict[str, Any]:
     }
 
 
-def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 60) -> Result:
+def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 40) -> Result:
     torch.set_num_threads(1)
     engine = Engine(NAME, precision="fp32", device="cpu", num_threads=1, cache_bytes=0).load(weights)
     batch = draw_pairs(1, HELD_OUT, (256, 192), matches=1)

@@ -1,9 +1,9 @@
 """Train `elinvar_free`, the two-view network whose weights come with elinvar, on made-up rooms.
 
-    python scripts/train_free_model.py FOLDER --seconds 1600 [--resume FOLDER/last.pt] [--until 1000]
+    python scripts/train_free_model.py FOLDER --seconds 1500 [--resume FOLDER/last.pt] [--until 1000]
 
-Needs one CUDA GPU. The seconds are those spent in steps: it can be stopped, killed, resumed. FOLDER/ema.safetensors is
-the result.
+Needs one CUDA GPU. The seconds are those spent in steps: it can be stopped, killed, resumed; the learning rate falls to
+nearly nothing at their end, so let it get there. FOLDER/best.safetensors is the result.
 """
 
 from __future__ import annotations

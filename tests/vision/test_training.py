@@ -70,7 +70,9 @@ def test_a_run_writes_and_tells(tmp_path):
     state = trainer.run(tmp_path, every=0.0, look=2, tell=lines.append)
     assert len(lines) == 2
     assert "held-out error" in lines[0]
-    assert (tmp_path / "last.pt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "ema.safetensors", "best.safetensors"}
+    assert trainer.best < 10
+    assert training.Trainer(SMALL, recipe).resume(tmp_path / "last.pt").best == trainer.best
     assert set(state) == set(trainer.weights)
     assert [recipe.size(0, 0.1), recipe.size(0, 0.6)] == [(16, 16), (24, 16)]
 

@@ -226,7 +226,7 @@ class Trainer:
         self.kind = variant(kind)
         self.recipe = (recipe or Recipe()).checked(self.kind)
         self.device, self.seed = torch.device(device), seed
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.best = 0, 0.0, math.inf
         begin = state or initial(self.kind, seed)
         self.weights = {name: t.to(self.device, torch.float32).clone().requires_grad_() for name, t in begin.items()}
         self.average = {name: t.detach().clone() for name, t in self.weights.items()}
@@ -316,6 +316,7 @@ class Trainer:
             "kind": self.kind.name,
             "step": self.step,
             "spent": self.spent,
+            "best": self.best,
             "seed": self.seed,
             "weights": {name: t.detach().cpu() for name, t in self.weights.items()},
             "average": {name: t.to(torch.float16).cpu() for name, t in self.average.items()},
@@ -347,6 +348,7 @@ class Trainer:
                 "exp_avg_sq": square.to(t.device, torch.float32),
             }
         self.step, self.spent, self.seed = held["step"], held["spent"], held["seed"]
+        self.best = held["best"]
         return self
 
     def run(
@@ -358,7 +360,10 @@ class Trainer:
         tell: Callable[[str], object] = print,
         until: float | None = None,
     ) -> dict[str, Tensor]:
-        """Train to the end, writing ``last.pt`` and ``ema.safetensors`` into a folder; return the averaged weights.
+        """Train to the end; return the averaged weights.
+
+        Into the folder go ``last.pt`` to go on from, the averaged weights as ``ema.safetensors``, and the best of them
+        at any look at the final sizes as ``best.safetensors``.
 
         Parameters
         ----------
@@ -379,8 +384,14 @@ class Trainer:
             parts = self.advance()
             if self.step % look == 0 or self.step in (20, 100, 250):
                 now = ", ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
-                error = self.held_out()
-                tell(f"step {self.step}, {self.spent:.1f} s, {self.done:.3f}: {now}; held-out error {error:.4f}")
+                size = self.recipe.size(0, self.done)
+                error = self.held_out(size=size)
+                tell(
+                    f"step {self.step}, {self.spent:.1f} s, {self.done:.3f}: {now}; held-out error {error:.4f} at {size}"
+                )
+                if size in self.recipe.sizes and error < self.best:
+                    self.best = error
+                    save(self.average, folder / "best.safetensors", torch.float16)
             if time.monotonic() - saved > every:
                 self.checkpoint(folder)
                 saved = time.monotonic()
