@@ -386,9 +386,8 @@ class Trainer:
                 now = ", ".join(f"{name} {float(value):.4f}" for name, value in parts.items())
                 size = self.recipe.size(0, self.done)
                 error = self.held_out(size=size)
-                tell(
-                    f"step {self.step}, {self.spent:.1f} s, {self.done:.3f}: {now}; held-out error {error:.4f} at {size}"
-                )
+                where = f"step {self.step}, {self.spent:.1f} s, {self.done:.3f}"
+                tell(f"{where}: {now}; held-out error {error:.4f} at {size}")
                 if size in self.recipe.sizes and error < self.best:
                     self.best = error
                     save(self.average, folder / "best.safetensors", torch.float16)
