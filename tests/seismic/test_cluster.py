@@ -139,10 +139,10 @@ def test_errors_on_a_worker_keep_their_sentence(survey, inside):
         migrate(broken, V, GRID, cluster=inside, shards=6)
 
 
-def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, relative):
+def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, inside, relative):
+    given = {"gathers": EDGES, "shards": 12}
+    first = migrate(survey, V, GRID, **given, cluster=inside)  # whose worker is this process
     with cluster("local", workers=2) as executor:
-        given = {"gathers": EDGES, "cluster": executor, "shards": 12}
-        first = migrate(survey, V, GRID, **given)
         pids = list(executor.client.run(os.getpid).values())
         killed = []
 
@@ -151,7 +151,7 @@ def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, relative):
                 killed.append(pids[0])
                 os.kill(pids[0], signal.SIGKILL)
 
-        again = migrate(survey, V, GRID, **given, progress=progress)
+        again = migrate(survey, V, GRID, **given, cluster=executor, progress=progress)
         assert killed
         assert same(again, first)
     assert relative(first.values, whole.values) < 1e-6

@@ -5,6 +5,7 @@ import pytest
 
 from elinvar.errors import InputError, UnknownKernel
 from elinvar.runtime.device import device
+from elinvar.runtime.files import cache_dir
 from elinvar.runtime.tuning import tuned
 from elinvar.seismic import migrate, versions
 
@@ -16,6 +17,9 @@ def case():
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
+    """One without settings; what is compiled for the emulator is everybody's."""
+    (cache_dir() / "emulator").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "emulator").symlink_to(cache_dir() / "emulator")
     monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
 
 

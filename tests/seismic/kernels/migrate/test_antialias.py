@@ -37,6 +37,7 @@ VERSIONS = [
     pytest.param(metal_v3, id="metal v3", marks=GXX),
 ]
 versions = pytest.mark.parametrize("version", VERSIONS)
+COPIES = 7  # a .metal is compiled for each number of copies: one of them does for what is not about their number
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +71,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("changes", "rays"), CASES.values(), ids=list(CASES))
 def test_agrees_with_float64(version: Any, changes: Any, rays: Any, survey: Any, agrees: Any) -> None:
     tensors, options = survey(**{"traces": 40, "pillars": 3, "nt": 290, **changes})
-    agrees(version, filtered(tensors, options, Bank(7, 60.0, 40.0), **rays))
+    agrees(version, filtered(tensors, options, Bank(COPIES, 60.0, 40.0), **rays))
 
 
 @versions
-@pytest.mark.parametrize("bank", [Bank(2, 80.0, 80.0), Bank(12, 100.0, 0.0), Bank(5, 0.0, 25.0), Bank(3, 0.0, 0.0)])
+@pytest.mark.parametrize("bank", [Bank(2, 80.0, 80.0), Bank(12, 100.0, 0.0), Bank(COPIES, 0.0, 25.0), Bank(COPIES, 0.0, 0.0)])
 def test_agrees_with_other_banks(version: Any, bank: Bank, survey: Any, agrees: Any) -> None:
     tensors, options = survey(traces=40, pillars=3, nt=200)
     agrees(version, filtered(tensors, options, bank))
@@ -84,13 +85,13 @@ def test_agrees_with_other_banks(version: Any, bank: Bank, survey: Any, agrees: 
 def test_agrees_on_the_registered_tiles(version: Any, agrees: Any) -> None:
     for seed in range(6):
         tensors, options = migrate.example(seed)
-        agrees(version, filtered(list(tensors), options, Bank(6, 50.0, 70.0)))
+        agrees(version, filtered(list(tensors), options, Bank(COPIES, 50.0, 70.0)))
 
 
 @versions
 def test_agrees_with_other_interpolation(version: Any, survey: Any, agrees: Any) -> None:
     tensors, options = survey(traces=40, pillars=3, nt=200, aperture=None)
-    agrees(version, filtered(tensors, options, Bank(6, 50.0, 70.0), interpolation="cubic"))
+    agrees(version, filtered(tensors, options, Bank(COPIES, 50.0, 70.0), interpolation="cubic"))
 
 
 @pytest.mark.parametrize("version", [pytest.param(reference.migrate, id="reference"), *VERSIONS])
@@ -98,8 +99,8 @@ def test_copies_that_are_all_the_same_are_the_trace(version: Any, survey: Any) -
     tensors, options = survey(traces=30, pillars=3, nt=200)
     plain, other = torch.zeros_like(tensors[0]), torch.zeros_like(tensors[0])
     version(plain, None, *tensors[2:], **options)
-    rows = tensors[2].repeat(1, 5)
-    version(other, None, rows, *tensors[3:], **options, bank=Bank(5, 60.0, 60.0))
+    rows = tensors[2].repeat(1, COPIES)
+    version(other, None, rows, *tensors[3:], **options, bank=Bank(COPIES, 60.0, 60.0))
     assert (other - plain).norm() < 1e-4 * plain.norm()
 
 

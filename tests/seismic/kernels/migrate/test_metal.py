@@ -88,8 +88,7 @@ def test_what_is_registered_is_what_is_launched() -> None:
     assert registered.group_size == 32 * metal.Tuning().simdgroups
 
 
-@pytest.mark.parametrize("samples", [1, 4])
-@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(("samples", "pairs"), [(1, True), (4, False)])
 def test_other_tunings_agree(samples: int, pairs: bool, survey: Any, agrees: Any) -> None:
     tuning = metal.Tuning(simdgroups=3, samples=samples, pairs=pairs)
     agrees(lambda *a, **k: v2(*a, **k, tuning=tuning), survey(traces=40, pillars=4, nt=290))
