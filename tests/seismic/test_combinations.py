@@ -84,7 +84,7 @@ def table(seed=0):
         (a, x), (b, y) = min(left, key=repr)
         tries = [{**{n: draw.choice(CHOICES[n]) for n in names}, a: x, b: y} for _ in range(200)]
         tries = [row for row in tries if possible(row) and code(row) in {None, *COMPILED}]
-        best = max(tries, key=lambda row: (len(pairs(row) & left) + BONUS * (code(row) is not None)))
+        best = max(tries, key=lambda row: len(pairs(row) & left) + BONUS * (code(row) is not None))
         left -= pairs(best)
         rows.append(best)
     return rows

@@ -75,7 +75,9 @@ def test_agrees_with_float64(version: Any, changes: Any, rays: Any, survey: Any,
 
 
 @versions
-@pytest.mark.parametrize("bank", [Bank(2, 80.0, 80.0), Bank(12, 100.0, 0.0), Bank(COPIES, 0.0, 25.0), Bank(COPIES, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "bank", [Bank(2, 80.0, 80.0), Bank(12, 100.0, 0.0), Bank(COPIES, 0.0, 25.0), Bank(COPIES, 0.0, 0.0)]
+)
 def test_agrees_with_other_banks(version: Any, bank: Bank, survey: Any, agrees: Any) -> None:
     tensors, options = survey(traces=40, pillars=3, nt=200)
     agrees(version, filtered(tensors, options, bank))
