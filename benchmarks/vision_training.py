@@ -3,7 +3,7 @@
 Rows
 ----
 pair
-    One pair of 256 x 192, all eight outputs, nothing cached. Thread CPU time, one thread.
+    One pair at the network's own size, 4:3, all eight outputs, nothing cached. Thread CPU time, one thread.
 
 Extras: median over pairs of the median relative error of points (both images, brought to the true scale by a median;
 the bar is 5 %), its spread, focal length from the points, share of reciprocal matches within two and five pixels of the
@@ -134,16 +134,17 @@ def motorcycle(engine: Engine) -> dict[str, Any]:
     }
 
 
-def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 40) -> Result:
+def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 64) -> Result:
     torch.set_num_threads(1)
     engine = Engine(NAME, precision="fp32", device="cpu", num_threads=1, cache_bytes=0).load(weights)
-    batch = draw_pairs(1, HELD_OUT, (256, 192), matches=1)
+    size = (engine.resolution, engine.resolution * 3 // 4)
+    batch = draw_pairs(1, HELD_OUT, size, matches=1)
     images = [image[0].numpy() for image in batch.images]
     sample = measure(lambda: engine.infer(*images).compute(), runs=runs, warmup=warmup, name="pair", clock="thread_cpu")
     extras = {
         "weights": engine.info()["weights"].rsplit("/", 1)[-1],
-        "rooms": rooms(engine, pairs, (256, 192)),
-        "rooms, upright": rooms(engine, pairs // 4, (192, 256)),
+        "rooms": rooms(engine, pairs, size),
+        "rooms, upright": rooms(engine, pairs // 4, size[::-1]),
         "motorcycle": motorcycle(engine),
     }
     return Result(name="vision_training", samples={"pair": sample}, extras=extras)

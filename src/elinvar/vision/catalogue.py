@@ -191,7 +191,7 @@ for _item in (
         features=48,
         local=96,
         side=256,
-        licence="Apache-2.0, trained by elinvar on made-up rooms",
+        licence="none come with elinvar: scripts/train_free_model.py makes them",
     ),
     Variant(
         "dune_vit_small_14",

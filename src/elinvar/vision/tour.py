@@ -187,7 +187,7 @@ def _free(page: Page, context: Context) -> None:
     except WeightsError:
         return
     with context.stage("the free network"):
-        batch = draw_pairs(1, HELD_OUT + 5, (256, 192), matches=1)
+        batch = draw_pairs(1, HELD_OUT + 5, (engine.resolution, engine.resolution * 3 // 4), matches=1)
         one, two = (image[0].numpy() for image in batch.images)
         out = engine.infer(one, two)
         points = [np.array(getattr(out, f"pts3d_{view}").numpy()) for view in (1, 2)]
@@ -195,9 +195,8 @@ def _free(page: Page, context: Context) -> None:
         found = engine.match(out, None, subsample=4)
     page.section(
         "Vision: the free network",
-        "Small, and trained by elinvar on made-up rooms alone, from zero and in less than an hour: it shows that "
-        "everything works with weights that are free. It does not replace the published networks on photographs. "
-        "This room was not among those it was trained on.",
+        "Small, and trained on made-up rooms alone by the recipe that comes with elinvar. It does not replace the "
+        "published networks on photographs. This room was not among those it was trained on.",
     )
     page.facts(
         [
