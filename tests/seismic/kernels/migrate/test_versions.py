@@ -72,8 +72,8 @@ def test_agrees_on_the_registered_tiles(version: Any, seed: int, agrees: Callabl
     seed=st.integers(0, 1000),
 )
 def test_agrees_for_any_shape(
-    version: Any, survey: Any, agrees: Any, sizes: tuple[int, ...], ratio: float, start: float, t0_out: float,
-    taper: float, seed: int,
+    version: Any, survey: Any, expected: Any, agrees: Any, sizes: tuple[int, ...], ratio: float, start: float,
+    t0_out: float, taper: float, seed: int,
 ) -> None:  # fmt: skip
     traces, ns, nt, pillars = sizes
     aperture = RadiusAperture(1.2, 800.0, 50.0, taper)
@@ -88,8 +88,9 @@ def test_agrees_for_any_shape(
         aperture=aperture,
         seed=seed,
     )
-    # A lone sample at the very end of a trace is a whole contribution more or less: see `agrees`.
-    agrees(version, case, tolerance=2e-4 if traces * nt > 2000 else 2e-3)
+    # Few contributions do not average: a lone sample at the very end of a trace is a whole one more or less (see
+    # `agrees`), and the weight's allowance is that of a zero-offset trace, which a few far and shallow ones are not.
+    agrees(version, case, tolerance=2e-4 if expected(case)[1].sum() > 2000 else 2e-3)
 
 
 @pytest.mark.parametrize("kind", ["kink", "step", "noise"])
