@@ -10,7 +10,8 @@ the bar is 5 %), its spread, focal length from the points, share of reciprocal m
 truth, relative pose from points and matches. The rooms are never trained on: their seeds begin at `HELD_OUT`. The
 motorcycle's files come with scikit-image, or lie in ``ELINVAR_DATA``.
 
-``python benchmarks/vision_training.py [weights.safetensors]``: without weights, those that come with elinvar.
+``python benchmarks/vision_training.py [weights.safetensors [side]]``: without weights, those that are found for the
+network; without a side, the network's own.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def rooms(engine: Engine, pairs: int, size: tuple[int, int]) -> dict[str, Any]:
         rows["two"].append(float((off < 2).mean()))
         rows["five"].append(float((off < 5).mean()))
         rows["count"].append(len(found))
-        turn, way = _pose(pts["pts3d_1"][0], found, K, relative)
+        turn, way = _pose(pts["pts3d_1"][0], found, K, np.linalg.inv(relative))
         rows["turn"].append(turn)
         rows["way"].append(way)
     mid = {name: float(np.median(values)) for name, values in rows.items()}
@@ -134,9 +135,11 @@ def motorcycle(engine: Engine) -> dict[str, Any]:
     }
 
 
-def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 64) -> Result:
+def run(
+    *, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: int = 64, side: int | None = None
+) -> Result:
     torch.set_num_threads(1)
-    engine = Engine(NAME, precision="fp32", device="cpu", num_threads=1, cache_bytes=0).load(weights)
+    engine = Engine(NAME, side, precision="fp32", device="cpu", num_threads=1, cache_bytes=0).load(weights)
     size = (engine.resolution, engine.resolution * 3 // 4)
     batch = draw_pairs(1, HELD_OUT, size, matches=1)
     images = [image[0].numpy() for image in batch.images]
@@ -151,7 +154,9 @@ def run(*, runs: int = 5, warmup: int = 1, weights: str | None = None, pairs: in
 
 
 if __name__ == "__main__":
-    result = run(weights=sys.argv[1] if len(sys.argv) > 1 else None)
+    result = run(
+        weights=sys.argv[1] if len(sys.argv) > 1 else None, side=int(sys.argv[2]) if len(sys.argv) > 2 else None
+    )
     result.write("vision_training.json")
     print(f"{1e3 * result.samples['pair'].median:.0f} ms per pair")
     print(json.dumps(result.extras, indent=1))

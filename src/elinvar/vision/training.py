@@ -348,7 +348,7 @@ class Trainer:
                 "exp_avg_sq": square.to(t.device, torch.float32),
             }
         self.step, self.spent, self.seed = held["step"], held["spent"], held["seed"]
-        self.best = held["best"]
+        self.best = held.get("best", math.inf)
         return self
 
     def run(
