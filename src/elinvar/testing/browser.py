@@ -166,6 +166,16 @@ def _settled(page: Any, timeout: float) -> bool:
     return True
 
 
+def _picture(page: Any) -> bytes:
+    """Take a picture of the whole page; again when a busy machine's Chromium had no frame to take."""
+    from playwright.sync_api import Error
+
+    for _ in range(2):
+        with contextlib.suppress(Error):
+            return bytes(page.screenshot(full_page=True))
+    return bytes(page.screenshot(full_page=True))
+
+
 def open_page(
     path: str | os.PathLike[str],
     *,
@@ -210,7 +220,7 @@ def open_page(
             if not _settled(page, timeout):
                 console.append(f"the page did not settle within {timeout:g} s")
             facts: dict[str, Any] = page.evaluate(_LOOK)
-            screenshot = page.screenshot(full_page=True)
+            screenshot = _picture(page)
         finally:
             context.close()
     return PageReport(
