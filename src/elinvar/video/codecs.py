@@ -14,7 +14,9 @@ from typing import Any
 
 from elinvar.errors import InputError
 from elinvar.video._check import choice, number, optional_library
-from elinvar.video.spaces import Tag
+from elinvar.video.slots import DeviceSlots, Slots
+from elinvar.video.spaces import TAGS, Tag
+from elinvar.video.yuv import FORMATS
 
 __all__ = [
     "CODECS",
@@ -79,6 +81,11 @@ CODECS = {
 """Codecs by name. "exr" is a sequence of files and has no encoder."""
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _HARDWARE_FORMATS = {8: "nv12", 10: "p010"}
+_MAKERS = {"cuda": "nvenc", "mps": "videotoolbox"}
+_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_SVT = dict(zip(_SPEEDS, (12, 11, 10, 9, 8, 7, 5, 4, 2), strict=True))
+_NVENC = dict(zip(_SPEEDS, (1, 1, 2, 3, 4, 5, 6, 7, 7), strict=True))
+"""x264's words for speed as the presets of other encoders."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ class Settings:
         Encoder options.
     bit_rate
         Bits per second, None for constant quality.
+    surface
+        Where the encoder reads its frames: "host", or "cuda" for NVENC without a copy through the host.
     """
 
     codec: str
@@ -107,6 +116,7 @@ class Settings:
     gop: int
     bit_rate: int | None
     options: Mapping[str, str] = field(default_factory=dict)
+    surface: str = "host"
 
     def lasting(self, frames: int) -> Settings:
         """Return the settings for so many frames.
@@ -120,11 +130,10 @@ class Settings:
 
     def apply(self, stream: Any) -> None:
         """Configure a PyAV output stream."""
-        from elinvar.video.yuv import FORMATS
-
         context = stream.codec_context
         stream.width, stream.height = self.width, self.height
-        stream.pix_fmt = FORMATS[self.format].av
+        # A CUDA frame brings the format of its codes along; the encoder takes it from the first one.
+        stream.pix_fmt = "cuda" if self.surface == "cuda" else FORMATS[self.format].av
         context.time_base = 1 / self.rate
         stream.time_base = 1 / self.rate
         context.gop_size = self.gop
@@ -149,53 +158,88 @@ def automatic_bitrate(codec: str, width: int, height: int) -> int | None:
 
 
 @functools.lru_cache(maxsize=32)
-def encoder_works(encoder: str, format: str) -> str | None:
+def encoder_works(encoder: str, format: str, surface: str = "host", device: Any = None) -> str | None:
     """Try an encoder by opening it for a small frame; None when it works, else why not.
 
     Names exist in FFmpeg builds without the hardware behind them, so that only opening tells.
-    """
-    from elinvar.video.yuv import FORMATS
 
+    Parameters
+    ----------
+    surface, device
+        "cuda": with a frame in the memory of a CUDA device, a ``torch.device``, which is encoded as well.
+    """
     av = optional_library("av", "video.export")
+    slots = Slots(FORMATS[format], 256, 144) if surface == "host" else DeviceSlots(FORMATS[format], 256, 144, device)
     try:
         context = av.codec.CodecContext.create(encoder, "w")
         context.width, context.height = 256, 144
-        context.pix_fmt = FORMATS[format].av
+        context.pix_fmt = "cuda" if surface == "cuda" else FORMATS[format].av
         context.time_base = Fraction(1, 25)
         context.framerate = Fraction(25)
-        context.open()
-    except (av.error.FFmpegError, ValueError, av.codec.codec.UnknownCodecError) as error:
-        return str(error)
+        if surface == "cuda":
+            slot = slots.acquire()
+            for plane in slot.planes:
+                plane.zero_()
+            context.encode(slot.frame(0, TAGS["rec709"]))
+        else:
+            context.open()
+    except (av.error.FFmpegError, ValueError, TypeError, NotImplementedError, ImportError, AttributeError) as error:
+        return str(error)  # the last two: PyAV before 18 has no CUDA frames
     return None
 
 
-def choose(codec: str, bit_depth: int, device: str) -> tuple[str, str]:
-    """Return (encoder, pixel format): hardware where it is and works, else the CPU's, with the reason logged.
+def choose(
+    codec: str, bit_depth: int, device: Any, *, width: int = 256, tag: Tag = TAGS["rec709"]
+) -> tuple[str, str, str]:
+    """Return (encoder, pixel format, surface): hardware where it is and works, else the CPU's, with the reason logged.
 
     Parameters
     ----------
     device
-        "cpu" asks for the CPU's encoder; "cuda" and "mps" for NVENC and VideoToolbox first.
+        A `Device` or its kind: "cpu" asks for the CPU's encoder; "cuda" and "mps" for NVENC and VideoToolbox first.
+    width, tag
+        Of the film: NVENC reads CUDA memory in rows of whole words, and neither is given what HDR10 says of the
+        mastering display.
     """
     known = CODECS[codec]
     if bit_depth not in known.formats:
         raise InputError(
             f"video.export: {codec} has no {bit_depth}-bit format here; choose {', '.join(map(str, known.formats))}."
         )
-    wanted = {"cuda": "nvenc", "mps": "videotoolbox"}.get(device)
+    last = known.encoders[-1]
+    maker = _MAKERS.get(getattr(device, "kind", device))
     for encoder in known.encoders[:-1]:
-        if wanted is None or wanted not in encoder:
+        if maker is None or maker not in encoder:
             continue
         format = _HARDWARE_FORMATS[bit_depth] if codec != "prores" else known.formats[bit_depth]
-        reason = encoder_works(encoder, format)
+        reason = "PyAV cannot give it the mastering display of HDR10" if tag.transfer == 16 else None
+        if reason is None and maker == "nvenc":
+            copied = _cuda_refused(encoder, format, device, width)
+            if copied is None:
+                return encoder, format, "cuda"
+            reason = encoder_works(encoder, format)
+            if reason is None:
+                _log.warning("%s cannot read CUDA frames (%s); they are copied through the host", encoder, copied)
+        elif reason is None:
+            reason = encoder_works(encoder, format)
         if reason is None:
-            return encoder, format
-        _log.warning("%s cannot be used (%s); encoding with %s on the CPU", encoder, reason, known.encoders[-1])
+            return encoder, format, "host"
+        _log.warning("%s cannot be used (%s); encoding with %s on the CPU", encoder, reason, last)
     av = optional_library("av", "video.export")
-    encoder, format = known.encoders[-1], known.formats[bit_depth]
-    if encoder not in av.codecs_available:
-        raise InputError(f"video.export: this build of FFmpeg has no {encoder}; choose another codec than {codec}.")
-    return encoder, format
+    if last not in av.codecs_available:
+        raise InputError(f"video.export: this build of FFmpeg has no {last}; choose another codec than {codec}.")
+    return last, known.formats[bit_depth], "host"
+
+
+def _cuda_refused(encoder: str, format: str, device: Any, width: int) -> str | None:
+    """Tell why an encoder cannot read a device's memory; None when it can."""
+    where = getattr(device, "torch", None)
+    if where is None:
+        return "no device was named"
+    pitch = width * (1 if FORMATS[format].bits == 8 else 2)
+    if pitch % 4:
+        return f"a row of {pitch} bytes is no multiple of 4"
+    return encoder_works(encoder, format, "cuda", where)
 
 
 def settings(
@@ -206,7 +250,7 @@ def settings(
     tag: Tag,
     *,
     bit_depth: int,
-    device: str = "cpu",
+    device: Any = "cpu",
     bitrate: int | None = None,
     quality: float | None = None,
     keyframe_interval: float | None = None,
@@ -215,7 +259,7 @@ def settings(
 ) -> Settings:
     """Collect an encoder's settings; see `elinvar.video.export`."""
     choice("video.export", "codec", codec, CODECS)
-    encoder, format = choose(codec, bit_depth, device)
+    encoder, format, surface = choose(codec, bit_depth, device, width=width, tag=tag)
     options: dict[str, str] = {}
     rated = automatic_bitrate(codec, width, height)
     if bitrate is not None:
@@ -229,7 +273,7 @@ def settings(
     )
     gop = 1 if codec in ("prores", "ffv1") else max(1, round(interval * rate))
     options |= _defaults(encoder, tag, speed, peak)
-    return Settings(codec, encoder, format, width, height, rate, tag, gop, rated, options)
+    return Settings(codec, encoder, format, width, height, rate, tag, gop, rated, options, surface)
 
 
 def _quality(encoder: str, quality: float) -> dict[str, str]:
@@ -239,35 +283,45 @@ def _quality(encoder: str, quality: float) -> dict[str, str]:
     if encoder == "libsvtav1":
         return {"crf": str(round(58 - 40 * quality))}
     if encoder.endswith("nvenc"):
-        return {"rc": "vbr", "cq": f"{42 - 30 * quality:.0f}"}
+        return {"rc": "vbr", "cq": f"{42 - 30 * quality:.0f}", "b": "0"}
+    if encoder.endswith("videotoolbox") and not encoder.startswith("prores"):
+        return {"flags": "+qscale", "global_quality": str(round(100 * quality * 118))}  # FFmpeg's lambda per step
     return {}
+
+
+def _display(peak: float) -> str:
+    """A P3-D65 mastering display (SMPTE ST 2086) in steps of 0.00002 and 0.0001 cd/m², as x264 and x265 take it."""
+    return f"G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L({round(peak * 10000)},50)"
 
 
 def _defaults(encoder: str, tag: Tag, speed: str | None, peak: float) -> dict[str, str]:
     siting = {"chroma_sample_location": "topleft" if tag.matrix == 9 else "left"}
+    lights = f"{round(peak)},{round(peak * 0.4)}"
+    hdr10 = tag.transfer == 16
     if encoder == "libx264":
-        return {"preset": speed or "medium", **siting}
+        extra = {"x264-params": f"mastering-display={_display(peak)}:cll={lights}"} if hdr10 else {}
+        return {"preset": speed or "medium", **siting, **extra}
     if encoder == "libx265":
         params = ["log-level=error", "open-gop=0"]
-        if tag.transfer == 16:
-            # P3-D65 mastering display (SMPTE ST 2086), 0.00002 and 1/10000 units.
-            display = f"G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L({round(peak * 10000)},50)"
-            params += [
-                "hdr10=1",
-                "repeat-headers=1",
-                f"master-display={display}",
-                f"max-cll={round(peak)},{round(peak * 0.4)}",
-            ]
+        if hdr10:
+            params += ["hdr10=1", "repeat-headers=1", f"master-display={_display(peak)}", f"max-cll={lights}"]
         params.append(f"chromaloc={2 if tag.matrix == 9 else 0}")
         return {"preset": speed or "medium", "x265-params": ":".join(params)}
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # the only way to keep it from printing its configuration
-        return {"preset": speed or "8"}
-    if encoder == "prores_ks":
-        return {"profile": "hq", "vendor": "apl0"}
+        extra = {"svtav1-params": f"mastering-display={_decimal_display(peak)}:content-light={lights}"} if hdr10 else {}
+        return {"preset": str(_SVT.get(speed or "", speed or "8")), **siting, **extra}
+    if encoder.endswith("_nvenc"):
+        return {"preset": f"p{_NVENC[speed]}" if speed in _NVENC else speed or "p5", "tune": "hq", **siting}
+    if encoder.startswith("prores"):
+        return {"profile": "hq", **({"vendor": "apl0"} if encoder == "prores_ks" else {})}
     if encoder == "ffv1":
         return {"level": "3", "slices": "16", "slicecrc": "1"}
-    return {}
+    return siting if encoder.endswith("videotoolbox") else {}
+
+
+def _decimal_display(peak: float) -> str:
+    return f"G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L({peak:g},0.005)"
 
 
 @dataclass(frozen=True)

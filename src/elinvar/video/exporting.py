@@ -19,7 +19,7 @@ from elinvar.errors import Cancelled, InputError, PipelineError
 from elinvar.runtime.files import atomic_write
 from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.pressure import Monitor
-from elinvar.runtime.transfers import to_host
+from elinvar.runtime.transfers import transfers
 from elinvar.video import adaptive, codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
@@ -27,7 +27,7 @@ from elinvar.video.audio import Sound, chosen_tracks
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
 from elinvar.video.probing import tag_of
-from elinvar.video.slots import Slot, Slots
+from elinvar.video.slots import DeviceSlots, Slot, Slots
 from elinvar.video.sources import is_picture
 from elinvar.video.spaces import SPACES, TAGS
 from elinvar.video.yuv import Coding, coding
@@ -55,6 +55,8 @@ class Exported:
         "copied", "encoded", "copied and encoded" or None.
     audio_tracks
         How many.
+    surface
+        Where the encoder read its frames: "host", or "cuda" without a copy through the host.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Exported:
     slots: int
     audio: str | None
     audio_tracks: int = 0
+    surface: str = "host"
 
 
 @dataclass(frozen=True)
@@ -278,9 +281,7 @@ def plan_job(
     if hdr and depth < 10:
         raise InputError("video.export: HDR in 8 bits shows bands; use bit_depth=10.")
     width, height = (count("video.export", n, v, 2, 16384) for n, v in zip(("width", "height"), size, strict=True))
-    made = codecs.settings(
-        codec, width, height, graph.frame_rate, tag, bit_depth=depth, device=graph.device.kind, **encoder
-    )
+    made = codecs.settings(codec, width, height, graph.frame_rate, tag, bit_depth=depth, device=graph.device, **encoder)
     matrix = {1: "bt709", 9: "bt2020", 5: "bt601", 6: "bt601"}[tag.matrix]
     how = coding(made.format, matrix, "limited", None, depth == 8 if dither is None else dither)
     if width % how.format.across or height % how.format.down:
@@ -305,25 +306,32 @@ def plan_job(
 
 def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
     """Yield (index, slot with the frame's codes) in order: sources are read ahead, rendering runs beside the
-    consumer.
+    consumer, and so does the way of a device's codes to the host where the encoder reads them there.
     """
     plan = job.graph.plan(job.size)
-    on_cpu = job.graph.device.kind == "cpu"
+    device = job.graph.device
+    # Codes are drawn where the encoder reads them, or on their way there into slots of the device.
+    direct = device.kind == "cpu" or job.settings.surface == "cuda"
+    drawn = slots if direct else Slots(job.coding.format, *job.size, device=device.torch)
 
-    def fetch(k: int) -> tuple[int, dict[int, torch.Tensor]]:
+    def fetch(k: int) -> tuple[int, dict[int, Any]]:
         return k, plan.fetch(job.first + k)
 
-    def render(item: tuple[int, dict[int, torch.Tensor]]) -> tuple[int, Slot]:
+    def render(item: tuple[int, dict[int, Any]]) -> tuple[int, Slot]:
         k, fetched = item
-        slot = slots.acquire()
-        try:
-            if on_cpu:
-                plan.draw_yuv(job.first + k, fetched, job.coding, slot.planes)
-            else:
-                _download(plan.draw_yuv(job.first + k, fetched, job.coding), slot)
-        except BaseException:
-            slot.discard()
-            raise
+        with _unless_it_fails(drawn.acquire()) as slot:
+            plan.draw_yuv(job.first + k, fetched, job.coding, slot.planes)
+        return k, slot
+
+    def download(item: tuple[int, Slot]) -> tuple[int, Slot]:
+        k, source = item
+        with _unless_it_fails(slots.acquire()) as slot:
+            for target, plane in zip(slot.planes, source.planes, strict=True):
+                transfers.record(False, plane.numel() * plane.element_size())
+                target.copy_(plane, non_blocking=True)
+            if device.kind == "cuda":  # the codes may be drawn over when they have arrived, not before
+                torch.cuda.current_stream(device.torch).record_event().synchronize()
+        source.discard()
         return k, slot
 
     def dispose(item: tuple[int, Slot]) -> None:
@@ -331,20 +339,33 @@ def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
 
     stages = [
         Stage(fetch, "decode"),
-        Stage(render, "render", device=job.graph.device, compute=True, dispose=dispose),
+        Stage(render, "render", device=device, compute=True, dispose=dispose),
     ]
+    if not direct:
+        stages.append(Stage(download, "download", device=device, dispose=dispose))
     limits = adaptive.Limits(job.in_flight, 0)
     with (
         Pipeline(stages, in_flight=job.in_flight) as pipeline,
-        adaptive.giving_way(job.monitor, pipeline, job.graph.device.pool, limits),
+        adaptive.giving_way(job.monitor, pipeline, device.pool, limits),
     ):
         yield from pipeline.run(range(job.frames))
 
 
-def _download(planes: tuple[torch.Tensor, ...], slot: Slot) -> None:
-    """Bring the codes to the host; the planes are all that crosses."""
-    for target, plane in zip(slot.planes, planes, strict=True):
-        target.copy_(to_host(plane))
+@contextmanager
+def _unless_it_fails(slot: Slot) -> Iterator[Slot]:
+    try:
+        yield slot
+    except BaseException:
+        slot.discard()
+        raise
+
+
+def _slots(job: Job) -> Slots:
+    """Return slots where the job's encoder reads its frames."""
+    device = job.graph.device
+    if job.settings.surface == "cuda":
+        return DeviceSlots(job.coding.format, *job.size, device.torch)
+    return Slots(job.coding.format, *job.size, pinned=device.kind == "cuda")
 
 
 def encode_frames(
@@ -356,7 +377,7 @@ def encode_frames(
     stream = container.add_stream(made.encoder, rate=made.rate)
     made.apply(stream)
     track = sound_of(job, container)
-    slots = Slots(job.coding.format, *job.size)
+    slots = _slots(job)
     k = -1
     try:
         for k, slot in rendered(job, slots):
@@ -435,8 +456,9 @@ def summary(job: Job, slots: int, sound: Sound | None) -> Exported:
     s = job.settings
     how, count = (sound.how, len(sound.tracks)) if sound is not None else (None, 0)
     return Exported(
-        job.path, job.frames, s.width, s.height, s.rate, s.encoder, s.format, job.graph.space, slots, how, count
-    )
+        job.path, job.frames, s.width, s.height, s.rate, s.encoder, s.format, job.graph.space, slots, how, count,
+        s.surface,
+    )  # fmt: skip
 
 
 def part_of(job: Job, path: Path, first: int, frames: int) -> Job:
