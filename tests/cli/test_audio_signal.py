@@ -41,6 +41,28 @@ def test_info(sound: Path) -> None:
     assert "LUFS" not in run("info", sound, "--no-loudness").stdout
 
 
+def test_info_of_several_files_and_of_one_that_ends_early(sound: Path, tmp_path: Path) -> None:
+    assert [told["path"] for told in json.loads(run("info", sound, sound, "--json").stdout)] == [str(sound)] * 2
+    audio.write(tmp_path / "whole.flac", np.random.default_rng(0).standard_normal(40_000).astype(np.float32), RATE)
+    whole = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    assert "damaged after" in " ".join(run("info", tmp_path / "cut.flac", code=1).stderr.split())
+    told = json.loads(run("info", tmp_path / "cut.flac", "--truncated", "--json").stdout)
+    assert told["truncated"]
+    assert 0 < told["readable_frames"] < told["frames"] == 40_000
+    assert "of it can be read" in run("info", tmp_path / "cut.flac", "--truncated").stdout
+
+
+def test_what_does_not_fit_is_said(sound: Path, tmp_path: Path) -> None:
+    result = run("eq", sound, tmp_path / "loud.flac", "-b", "peak:440:1:24")
+    assert "samples were beyond full scale: cut off" in result.stderr
+    told = json.loads(run("eq", sound, tmp_path / "loud.flac", "-b", "peak:440:1:24", "--json").stdout)
+    want = audio.Biquad.peaking(440, 1, 24, RATE)(SOUND)
+    assert told["beyond_full_scale"] == np.count_nonzero(np.abs(want) > 1) > 0
+    assert "made quieter" in run("eq", sound, tmp_path / "a.flac", "-b", "peak:440:1:24", "--clip", "rescale").stderr
+    assert run("eq", sound, tmp_path / "float.wav", "-b", "peak:440:1:24").stderr == ""
+
+
 def test_stft_draws_one_pixel_per_frame_and_frequency(sound: Path, tmp_path: Path) -> None:
     told = json.loads(run("stft", sound, tmp_path / "a.png", "--n-fft", 256, "--hop", 64, "--json").stdout)
     assert size((tmp_path / "a.png").read_bytes()) == (told["frames"], 129)
@@ -106,10 +128,15 @@ def test_mistakes_end_with_a_sentence(sound: Path, tmp_path: Path) -> None:
     audio.write(tmp_path / "short.wav", SOUND[:, :0], RATE)
     assert "make no frame" in says("stft", tmp_path / "short.wav", tmp_path / "x.png")
     assert not out.exists()
+    before = sound.read_bytes()
+    for words in (("eq", sound, sound, "-b", "high-pass:80"), ("convolve", sound, sound, "-o", sound)):
+        assert "is what is read; name another" in says(*words)
+    assert sound.read_bytes() == before
+    assert "draws a PNG" in says("stft", sound, tmp_path / "x.jpg")
 
 
 def test_output_goes_where_either_form_says(sound: Path, tmp_path: Path) -> None:
-    """After the inputs or after -o: the same bytes; both or neither is wrong usage, before anything is written."""
+    """After the inputs or after -o: the same samples; both or neither is wrong usage, before anything is written."""
     commands = {
         "stft": ((sound,), ("--n-fft", 256), "a.png"),
         "convolve": ((sound, sound), (), "a.wav"),
@@ -120,7 +147,9 @@ def test_output_goes_where_either_form_says(sound: Path, tmp_path: Path) -> None
         first, second = tmp_path / f"1{command}{name}", tmp_path / f"2{command}{name}"
         run(command, *inputs, first, *options)
         run(command, *inputs, *options, "-o", second)
-        assert first.read_bytes() == second.read_bytes()
+        # A WAV file of floats holds the second in which it was written.
+        same = Path.read_bytes if name.endswith(".png") else lambda path: audio.read(path)[0].tobytes()
+        assert same(first) == same(second)
         assert "no file to write" in " ".join(run(command, *inputs, *options, code=2).output.split())
         run(command, *inputs, tmp_path / "x.wav", *options, "--output", tmp_path / "y.wav", code=2)
     assert not list(tmp_path.glob("[xy].wav"))

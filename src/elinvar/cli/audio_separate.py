@@ -128,7 +128,7 @@ def denoise(
     """Remove noise from speech with a trained network, any length in flat memory."""
     from elinvar.audio.denoising import denoise_file, load_denoiser
 
-    file = target(out, output)
+    file = target(out, output, source)
     network = load_denoiser(model, weights_path)
     begin = time.perf_counter()
     with progress(f"denoising {source.name}", unit="samples") as report:

@@ -32,21 +32,38 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _written(found: Any, json_: bool, **more: Any) -> None:
+def _write(file: Path, y: Any, rate: float, encoding: str | None, clip: str, json_: bool, **more: Any) -> None:
+    """Write samples and say what was written, and what of them did not fit."""
+    import numpy as np
+
+    from elinvar import audio
+
+    found = audio.write(file, y, rate, encoding=encoding, clip=clip)
+    beyond = 0 if found.encoding in ("FLOAT", "DOUBLE") else int(np.count_nonzero(np.abs(y) > 1.0))
+    if beyond:
+        done = "the whole was made quieter" if clip == "rescale" else "cut off; see --clip, or write a WAV file"
+        typer.echo(f"elinvar: {beyond:,} samples were beyond full scale: {done}", err=True)
     result = {"path": found.path, "sample_rate": found.sample_rate, "channels": found.channels,
-              "frames": found.frames, "encoding": found.encoding, **more}  # fmt: skip
+              "frames": found.frames, "encoding": found.encoding, "beyond_full_scale": beyond, **more}  # fmt: skip
     seconds = found.frames / found.sample_rate
     line = f"{found.path}: {seconds:.2f} s, {found.channels} channels at {found.sample_rate} Hz, {found.encoding}"
     emit(result, json_, lambda: line)
 
 
 def info(
-    path: Source,
+    paths: Annotated[list[Path], typer.Argument(help="Audio files: WAV, FLAC, OGG, MP3, AIFF.")],
     loudness: Annotated[bool, typer.Option(help="Measure loudness and peaks: reads the whole file.")] = True,
     truncated: Truncated = False,
     json_: Json = False,
 ) -> None:
-    """Say what is in a file: rate, channels, length, loudness (EBU R 128), peaks."""
+    """Say what is in files: rate, channels, length, loudness (EBU R 128), peaks."""
+    found = [_facts(path, loudness, truncated) for path in paths]
+    results = [result for result, _ in found]
+    emit(results[0] if len(results) == 1 else results, json_, lambda: [line for _, lines in found for line in lines])
+
+
+def _facts(path: Path, loudness: bool, truncated: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return what is in a file, for a script and in lines."""
     from elinvar import audio
 
     facts = audio.info(path)
@@ -58,12 +75,15 @@ def info(
     lines = [f"{facts.path}: {kind}, {facts.duration:.3f} s, {width}"]
     if loudness and facts.frames and facts.channels <= 6:
         x, rate = audio.read(path, truncated=truncated)
+        if x.shape[1] < facts.frames:  # a FLAC or MP3 file shows only where it is decoded that it ends early
+            result |= {"truncated": True, "readable_frames": x.shape[1]}
+            lines.append(f"only {x.shape[1] / rate:.3f} s of it can be read")
         level = audio.loudness(x, rate)
         result["loudness"] = level
         lines.append(
             f"integrated {level.integrated:.1f} LUFS, range {level.range:.1f} LU, true peak {level.true_peak:.1f} dBTP"
         )
-    emit(result, json_, lambda: lines)
+    return result, lines
 
 
 def stft(
@@ -84,7 +104,9 @@ def stft(
     from elinvar import audio
     from elinvar.audio.pictures import spectrogram_png
 
-    picture = target(out, output)
+    picture = target(out, output, path)
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"stft draws a PNG and {picture} is none by its name; give it the suffix .png.")
     x, rate = audio.read(path, truncated=truncated)
     transform = audio.STFT(n_fft, hop, window=window)
     png, shape = spectrogram_png(x.mean(axis=0), rate, transform, mel=mel, span=span)
@@ -113,7 +135,7 @@ def convolve(
 
     from elinvar import audio
 
-    file = target(out, output)
+    file = target(out, output, path, ir)
     if not 0.0 <= mix <= 1.0:
         raise InputError(f"--mix is {mix:g}; give 0 (dry) to 1 (wet).")
     x, rate = audio.read(path, truncated=truncated)
@@ -129,7 +151,7 @@ def convolve(
     if mix < 1.0:
         y *= np.float32(mix)
         y[:, : x.shape[1]] += np.float32(1.0 - mix) * x
-    _written(audio.write(file, y, rate, encoding=encoding, clip=clip), json_, cpu_ms=1e3 * spent)
+    _write(file, y, rate, encoding, clip, json_, cpu_ms=1e3 * spent)
 
 
 _BANDS = {"peak": "peaking", "low-shelf": "low_shelf", "high-shelf": "high_shelf"}
@@ -170,10 +192,10 @@ def eq(
     """Equalise a file: bands in series, each KIND:HZ:Q:DB."""
     from elinvar import audio
 
-    file = target(out, output)
+    file = target(out, output, path)
     x, rate = audio.read(path, truncated=truncated)
     filters = audio.Cascade([_band(text, rate) for text in band])
-    _written(audio.write(file, filters(x), rate, encoding=encoding, clip=clip), json_, sections=len(filters.sos))
+    _write(file, filters(x), rate, encoding, clip, json_, sections=len(filters.sos))
 
 
 def resample(
@@ -190,10 +212,10 @@ def resample(
     """Bring a file to another sampling rate."""
     from elinvar import audio
 
-    file = target(out, output)
+    file = target(out, output, path)
     x, before = audio.read(path, truncated=truncated)
     y = audio.resample(x, before, rate, quality=quality)
-    _written(audio.write(file, y, rate, encoding=encoding, clip=clip), json_, from_rate=before)
+    _write(file, y, rate, encoding, clip, json_, from_rate=before)
 
 
 def bench(
