@@ -1,124 +1,61 @@
-"""From Y'CbCr codes to planes of R'G'B': chroma interpolated linearly from where it sits."""
+"""From Y'CbCr codes to planes of R'G'B', on the device the codes are on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numba
-import numpy as np
 import torch
 
-from elinvar.runtime.parallel import parallel_for
-from elinvar.video.yuv import SITINGS, Coding
+from elinvar.runtime.kernels import kernel
+from elinvar.video.kernels import decode as _decode
+from elinvar.video.yuv import Coding
 
-__all__ = ["from_planes", "reference"]
-
-_jit = cast(
-    "Callable[[Callable[..., None]], Callable[..., None]]",
-    numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, cache=True),
-)
-_CHUNK = 32
+__all__ = ["Codes", "from_planes"]
 
 
 def from_planes(planes: Sequence[torch.Tensor], how: Coding, out: torch.Tensor | None = None) -> torch.Tensor:
     """Return R'G'B' [3, H, W] float32 of planes as `elinvar.video.yuv` describes them."""
     height, width = planes[0].shape
-    if planes[0].device.type != "cpu":
-        result = reference(planes, how)
-        return result if out is None else out.copy_(result)
+    device = planes[0].device
     if out is None:
-        out = torch.empty(3, height, width)
-    form = how.format
-    arrays = [p.numpy() for p in planes]
-    cb, cr = (arrays[1][..., 0], arrays[1][..., 1]) if form.interleaved else (arrays[1], arrays[2])
-    values = (how.vector(), np.int32(form.shift), form.across, form.down, SITINGS[how.siting])
-    target = out.numpy()
-    parallel_for(height, lambda first, last: _rows(first, last, arrays[0], cb, cr, *values, target), chunk=_CHUNK)
+        out = torch.empty(3, height, width, device=device)
+    kernel(_decode.NAME, str(device))(list(planes), out, how)
     return out
 
 
-@_jit
-def _rows(  # noqa: C901  (one branch for each way chroma lies; numba drops what is constant)
-    first: int,
-    last: int,
-    luma: Any,
-    cb: Any,
-    cr: Any,
-    k: Any,
-    shift: Any,
-    across: int,
-    down: int,
-    siting: int,
-    out: Any,
-) -> None:
-    width = luma.shape[1]
-    rows, columns = cb.shape
-    half, quarter = np.float32(0.5), np.float32(0.25)
-    kr, kg, kb, scale, offset, middle = k[0], k[1], k[2], np.float32(1) / k[3], k[4], k[9]
-    sb, sr = np.float32(1) / k[7], np.float32(1) / k[8]
-    gb, gr = kb / kg, kr / kg
-    line = np.empty((2, columns + 1), np.float32)
-    full = np.empty((2, width + 1), np.float32)
-    for y in range(first, last):
-        near, far, part = y, y, np.float32(0)
-        if down == 2:
-            near = y >> 1
-            if siting == 2:
-                far, part = (min(near + 1, rows - 1), half) if y & 1 else (near, np.float32(0))
-            else:
-                far, part = min(max(near + (1 if y & 1 else -1), 0), rows - 1), quarter
-        for c in range(2):
-            plane = cb if c == 0 else cr
-            a, b, to = plane[near], plane[far], line[c]
-            keep = np.float32(1) - part
-            for i in range(columns):
-                to[i] = keep * np.float32(a[i] >> shift) + part * np.float32(b[i] >> shift) - middle
-            to[columns] = to[columns - 1]
-            wide = full[c]
-            if across == 1:
-                for i in range(width):
-                    wide[i] = to[i]
-            elif siting == 1:
-                for i in range(columns):
-                    wide[2 * i] = np.float32(0.75) * to[i] + quarter * to[max(i - 1, 0)]
-                    if 2 * i + 1 < width:
-                        wide[2 * i + 1] = np.float32(0.75) * to[i] + quarter * to[i + 1]
-            else:
-                for i in range(columns):
-                    wide[2 * i] = to[i]
-                    if 2 * i + 1 < width:
-                        wide[2 * i + 1] = half * (to[i] + to[i + 1])
-        codes, u, v = luma[y], full[0], full[1]
-        r, g, b = out[0, y], out[1, y], out[2, y]
-        for i in range(width):
-            grey = (np.float32(codes[i] >> shift) - offset) * scale
-            blue, red = u[i] * sb, v[i] * sr
-            r[i] = grey + red
-            g[i] = grey - gb * blue - gr * red
-            b[i] = grey + blue
+@dataclass(frozen=True)
+class Codes:
+    """A frame as its file holds it: what a source gives a device that makes R'G'B' of it by itself.
 
+    Attributes
+    ----------
+    planes
+        uint8 or uint16.
+    coding
+        How they are to be read.
+    turns
+        Quarter turns counter-clockwise for display.
+    """
 
-def reference(planes: Sequence[torch.Tensor], how: Coding) -> torch.Tensor:
-    """The same in plain torch on any device, float32."""
-    form, k = how.format, [float(v) for v in how.vector()]
-    height, width = planes[0].shape
-    luma = (planes[0].to(torch.int32) >> form.shift).float()
-    pair = planes[1].movedim(-1, 0) if form.interleaved else torch.stack(tuple(planes[1:]))
-    chroma = (pair.to(torch.int32) >> form.shift).float() - k[9]
-    for dim, size, factor, co_sited in (
-        (1, height, form.down, how.siting == "topleft"),
-        (2, width, form.across, how.siting != "center"),
-    ):
-        if factor == 1:
-            continue
-        place = torch.arange(size, device=luma.device)
-        position = place / 2 if co_sited else (place - 0.5) / 2
-        low = position.floor().long()
-        weight = (position - low).reshape((1, -1, 1) if dim == 1 else (1, 1, -1))
-        top = chroma.shape[dim] - 1
-        a = chroma.index_select(dim, low.clamp(0, top))
-        chroma = a + (chroma.index_select(dim, (low + 1).clamp(0, top)) - a) * weight
-    grey = (luma - k[4]) / k[3]
-    blue, red = chroma[0] / k[7], chroma[1] / k[8]
-    return torch.stack([grey + red, grey - (k[2] * blue + k[0] * red) / k[1], grey + blue])
+    planes: tuple[torch.Tensor, ...]
+    coding: Coding
+    turns: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the R'G'B' frame."""
+        height, width = self.planes[0].shape
+        return (3, width, height) if self.turns % 2 else (3, height, width)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the planes."""
+        return sum(plane.nbytes for plane in self.planes)
+
+    def pixels(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return R'G'B' [3, H, W] float32, where the planes are."""
+        if not self.turns % 4:
+            return from_planes(self.planes, self.coding, out)
+        turned = torch.rot90(from_planes(self.planes, self.coding), self.turns, (1, 2))
+        return turned.contiguous() if out is None else out.copy_(turned)

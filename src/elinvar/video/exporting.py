@@ -23,6 +23,7 @@ from elinvar.runtime.transfers import transfers
 from elinvar.video import adaptive, codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
+from elinvar.video.arrivals import Fetched
 from elinvar.video.audio import Sound, chosen_tracks
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
@@ -314,10 +315,10 @@ def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
     direct = device.kind == "cpu" or job.settings.surface == "cuda"
     drawn = slots if direct else Slots(job.coding.format, *job.size, device=device.torch)
 
-    def fetch(k: int) -> tuple[int, dict[int, Any]]:
+    def fetch(k: int) -> tuple[int, dict[int, Fetched]]:
         return k, plan.fetch(job.first + k)
 
-    def render(item: tuple[int, dict[int, Any]]) -> tuple[int, Slot]:
+    def render(item: tuple[int, dict[int, Fetched]]) -> tuple[int, Slot]:
         k, fetched = item
         with _unless_it_fails(drawn.acquire()) as slot:
             plan.draw_yuv(job.first + k, fetched, job.coding, slot.planes)

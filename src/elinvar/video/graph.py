@@ -38,6 +38,7 @@ from elinvar.video.sources import Source, open_source
 from elinvar.video.spaces import SPACES
 
 if TYPE_CHECKING:
+    from elinvar.video.arrivals import Fetched
     from elinvar.video.plan import GraphPlan
     from elinvar.video.yuv import Coding
 
@@ -253,7 +254,7 @@ class Graph:
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, n: int) -> dict[int, torch.Tensor]:
+    def fetch(self, n: int) -> dict[int, Fetched]:
         """Read what frame `n` needs from the sources; may run in another thread than `draw`."""
         return self.plan().fetch(n)
 

@@ -15,7 +15,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video._check import choice, frame_rate, optional_library
-from elinvar.video.decode import from_planes
+from elinvar.video.decode import Codes
 from elinvar.video.ocio import CAMERAS
 from elinvar.video.probing import MediaInfo, probe
 from elinvar.video.spaces import SPACES
@@ -103,13 +103,26 @@ class VideoFile:
         InputError
             The frame is not in the file, or cannot be decoded: nothing is made up in its place.
         """
+        codes = self.codes(n)
+        if codes is not None:
+            return codes.pixels()
+        with self._lock:
+            pixels = self._packed(self._decoded(self.index(n)))
+        turns = self.info.rotation // 90
+        return pixels if not turns else torch.rot90(pixels, turns, (1, 2)).contiguous()
+
+    def codes(self, n: int, *, pinned: bool = False) -> Codes | None:
+        """Return frame `n` as it lies in the file, before its conversion to R'G'B'; None where it is R'G'B' already.
+
+        Parameters
+        ----------
+        pinned
+            In memory that a CUDA device reads while the host works on.
+        """
         if self.frame_count is None or not 0 <= n < self.frame_count:
             raise InputError(f"video {self.path}: frame {n} is outside 0 to {(self.frame_count or 1) - 1}.")
         with self._lock:
-            picture = self._decoded(self.index(n))
-            pixels = self._pixels(picture)
-        turns = self.info.rotation // 90
-        return pixels if not turns else torch.rot90(pixels, turns, (1, 2)).contiguous()
+            return self._codes(self._decoded(self.index(n)), pinned)
 
     def _open(self, k: int) -> None:
         av = optional_library("av", "video")
@@ -160,17 +173,21 @@ class VideoFile:
                 self._frames = None
                 return None
 
-    def _pixels(self, picture: Any) -> torch.Tensor:
+    def _codes(self, picture: Any, pinned: bool) -> Codes | None:
         name = picture.format.name
-        if name in _FORMATS and self._matrix != "rgb":
-            how = coding(_FORMATS[name], self._matrix, self._range)
-            if self.space in ("rec2020", "rec709", "srgb") and self._matrix == "bt2020":
-                how = coding(_FORMATS[name], self._matrix, self._range, "left")
-            shapes = how.format.shapes(picture.width, picture.height)
-            planes = [_plane(p, shape, how.format.dtype) for p, shape in zip(picture.planes, shapes, strict=False)]
-            return from_planes(planes, how)
+        if name not in _FORMATS or self._matrix == "rgb":
+            return None
+        how = coding(_FORMATS[name], self._matrix, self._range)
+        if self.space in ("rec2020", "rec709", "srgb") and self._matrix == "bt2020":
+            how = coding(_FORMATS[name], self._matrix, self._range, "left")
+        shapes = how.format.shapes(picture.width, picture.height)
+        planes = [_plane(p, shape, how.format.dtype, pinned) for p, shape in zip(picture.planes, shapes, strict=False)]
+        return Codes(tuple(planes), how, self.info.rotation // 90)
+
+    def _packed(self, picture: Any) -> torch.Tensor:
+        """RGB to RGB: swscale changes the layout, no matrix is involved."""
+        name = picture.format.name
         if name.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "gray", "pal")):
-            # RGB to RGB: swscale changes the layout, no matrix is involved.
             array = picture.to_ndarray(format="rgb48le")
             return torch.from_numpy(array.astype(np.float32) / 65535.0).movedim(-1, 0).contiguous()
         raise InputError(
@@ -178,11 +195,12 @@ class VideoFile:
         )
 
 
-def _plane(plane: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def _plane(plane: Any, shape: tuple[int, ...], dtype: torch.dtype, pinned: bool) -> torch.Tensor:
     words = np.dtype(np.uint8 if dtype == torch.uint8 else np.uint16)
     rows = np.frombuffer(plane, words).reshape(-1, plane.line_size // words.itemsize)
-    columns = int(np.prod(shape[1:]))
-    return torch.from_numpy(np.ascontiguousarray(rows[: shape[0], :columns]).reshape(shape))
+    result = torch.empty(shape, dtype=dtype, pin_memory=pinned)
+    result.numpy().reshape(shape[0], -1)[:] = rows[: shape[0], : int(np.prod(shape[1:]))]
+    return result
 
 
 def _rate(value: Any) -> Fraction:

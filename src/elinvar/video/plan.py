@@ -18,6 +18,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.runtime.trace import trace
 from elinvar.video import ocio, shade
+from elinvar.video.arrivals import Arrivals, Fetched
 from elinvar.video.color import decode_ops, encode_ops
 from elinvar.video.passes.base import Moment, Pass, Point, Spatial
 from elinvar.video.passes.blur import Temporal
@@ -144,6 +145,7 @@ class GraphPlan:
         self.graph = graph
         self.width, self.height = width, height
         self.device = graph.device
+        self._arrivals = Arrivals(graph.device)
         self._tasks: dict[tuple[int, int], Task] = {}
         self._order: list[Task] = []
         self._behind: set[int] = set()  # nodes that run behind the output transform
@@ -327,19 +329,20 @@ class GraphPlan:
             self._replays.wait()
         self._replays = None
         self._memory = []
+        self._arrivals.close()
         for lease in self._leases:
             lease.release()
         self._leases = []
 
-    def fetch(self, n: int) -> dict[int, torch.Tensor]:
-        """Read the sources' frames that frame `n` needs, keyed for `draw`."""
-        result = {}
+    def fetch(self, n: int) -> dict[int, Fetched]:
+        """Read the sources' frames that frame `n` needs, keyed for `draw`: for a GPU as codes, where there are any."""
+        result: dict[int, Fetched] = {}
         for k, task in enumerate(self._order):
             if task.content is None and task.node is not None:
                 source, at = task.node.content, max(n - task.shift, 0) + task.node.start
                 if at < 0 or (source.frame_count is not None and at >= source.frame_count):
                     raise InputError(f"Graph.render: {task.node} has {source.frame_count} frames, not frame {at}.")
-                frame = source.frame(at)
+                frame = self._read(source, at)
                 if tuple(frame.shape[-2:]) != (task.height, task.width):
                     raise InputError(
                         f"Graph.render: frame {at} of {task.node} is {tuple(frame.shape)}; {task.width} x "
@@ -349,7 +352,12 @@ class GraphPlan:
                 result[k] = frame
         return result
 
-    def draw(self, n: int, fetched: dict[int, torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+    def _read(self, source: Any, at: int) -> Fetched:
+        codes = getattr(source, "codes", None) if self.device.kind != "cpu" else None
+        found: Fetched | None = codes(at, pinned=self.device.kind == "cuda") if codes is not None else None
+        return source.frame(at) if found is None else found
+
+    def draw(self, n: int, fetched: dict[int, Fetched], out: torch.Tensor | None = None) -> torch.Tensor:
         """Draw frame `n` from fetched frames into planes."""
         if out is None:
             out = torch.empty((3, self.height, self.width), device=self.device.torch)
@@ -365,7 +373,7 @@ class GraphPlan:
         return out
 
     def draw_yuv(
-        self, n: int, fetched: dict[int, torch.Tensor], coding: Coding, planes: Sequence[torch.Tensor] | None = None
+        self, n: int, fetched: dict[int, Fetched], coding: Coding, planes: Sequence[torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, ...]:
         """Draw frame `n` from fetched frames into codes."""
         codes = coding.format.empty(self.width, self.height, self.device.torch) if planes is None else tuple(planes)
@@ -380,15 +388,16 @@ class GraphPlan:
     def _drawn(
         self,
         n: int,
-        fetched: dict[int, torch.Tensor],
+        fetched: dict[int, Fetched],
         written: Sequence[torch.Tensor],
         seed: int,
         finish: Finish,
         coding: Coding | None = None,
     ) -> None:
         """Draw a frame: on a CUDA device by replaying it, where it has been drawn before."""
-        values = {id(self._order[k]): frame.to(self.device.torch) for k, frame in fetched.items()}
+        values = {id(self._order[k]): frame for k, frame in self._arrivals.place(fetched).items()}
         if self.device.kind != "cuda":
+            self._arrivals.bring(fetched)
             finish(*self._upstream(n, values), None)
             return
         if self._replays is None:
@@ -401,7 +410,8 @@ class GraphPlan:
         def launches(given: list[shade.Given] | None) -> None:
             finish(*self._upstream(n, values, given), given[-1] if given else None)
 
-        self._replays.draw(self._key(n, chains, [*values.values(), *written], coding), lists, launches)
+        key = self._key(n, chains, [*values.values(), *written], coding)
+        self._replays.draw(key, lists, launches, lambda: self._arrivals.bring(fetched))
 
     def _key(
         self, n: int, chains: list[list[Op]], tensors: Sequence[torch.Tensor], coding: Coding | None

@@ -123,7 +123,11 @@ class Replays:
         """Frames that were one launch."""
 
     def draw(
-        self, key: Hashable | None, lists: Sequence[Lists], launches: Callable[[list[Given] | None], None]
+        self,
+        key: Hashable | None,
+        lists: Sequence[Lists],
+        launches: Callable[[list[Given] | None], None],
+        arrive: Callable[[], None] | None = None,
     ) -> None:
         """Draw a frame.
 
@@ -135,8 +139,12 @@ class Replays:
             Floats and integers of every kernel that has values.
         launches
             Launches everything, given where the values are; without, it passes them itself.
+        arrive
+            Brings what the launches read, before every frame; it is never recorded.
         """
         with self._lock, self._turns.take():  # values and working memory are the same for every stream
+            if arrive is not None:
+                arrive()
             self._draw(key, lists, launches)
 
     def wait(self) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from elinvar.video.kernels import bloom
+from elinvar.video.kernels import bloom, decode
 
-__all__ = ["bloom"]
+__all__ = ["bloom", "decode"]
