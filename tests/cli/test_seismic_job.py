@@ -62,6 +62,7 @@ def test_create_validate_run(folder):
     said = run("validate", "job.yaml", "--check-data")
     assert "contributions" in said.stdout
     assert "job.yaml: nothing is wrong" in said.stdout
+    assert "would stop" not in said.stdout
     assert jobfile.read("job.yaml") == job
     found = json.loads(run("run", "job.yaml", "--json").stdout)
     assert found["shape"] == [9, 9, 400]
@@ -69,6 +70,7 @@ def test_create_validate_run(folder):
     assert np.unravel_index(np.argmax(values), values.shape) == (4, 4, 200)
     assert int(image().fold.sum()) == found["contributions"]
     assert sorted(path.name for path in folder.iterdir()) == ["a.sgy", "image.zarr", "job.yaml"]
+    assert "would stop: output" in run("validate", "job.yaml").stdout
     again = run("run", "job.yaml", code=1)
     assert "exists; set output.overwrite: true" in again.stderr
     assert "contributions" not in again.stderr  # nothing is planned that will not run
@@ -288,8 +290,6 @@ def test_a_cluster_from_the_command_line(folder, monkeypatch):
     run("run", "job.yaml", "--cluster", "tcp://host:8786", code=1)
     run("run", "job.yaml", code=1)
     assert seen == ["tcp://host:8786", None]
-    write(SMALL + "scan: {}")
-    assert "job.yaml: scan on a cluster is not built" in run("run", "job.yaml", "--cluster", "local", code=1).stderr
 
 
 def test_a_full_disk(folder, small_blocks, monkeypatch):

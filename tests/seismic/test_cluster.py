@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,20 @@ import pytest
 from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.cluster import cluster
 from elinvar.runtime.device import Runtime
-from elinvar.seismic import Checkpoint, Grid, Survey, Velocity, migrate, open_segy, shards, synthetic
+from elinvar.seismic import (
+    Aperture,
+    Checkpoint,
+    Grid,
+    Survey,
+    Velocity,
+    migrate,
+    open_segy,
+    plan,
+    scan,
+    shards,
+    synthetic,
+)
+from elinvar.seismic.job import passes, shares
 
 V = Velocity.constant(2500)
 GRID = Grid((75.0, 60.0), 0, 4, 3, 25, 25, 120, 0.004, 0.2)
@@ -68,6 +82,60 @@ def test_the_same_image_and_the_same_bits(survey, whole, inside, relative):
     assert calls == [(64 * i, survey.n_traces) for i in range(1, 7)]
     assert image.timing.kernel > 0
     assert same(migrate(survey, V, GRID, **given), image)
+
+
+def test_illumination_and_a_scan(survey, inside, relative):
+    given = {"normalize": "illumination", "gathers": EDGES}
+    image = migrate(survey, V, GRID, **given, cluster=inside, shards=6)
+    known = migrate(survey, V, GRID, **given, device="cpu")
+    assert relative(image.values, known.values) < 1e-5
+    assert relative(image.panels.values, known.panels.values) < 1e-5
+    assert np.array_equal(image.panels.fold, known.panels.fold)
+    for how in ({"gathers": EDGES}, {"normalize": "illumination"}):
+        found = scan(survey, V, GRID, (95, 105, 5), **how, cluster=inside, shards=3)
+        alone = scan(survey, V, GRID, (95, 105, 5), **how, device="cpu")
+        assert relative(found.values, alone.values) < 1e-5
+        assert np.array_equal(found.counts, alone.counts)
+        assert found.panels is None or relative(found.panels, alone.panels) < 1e-5
+
+
+def test_shards_are_spread_over_the_survey(survey):
+    steps = passes(survey, GRID, V, Aperture(), None, GRID.size)
+    items = list(shares(survey, steps, 16, 5))
+    assert [len(item.index) for item in items] == [80, 80, 80, 80, 64]
+    assert np.array_equal(np.sort(np.concatenate([item.index for item in items])), np.arange(survey.n_traces))
+    assert items[1].index[[0, 15, 16]].tolist() == [16, 31, 96]
+    assert [item.number for item in items] == list(range(5))
+    late = Survey(survey.traces, survey.source, survey.receiver, survey.dt, delay=np.arange(384) // 300 * 0.1)
+    mixed = list(shares(late, passes(late, GRID, V, Aperture(), None, GRID.size), 16, 4))
+    assert [len(set(late.delay[item.index])) for item in mixed] == [1] * 4
+    assert len(list(shares(survey, steps, 16, 1000))) == 24
+
+
+def test_how_many_shards_are_worth_it(survey):
+    job = plan(survey, V, GRID, device="cpu")
+    gpus, cpus = (shards.Workers(4, "", "v2", backend) for backend in ("metal", "cpu"))
+    large = replace(job, pillars=161 * 161, times=2001, contributions=1.96e13)
+    assert shards.shard_count(large, gpus) == 4
+    assert shards.shard_count(large, cpus) == 4 * 32
+    assert shards.shard_count(replace(large, contributions=1e15), gpus) == 4 * 32
+    assert shards.shard_count(replace(large, contributions=1e14), gpus, images=2) == 4 * 4
+    assert shards.shard_count(replace(job, contributions=0.0), gpus) == 4
+
+
+def test_without_a_number_of_shards_it_is_kept(survey, inside, tmp_path):
+    kept = Checkpoint(tmp_path / "kept", blocks=1)
+    image = migrate(survey, V, GRID, cluster=inside)
+    assert 1 <= image.job.shards != 7
+    with pytest.raises(Cancelled):
+        migrate(survey, V, GRID, cluster=inside, checkpoint=kept, progress=lambda *_: kept.pause())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "shard_count", lambda *_: 7)  # as if there were other workers now
+        again = migrate(survey, V, GRID, cluster=inside, checkpoint=tmp_path / "kept")
+    assert again.job.shards == image.job.shards
+    assert again.values.tobytes() == image.values.tobytes()
+    with pytest.raises(InputError, match="shards"):
+        migrate(survey, V, GRID, cluster=inside, shards=0)
 
 
 def test_pausing_and_going_on(survey, inside, tmp_path):

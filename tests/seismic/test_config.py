@@ -182,7 +182,6 @@ WRONG = {
     "scan: {by: 3}": "scan.by is no option; here are first, last, step",
     "scan: {}\npreview: {}": ": scan and preview are two different results: leave one null",
     "scan: {}\noutput: {segy: a.sgy}": ": output.segy holds one image, not a scan: leave it null",
-    "scan: {}\nexecution: {cluster: local}": ": scan on a cluster is not built",
     "preview: {coarse: 1}": "preview.coarse is 1; it should be greater than or equal to 2",
     "preview: {}\nalgorithm: {gathers: {type: offset, edges: [0, 9]}}": "belong to a real image",
     "preview: {}\nexecution: {limits: {minutes: 3}}": "cannot pause: leave it null",

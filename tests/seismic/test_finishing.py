@@ -19,6 +19,7 @@ from elinvar.seismic import (
     illumination,
     migrate,
     plan,
+    plan_scan,
     scan,
     synthetic,
 )  # fmt: skip
@@ -206,13 +207,20 @@ def test_mutes_and_elevations_are_part_of_a_job(survey, tmp_path, monkeypatch):
 
 
 def test_a_scan_is_of_the_migrations(survey, relative):
-    for how in ({"normalize": "fold"}, {"dimension": "2d"}):
+    for how in ({"normalize": "fold"}, {"normalize": "illumination"}, {"dimension": "2d"}):
         found = scan(survey, V, GRID, (95, 105, 10), **HOW, **how)
         for percent in (95.0, 105.0):
             known = migrate(survey, V.scaled(percent), GRID, **HOW, **how)
             assert relative(found.at(percent).values, known.values) < 1e-5
-    with pytest.raises(NotImplementedError, match="scan: normalize='illumination'"):
-        scan(survey, V, GRID, (95, 105, 10), normalize="illumination", **HOW)
+            assert np.array_equal(found.at(percent).counts, known.counts)
+    gathers = {"normalize": "illumination", "gathers": [0, 200, 400], **HOW}
+    found, known = scan(survey, V, GRID, (95, 105, 10), **gathers), migrate(survey, V.scaled(95), GRID, **gathers)
+    assert relative(found.at(95).panels.values, known.panels.values) < 1e-5
+    assert np.array_equal(found.at(95).panels.fold, known.panels.fold)
+    plain, weighed = (plan_scan(survey, V, GRID, (95, 105, 10), normalize=n, **HOW) for n in (None, "illumination"))
+    assert weighed.contributions == pytest.approx(2 * plain.contributions)
+    assert weighed.peak_bytes > plain.peak_bytes
+    assert "sums of weights" in str(weighed)
 
 
 def test_the_plan_says_which_version_and_why(survey):
@@ -240,9 +248,7 @@ def test_wrong_options_are_named(survey, options, words):
         migrate(survey, V, GRID, device="cpu", **options)
 
 
-def test_a_cluster_is_refused_by_name(survey):
-    with pytest.raises(NotImplementedError, match="normalize='illumination' on a cluster"):
-        migrate(survey, V, GRID, normalize="illumination", cluster="local", device="cpu")
+def test_illumination_is_a_divisor_and_no_division(survey):
     with pytest.raises(InputError, match="normalize does not apply"):
         illumination(survey, V, GRID, normalize="fold")
 

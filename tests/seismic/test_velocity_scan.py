@@ -161,8 +161,8 @@ def test_wrong_arguments(survey, found):
         scan(survey, v, GRID, dipp=3)
     with pytest.raises(InputError, match="physics is 'warp'"):
         scan(survey, v, GRID, physics="warp")
-    with pytest.raises(NotImplementedError, match="a cluster is not built"):
-        scan(survey, v, GRID, cluster="local")
+    with pytest.raises(InputError, match="leave one out"):
+        scan(survey, v, GRID, cluster="local", devices="all")
     with pytest.raises(InputError, match="101 % was not scanned; there are 90 to 110 in steps of 5"):
         found.at(101)
     short = scan(survey, v, GRID, (95, 100, 5), device="cpu")

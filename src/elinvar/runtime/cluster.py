@@ -114,7 +114,14 @@ def cluster(
             ) from error
     else:
         raise InputError(f"cluster got {where!r}; it takes 'local', an address like 'tcp://host:8786', or a Client.")
-    return ClusterExecutor(client, owned, retries, None if resume is None else Path(resume))
+    # What our own workers hold stays where it is: none moves between them, none goes to disk.
+    near = where == "local" and not _within(client) and resume is None
+    return ClusterExecutor(client, owned, retries, None if resume is None else Path(resume), near=near)
+
+
+def _within(client: Any) -> bool:
+    """Say whether the workers are of this process: nothing is pickled then."""
+    return str(client.scheduler_info().get("address")).startswith("inproc://")
 
 
 def _gpus() -> int:
@@ -143,10 +150,26 @@ def _local(distributed: Any, gpus: int, workers: int | None, threads: int, scrat
 
 
 class ClusterExecutor:
-    """A connection to Dask that pipelines run on; made by `cluster`."""
+    """A connection to Dask that pipelines run on; made by `cluster`.
 
-    def __init__(self, client: Any, owned: contextlib.ExitStack, retries: int = 2, resume: Path | None = None) -> None:
+    Attributes
+    ----------
+    near
+        Workers are processes of this machine that were started here: results may be a
+        :class:`~elinvar.runtime.parcel.Parcel` that is ``near``.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        owned: contextlib.ExitStack,
+        retries: int = 2,
+        resume: Path | None = None,
+        *,
+        near: bool = False,
+    ) -> None:
         self.client = client
+        self.near = near
         self._owned = owned
         self._retries = retries
         self._resume = resume
@@ -232,7 +255,7 @@ class _ClusterLanes:
         self._retries = retries
         self._offered = offered
         self._resume = resume
-        self._inside = str(client.scheduler_info().get("address")).startswith("inproc://")  # nothing is pickled there
+        self._inside = _within(client)
         self._run = uuid4().hex[:8]
         self._wake = threading.Condition(board.lock)
         self._sent: collections.deque[_Sent] = collections.deque()
@@ -281,17 +304,19 @@ class _ClusterLanes:
         if not self._inside:
             pickler: Any = importlib.import_module("cloudpickle")  # Dask's own: it knows what __main__ defines
             fn = pickler.dumps((fn, None if at else (value,)))
-        return self._client.submit(
-            _run_stage,
-            fn,
-            on_cuda,
-            ticket.modes,
-            value if at or self._inside else None,
-            key=f"{stage.label}-{self._run}-{ticket.index}-{at}",
-            pure=False,
-            retries=self._retries,
-            resources={wanted: 1} if wanted in self._offered else None,
-        )
+        # Geometry of some 200,000 traces is 10 MB, of which Dask would warn.
+        with importlib.import_module("dask").config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
+            return self._client.submit(
+                _run_stage,
+                fn,
+                on_cuda,
+                ticket.modes,
+                value if at or self._inside else None,
+                key=f"{stage.label}-{self._run}-{ticket.index}-{at}",
+                pure=False,
+                retries=self._retries,
+                resources={wanted: 1} if wanted in self._offered else None,
+            )
 
     def _stored_as(self, ticket: Ticket) -> Path | None:
         """Return the file of an item's result; its name changes with the item, its place and the stages."""

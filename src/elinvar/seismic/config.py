@@ -382,7 +382,9 @@ class Execution(Section):
     in_flight: Annotated[int, Field(ge=1)] | None = Field(default=None, description="trace blocks that exist at a time")
     memory: str | int | None = Field(default=None, description="of each device, at most: 8 GiB")
     cluster: str | None = Field(default=None, description="local, or the address of a Dask scheduler: tcp://host:8786")
-    shards: Annotated[int, Field(ge=1)] = Field(default=32, description="parts the traces are cut into for a cluster")
+    shards: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="parts the traces are cut into for a cluster; null: by workers and work"
+    )
     checkpoint: Checkpointing = Checkpointing()
     limits: Limits = Limits()
 
@@ -427,8 +429,6 @@ class JobConfig(Section):
             raise ValueError("scan and preview are two different results: leave one null")
         if self.output.segy is not None:
             raise ValueError(f"output.segy holds one image, not a {wanted[0]}: leave it null")
-        if self.scan is not None and self.execution.cluster is not None:
-            raise ValueError("scan on a cluster is not built: leave execution.cluster null")
         if self.preview is not None and self.algorithm.gathers is not None:
             raise ValueError("algorithm.gathers belong to a real image: leave them null for a preview")
         if self.preview is not None and self.execution.limits.minutes is not None:

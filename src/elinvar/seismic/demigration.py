@@ -205,7 +205,7 @@ class _Board:
         self.done, self.total = 0, sum(len(step.index) for step in steps)
 
     def items(self, lane: Lane, start: State) -> Iterator[Item]:
-        return blocks(self.survey, self.steps, lane.item_traces, start.step)
+        return blocks(self.survey, self.steps, lane.job.block, start.step)
 
     def counted(self, lane: Lane, traces: int) -> None:
         del lane

@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from .options import Options
     from .run import Progress
 
-__all__ = ["FLOOR", "WeighedLane", "WeighedVolumes", "describe_weighed", "divide", "divisor", "run_of", "scale_line"]
+__all__ = [
+    "FLOOR",
+    "WeighedVolumes",
+    "describe_weighed",
+    "divide",
+    "divisor",
+    "drop_weights",
+    "images_of",
+    "lane_of",
+    "lanes_of",
+    "run_of",
+    "scale_line",
+]
 
 FLOOR = 0.01
 """Part of the largest sum of weights at the same time below which there is no mean to speak of, and a sample is 0."""
@@ -81,14 +93,6 @@ class _OnesLane(DeviceLane):
         return ones.repeat(1, options.copies).contiguous()
 
 
-class WeighedLane(SideBySideLane):
-    """One stream of traces into an image and the sum of its weights."""
-
-    def __init__(self, options: Options, kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0) -> None:
-        parts = [kind(options, kernel, job, steps, number) for kind in (DeviceLane, _OnesLane)]
-        super().__init__(options, parts, job, steps, number)
-
-
 class WeighedVolumes(Volumes):
     """Host arrays with an image's times, then its weights', in every row."""
 
@@ -98,13 +102,7 @@ class WeighedVolumes(Volumes):
 
     def finish(self, options: Options) -> None:
         """Divide the images by their weights, which are dropped."""
-        nt = options.grid.nt
-        for name in ("stack", "panels"):
-            both = getattr(self, name)
-            values, weights = np.ascontiguousarray(both[..., :nt]), both[..., nt:]
-            setattr(self, name, divide(values, weights, floor_of(weights)) if values.size else values)
-        self.fold = np.ascontiguousarray(self.fold[..., :nt])
-        self.panel_fold = np.ascontiguousarray(self.panel_fold[..., :nt])
+        drop_weights(self, options.grid.nt)
 
     def weights(self) -> NDArray[np.float32]:
         """Return the sums of weights of the stack, or of the gathers where there are some."""
@@ -112,10 +110,40 @@ class WeighedVolumes(Volumes):
         return np.ascontiguousarray(both[..., both.shape[-1] // 2 :])
 
 
+def drop_weights(volumes: Volumes, nt: int) -> None:
+    """Divide each image of `nt` times by the weights that follow it in its row, and keep the images only."""
+    many = volumes.stack.shape[-1] // (2 * nt)
+    for name, fold in (("stack", "fold"), ("panels", "panel_fold")):
+        rows = getattr(volumes, name).shape[:-1]
+        both, counts = (getattr(volumes, each).reshape(*rows, many, 2, nt) for each in (name, fold))
+        values = np.ascontiguousarray(both[..., 0, :])
+        for k in range(many if values.size else 0):
+            weights = both[..., k, 1, :]
+            divide(values[..., k, :], weights, floor_of(weights))
+        setattr(volumes, name, values.reshape(*rows, many * nt))
+        setattr(volumes, fold, np.ascontiguousarray(counts[..., 0, :]).reshape(*rows, many * nt))
+
+
+def lane_of(
+    images: Sequence[Options], kernel: Kernel, job: Job, steps: Sequence[Pass], number: int = 0
+) -> DeviceLane | SideBySideLane:
+    """Return the lane that makes an image of each of these options, each with the sum of its weights where needed."""
+    parts = [kind(one, kernel, job, steps, number) for one in images for kind in _kinds(one)]
+    return parts[0] if len(parts) == 1 else SideBySideLane(images[-1], parts, job, steps, number)
+
+
+def _kinds(options: Options) -> tuple[type[DeviceLane], ...]:
+    return (DeviceLane, _OnesLane) if options.normalize == "illumination" else (DeviceLane,)
+
+
+def images_of(images: Sequence[Options]) -> int:
+    """Return how many images the lane of these options has, sums of weights included."""
+    return sum(len(_kinds(one)) for one in images)
+
+
 def lanes_of(options: Options, kernels: Sequence[Kernel], job: Job, steps: Sequence[Pass]) -> list[Lane]:
     """Return a lane for each device's kernel."""
-    kind = WeighedLane if options.normalize == "illumination" else DeviceLane
-    return [kind(options, chosen, job, steps, i) for i, chosen in enumerate(kernels)]
+    return [lane_of([options], chosen, job, steps, i) for i, chosen in enumerate(kernels)]
 
 
 def run_of(

@@ -46,6 +46,7 @@ __all__ = [
     "pillars_at_once",
     "row_bytes",
     "rows_for",
+    "shares",
 ]
 
 Indices = NDArray[np.int64]
@@ -105,11 +106,14 @@ class Layout:
         Pillars per tile.
     lanes
         Images that are made side by side and added at the end of a pass: block i belongs to lane i modulo lanes.
+    shards
+        Into how many parts a cluster's traces are cut; 0 without one.
     """
 
     block: int
     tile_rows: int
     lanes: int = 1
+    shards: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ class Job:
         the device is the CPU.
     passes
         How often traces are streamed: once per tile and gather bin, each trace once per tile.
+    shards
+        Parts that the workers of a cluster get, about; 0 without one.
     """
 
     plan: Plan
@@ -153,11 +159,12 @@ class Job:
     lanes: int = 1
     peak_bytes: int = 0
     passes: int = 1
+    shards: int = 0
 
     @property
     def layout(self) -> Layout:
         """What decides the order of summation."""
-        return Layout(self.block, self.plan.tile_rows, self.lanes)
+        return Layout(self.block, self.plan.tile_rows, self.lanes, self.shards)
 
     @property
     def version(self) -> str:
@@ -236,6 +243,24 @@ def blocks(survey: Survey, plan: Sequence[Pass], size: int, first_pass: int = 0)
         for group in np.split(index, np.flatnonzero(np.diff(survey.delay[index])) + 1):
             for first in range(0, len(group), size):
                 yield Item(step, number, group[first : first + size])
+                number += 1
+
+
+def shares(survey: Survey, plan: Sequence[Pass], size: int, count: int, first_pass: int = 0) -> Iterator[Item]:
+    """Yield what `blocks` does, in about `count` items: as many of each pass as its traces are of all.
+
+    Item i of the n of a pass has its blocks i, i + n, i + 2 n ...: all cost about the same, wherever in the survey the
+    traces with much to do are. Blocks of different recording delays are not mixed.
+    """
+    total = sum(len(step.index) for step in plan)
+    for step in range(first_pass, len(plan)):
+        index, number = plan[step].index, 0
+        for group in np.split(index, np.flatnonzero(np.diff(survey.delay[index])) + 1):
+            whole = -(-len(group) // size)
+            among = min(whole, max(1, round(count * len(group) / total)))
+            for k in range(among):
+                parts = [group[first * size : (first + 1) * size] for first in range(k, whole, among)]
+                yield Item(step, number, np.concatenate(parts))
                 number += 1
 
 

@@ -25,7 +25,7 @@ from elinvar.runtime.transfers import to_device, to_host
 from .elevations import heights
 from .filters import bank, line_gain, resample
 from .filters import phase_filter as apply_phase_filter
-from .job import Item, Job, Pass, neighbours, pillars_at_once
+from .job import Item, Job, Pass, blocks, neighbours, pillars_at_once
 from .kernels.migrate import Relief
 
 if TYPE_CHECKING:
@@ -113,10 +113,9 @@ class Lane(ABC):
         if self.step < len(self.steps):
             self._enter(self.steps[self.step], State(self.step))
 
-    @property
-    def item_traces(self) -> int:
-        """Most traces in one of its items."""
-        return self.job.block
+    def cut(self, first: int) -> Iterator[Item]:
+        """Cut the traces of all lanes together into items, from a pass on."""
+        return blocks(self.options.survey, self.steps, self.job.block, first)
 
     @property
     def pillars(self) -> int:
@@ -131,6 +130,10 @@ class Lane(ABC):
     @abstractmethod
     def absorb(self, other: Lane) -> None:
         """Add what another lane made of the same pass."""
+
+    def resident(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return its images of the pass, with their folds, where they are."""
+        raise NotImplementedError(f"{type(self).__name__}.resident: nothing of it is on a device.")
 
     @abstractmethod
     def _open(self, held: contextlib.ExitStack, items: Iterable[Item]) -> Iterable[Any]:
@@ -179,10 +182,14 @@ class DeviceLane(Lane):
         stream: Any = torch.cuda.Stream
         self._ahead = stream(self.device.torch, priority=-1) if self.device.kind == "cuda" else None
 
+    def resident(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return its image and fold."""
+        n = self.pillars
+        return [(self.image[:n], self.fold[:n])]
+
     def state(self) -> State:
         """Return how far it is."""
-        n = self.pillars
-        image, fold = (to_host(x[:n]).numpy() for x in (self.image, self.fold))
+        image, fold = (to_host(x).numpy() for x in self.resident()[0])
         return State(self.step, self.blocks, image, fold, fresh=self.device.kind != "cpu")
 
     def absorb(self, other: Lane) -> None:
@@ -359,6 +366,10 @@ class SideBySideLane(Lane):
         self._parts = list(parts)
         for part in self._parts:
             part.seconds = self.seconds  # one clock for all
+
+    def resident(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return image and fold of each part."""
+        return [both for part in self._parts for both in part.resident()]
 
     def state(self) -> State:
         """Return how far it is, the images side by side."""

@@ -23,12 +23,10 @@ from .job import Job
 from .lane import Lane
 from .options import KERNEL, Options, check_options, resolve
 from .run import Progress
-from .shards import SHARDS, ShardLane, shard_traces, workers_of
+from .shards import Staff, workers_of
 from .statics import warn_of_elevations
 
 if TYPE_CHECKING:
-    from elinvar.runtime.cluster import ClusterExecutor
-
     from .aperture import Aperture
     from .binning import Binning
     from .grid import Grid
@@ -64,7 +62,7 @@ def migrate(
     devices: Sequence[Any] | str | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
-    shards: int = SHARDS,
+    shards: int | None = None,
     normalize: Literal["fold", "illumination"] | None = None,
     mute: Mute | None = None,
     dimension: Literal["3d", "2.5d", "2d"] = "3d",
@@ -148,7 +146,8 @@ def migrate(
         Bytes of each device that may be used; the image is made in tiles when it does not fit. By default the
         device's recommended budget.
     shards
-        With `cluster`: into how many parts the traces are cut. More keep more workers busy; each sends a whole image.
+        With `cluster`: into about how many parts the traces are cut. Each sends a whole image; by default one part per
+        worker, and up to 32 as long as the images take less than a tenth of the time. The image's bits depend on it.
     normalize
         Divide the stack, and each gather, by its ``"fold"`` or by its ``"illumination"``, the sum of the weights of
         what was added: irregular coverage no longer shows as amplitude. The result is a mean of filtered traces, not a
@@ -210,24 +209,16 @@ def migrate(
     )
     begin = time.perf_counter()
     with contextlib.ExitStack() as held:
-        workers = None
-        if cluster is not None:
-            if devices is not None:
-                raise InputError("migrate: devices are of this process and cluster's are not; leave one out.")
-            if normalize == "illumination":
-                raise NotImplementedError(
-                    "migrate: normalize='illumination' on a cluster is not built; 'fold' is, and devices= works."
-                )
-            executor = _executor(cluster, held)
-            workers = workers_of(executor, str(device), kernel, tuple(options.needs()))
-            kernel = workers.version
-        kernels = _kernels(devices_of(device, devices), kernel, options)
+        staff = None if cluster is None else staff_of(cluster, held, devices, device, kernel, options)
+        kernels = _kernels(devices_of(device, devices), kernel if staff is None else staff.workers.version, options)
         compiled = time.perf_counter() - begin
         session = None
         if checkpoint is not None:
             kept = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-            cut = {"memory": memory, "shards": None if workers is None else shards}
-            session = held.enter_context(kept.open(identity(options, kernels, cut, workers)))
+            cut = {"memory": memory, "shards": None if staff is None else shards}
+            session = held.enter_context(
+                kept.open(identity(options, kernels, cut, None if staff is None else staff.workers))
+            )
         job, steps = describe_weighed(
             options,
             kernels[0],
@@ -236,12 +227,11 @@ def migrate(
             in_flight=in_flight,
             budget_bytes=memory,
         )
+        lanes: list[Lane] = lanes_of(options, kernels, job, steps)
+        if staff is not None:
+            job, lanes = staff.lane([options], job, steps, shards, session)
         if session is not None:
             session.begin(job.layout)
-        lanes: list[Lane] = lanes_of(options, kernels, job, steps)
-        if workers is not None:
-            size = shard_traces(job, shards)
-            lanes = [ShardLane(options, job, steps, executor, workers, str(device), size)]
         return run_of(options, job, steps, lanes, session, progress).execute(compiled)
 
 
@@ -285,10 +275,22 @@ def plan(
     return job
 
 
-def _executor(where: Any, held: contextlib.ExitStack) -> ClusterExecutor:
+def staff_of(
+    where: Any,
+    held: contextlib.ExitStack,
+    devices: Sequence[Any] | str | None,
+    device: Any,
+    kernel: str | None,
+    options: Options,
+) -> Staff:
+    """Return the workers that the argument `cluster` names; what is started for it ends with `held`."""
     from elinvar.runtime.cluster import ClusterExecutor, cluster
 
-    return where if isinstance(where, ClusterExecutor) else held.enter_context(cluster(where))
+    if devices is not None:
+        raise InputError("migrate: devices are of this process and cluster's are not; leave one out.")
+    executor = where if isinstance(where, ClusterExecutor) else held.enter_context(cluster(where))
+    workers = workers_of(executor, str(device), kernel, tuple(options.needs()))
+    return Staff(executor, workers, str(device))
 
 
 def devices_of(device: Any, devices: Sequence[Any] | str | None) -> list[Device]:

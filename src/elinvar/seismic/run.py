@@ -14,7 +14,7 @@ from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.trace import trace
 
 from .image import Gathers, Image, Timing
-from .job import Item, Job, Pass, blocks
+from .job import Item, Job, Pass
 from .lane import CLOCKS, Lane, State
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Run:
         return starts
 
     def _of(self, lane: Lane, start: State) -> Iterator[Item]:
-        size, among = lane.item_traces, len(self.lanes)
-        for item in blocks(self.options.survey, self.steps, size, start.step):
+        among = len(self.lanes)
+        for item in lane.cut(start.step):
             turn, mine = divmod(item.number, among)
             if mine == lane.number and (item.step > start.step or turn >= start.blocks):
                 yield item

@@ -1,8 +1,8 @@
 """A lane whose work is done by others: shards of the traces on Dask workers, images added here in shard order.
 
-A shard is some blocks of one pass: the part of the survey that they are, and where to put them. How the traces are cut
-depends on the job alone, never on how many workers there are or which of them is faster, so the image is the same bits
-from run to run. Every worker must have the same device and run the same kernel.
+A shard is some blocks of one pass, spread over the survey: their traces, and where to put them. How the traces are cut
+is fixed when the job begins, whichever worker is faster, comes or goes, so the image is the same bits from run to run.
+Every worker must have the same device and run the same kernel.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 from elinvar.runtime.device import device as resolve_device
 from elinvar.runtime.kernels import kernel as choose_kernel
+from elinvar.runtime.parallel import parallel_for
+from elinvar.runtime.parcel import Parcel
 from elinvar.runtime.pipeline import Pipeline, Stage
+from elinvar.runtime.transfers import transfers
 
+from ._check import count
 from .choosing import choose
-from .job import Item, Job, Pass, blocks, neighbours
-from .lane import CLOCKS, DeviceLane, Lane, State
+from .finishing import images_of, lane_of
+from .job import Item, Job, Pass, neighbours, shares
+from .lane import CLOCKS, Lane, State
 from .options import KERNEL
 from .survey import Survey
 from .traces import ArrayTraces
@@ -34,12 +41,19 @@ from .traces import ArrayTraces
 if TYPE_CHECKING:
     from elinvar.runtime.cluster import ClusterExecutor
 
+    from .checkpoint import Session
     from .options import Options
 
-__all__ = ["SHARDS", "Shard", "ShardLane", "Workers", "migrate_shard", "shard_traces", "workers_of"]
+__all__ = ["Shard", "ShardLane", "Staff", "Workers", "migrate_shard", "shard_count", "workers_of"]
 
-SHARDS = 32
-"""How many shards the traces are cut into: enough to keep sixteen workers busy to the end."""
+_AT_ONCE = 1 << 18  # samples that one thread adds at a time
+
+_SHARE = 10
+"""A shard's work takes at least so many times as long as its image takes to arrive."""
+_PER_SAMPLE = {"gpu": 5e3, "cpu": 5e1}
+"""Contributions that a worker makes in the 5 ns that a sample of an image and its fold take from worker to sum."""
+_MOST = 32
+"""Shards per worker, at most: a worker that dies loses less, and a pause comes sooner, the more there are."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +68,35 @@ class Workers:
 
 @dataclass(frozen=True)
 class Shard:
-    """One task: the options with the part of the survey to migrate, and where."""
+    """One task: the options of every image with the part of the survey to migrate, and where."""
 
     step: int
     count: int
-    options: Options
+    images: tuple[Options, ...]
     job: Job
     pillars: slice
     device: str
     version: str
+    near: bool = False
 
 
 @dataclass(frozen=True)
 class ShardImage:
-    """What a worker sends back."""
+    """What a worker sends back: image and fold, (pillars, times of all images)."""
 
     step: int
     count: int
     sounding: int
-    image: NDArray[np.float32]
-    fold: NDArray[np.int32]
+    parcel: Parcel
     seconds: dict[str, float]
     worker: str
 
 
-def shard_traces(job: Job, shards: int) -> int:
-    """Return the traces of one shard: whole blocks."""
-    wanted = -(-job.traces // max(1, shards))
-    return -(-wanted // job.block) * job.block
+def shard_count(job: Job, workers: Workers, images: int = 1) -> int:
+    """Return how many shards are worth it: at least one per worker, more while their images cost little beside them."""
+    samples = max(1, job.pillars * job.times * images)
+    worth = job.contributions / (samples * _SHARE * _PER_SAMPLE["cpu" if workers.backend == "cpu" else "gpu"])
+    return workers.count * int(min(max(worth / workers.count, 1), _MOST))
 
 
 def _worker(device: str, version: str | None, needs: Sequence[str] = ()) -> tuple[str, str, str]:
@@ -131,66 +146,85 @@ def migrate_shard(shard: Shard) -> ShardImage:
     """Migrate one shard on this process's device."""
     chosen = choose_kernel(KERNEL, resolve_device(shard.device), shard.version)
     rows = shard.pillars.stop - shard.pillars.start
-    step = Pass(shard.pillars, None, np.arange(shard.options.survey.n_traces))
+    survey = shard.images[0].survey
+    order = neighbours(survey, Item(0, 0, np.arange(survey.n_traces)))
+    step = Pass(shard.pillars, None, order.index)
     job = replace(shard.job, plan=replace(shard.job.plan, tile_rows=rows))
-    lane = DeviceLane(shard.options, chosen, job, [step])
-    board = _Solo(shard.options.survey, step, job.block)
+    lane = lane_of(shard.images, chosen, job, [step])
+    board = _Solo(shard.near)
     lane.run(board, State())
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return ShardImage(shard.step, shard.count, lane.sounding, board.image, board.fold, lane.seconds, worker)
+    return ShardImage(shard.step, shard.count, lane.sounding, board.parcel, lane.seconds, worker)
 
 
 class _Solo:
     """The board of a lane that is alone and has one pass."""
 
-    image: NDArray[np.float32]
-    fold: NDArray[np.int32]
+    parcel: Parcel
 
-    def __init__(self, survey: Survey, step: Pass, size: int) -> None:
-        self._items = (survey, [step], size)
+    def __init__(self, near: bool) -> None:
+        self._near = near
 
     def items(self, lane: Lane, start: State) -> Iterator[Item]:
-        return blocks(*self._items)
+        return lane.cut(start.step)
 
     def counted(self, lane: Lane, traces: int) -> None:
         pass
 
     def arrive(self, lane: Lane) -> None:
-        state = lane.state()
-        # The lane's memory goes back to the pool.
-        self.image, self.fold = np.array(state.image), np.array(state.fold)
+        """Copy what the lane holds to where it is sent from; the lane's memory goes back to the pool."""
+        begin = time.perf_counter()
+        images = lane.resident()
+        rows, nt = images[0][0].shape
+        shape = (rows, nt * len(images))
+        self.parcel = Parcel([(shape, np.float32), (shape, np.int32)], near=self._near)
+        for k, image in enumerate(images):
+            for whole, resident in zip(self.parcel.arrays, image, strict=True):
+                place = torch.from_numpy(whole)[:, k * nt : (k + 1) * nt]
+                place.copy_(resident)
+                if resident.device.type != "cpu":
+                    transfers.record(False, resident.numel() * resident.element_size())
+        lane.seconds["store"] += time.perf_counter() - begin
 
 
 class ShardLane(Lane):
-    """Shards go out to the workers of a cluster; their images come back in order and are added on the host."""
+    """Shards go out to the workers of a cluster; their images come back in order and are added on the host.
+
+    Parameters
+    ----------
+    images
+        Options of each image; the last says which traces take part.
+    shards
+        Into how many parts the traces are cut, about.
+    """
 
     def __init__(
         self,
-        options: Options,
+        images: Sequence[Options],
         job: Job,
         steps: Sequence[Pass],
         executor: ClusterExecutor,
         workers: Workers,
         device: str,
-        shard: int,
+        shards: int,
     ) -> None:
-        super().__init__(options, job, steps)
+        super().__init__(images[-1], job, steps)
         self._executor = executor
         self._workers = workers
         self._device = device
-        self._shard = shard
+        self._shards = shards
         self._clocks: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(CLOCKS, 0.0))
+        self._adding = 0.0
         # The grid's cached maps would travel with every shard.
-        self._options = replace(options, bins=None, grid=replace(options.grid))
+        self._images = [replace(one, bins=None, grid=replace(one.grid)) for one in images]
 
-    @property
-    def item_traces(self) -> int:
-        """Most traces in one shard."""
-        return self._shard
+    def cut(self, first: int) -> Iterator[Item]:
+        """Cut the traces into shards."""
+        return shares(self.options.survey, self.steps, self.job.block, self._shards, first)
 
     def state(self) -> State:
-        """Return what the shards so far add up to."""
-        return State(self.step, self.blocks, self.image, self.fold)
+        """Return what the shards so far add up to; the arrays are not written to after a pass."""
+        return State(self.step, self.blocks, self.image, self.fold, fresh=True)
 
     def absorb(self, other: Lane) -> None:
         """Refuse: workers are many already, lanes are not."""
@@ -200,25 +234,56 @@ class ShardLane(Lane):
         stage = Stage(migrate_shard, name="seismic.shard", compute=True)
         flight = 2 * self._workers.count + 1
         pipeline = held.enter_context(Pipeline([stage], in_flight=flight, executor=self._executor))
-        return pipeline.run(self._shards(items))
+        return pipeline.run(self._parts(items))
 
-    def _shards(self, items: Iterable[Item]) -> Iterator[Shard]:
+    def _parts(self, items: Iterable[Item]) -> Iterator[Shard]:
+        version, near = self._workers.version, self._executor.near
         for item in items:
-            index = neighbours(self.options.survey, item).index
-            part = replace(self._options, survey=_portable(self.options.survey, index))
+            part = _portable(self.options.survey, item.index)
+            images = tuple(replace(one, survey=part) for one in self._images)
             span = self.steps[item.step].pillars
-            yield Shard(item.step, len(item.index), part, self.job, span, self._device, self._workers.version)
+            yield Shard(item.step, len(item.index), images, self.job, span, self._device, version, near)
 
     def _enter(self, step: Pass, start: State) -> None:
-        shape = (step.pillars.stop - step.pillars.start, self.job.times)
+        shape = (step.pillars.stop - step.pillars.start, self.job.times * images_of(self._images))
         self.image = np.zeros(shape, np.float32) if start.image is None else start.image
         self.fold = np.zeros(shape, np.int32) if start.fold is None else start.fold
 
     def _add(self, result: ShardImage) -> None:
+        begin = time.perf_counter()
         self.sounding += result.sounding
-        self.image += result.image
-        self.fold += result.fold
+        image, fold = result.parcel.arrays
+
+        def some(first: int, stop: int) -> None:
+            self.image[first:stop] += image[first:stop]
+            self.fold[first:stop] += fold[first:stop]
+
+        parallel_for(len(image), some, chunk=max(1, _AT_ONCE // image.shape[1]))
         mine = self._clocks[result.worker]
         for name, seconds in result.seconds.items():
             mine[name] += seconds
+        self._adding += time.perf_counter() - begin
         self.seconds = {name: max(clock[name] for clock in self._clocks.values()) for name in CLOCKS}
+        self.seconds["store"] += self._adding
+
+
+@dataclass(frozen=True)
+class Staff:
+    """The workers of a cluster, and how to reach them."""
+
+    executor: ClusterExecutor
+    workers: Workers
+    device: str
+
+    def lane(
+        self, images: Sequence[Options], job: Job, steps: Sequence[Pass], shards: int | None, session: Session | None
+    ) -> tuple[Job, list[Lane]]:
+        """Return the job with the number of its shards, as before when it is gone on with, and its one lane."""
+        if shards is not None:
+            parts = count("migrate", "shards", shards)
+        elif session is not None and session.layout is not None:
+            parts = session.layout.shards
+        else:
+            parts = shard_count(job, self.workers, images_of(images))
+        job = replace(job, shards=parts)
+        return job, [ShardLane(images, job, steps, self.executor, self.workers, self.device, parts)]

@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike
 from elinvar.errors import InputError
 
 from .checkpoint import Checkpoint, identity
-from .finishing import divide, scale_line
+from .finishing import divide, drop_weights, images_of, lane_of, scale_line
 from .job import Job, Layout, Pass, describe, row_bytes, rows_for
-from .lane import DeviceLane, Lane, SideBySideLane
-from .migration import _kernels, devices_of, migrate
+from .lane import Lane
+from .migration import _kernels, devices_of, migrate, staff_of
 from .options import Options, check_options, resolve
 from .run import Progress, Run, Volumes
 from .scanned import Scan
@@ -45,10 +45,6 @@ __all__ = ["PERCENTS", "plan_scan", "scan"]
 #: First, last and step of the percentages that are scanned by default.
 PERCENTS = (90.0, 110.0, 2.5)
 _MOST = 1000  # images
-_REFUSED = {
-    "cluster": "scan: a cluster is not built; scan on this machine, or migrate with each velocity.",
-    "shards": "scan: shards belong to a cluster; leave them out.",
-}
 
 
 def scan(
@@ -65,6 +61,8 @@ def scan(
     progress: Progress | None = None,
     in_flight: int | None = None,
     memory: int | None = None,
+    cluster: Any = None,
+    shards: int | None = None,
     **ways: Any,
 ) -> Scan:
     """Migrate a survey with several percentages of a velocity in one pass over its traces.
@@ -77,8 +75,8 @@ def scan(
         First, last and step: ``(90, 110, 2.5)``.
     gathers
         Bins, so that picks can go by the flatness of gathers. Images for every bin and percentage are then in memory.
-    kernel, device, devices, checkpoint, progress, in_flight, memory, **ways
-        As for :func:`~elinvar.seismic.migrate`; a cluster is not built.
+    kernel, device, devices, checkpoint, progress, in_flight, memory, cluster, shards, **ways
+        As for :func:`~elinvar.seismic.migrate`.
 
     Returns
     -------
@@ -89,20 +87,22 @@ def scan(
     ------
     InputError
         As :func:`~elinvar.seismic.migrate`; percentages that do not lead from the first to the last.
-    NotImplementedError
-        With a cluster, or normalised by illumination.
     """
     tried = _tried(survey, velocity, grid, percents, gathers, ways)
-    options = tried[-1][1]
+    options, images = tried[-1][1], [one for _, one in tried]
     begin = time.perf_counter()
-    kernels = _kernels(devices_of(device, devices), kernel, options)
-    compiled = time.perf_counter() - begin
     with contextlib.ExitStack() as held:
+        staff = None if cluster is None else staff_of(cluster, held, devices, device, kernel, options)
+        kernels = _kernels(devices_of(device, devices), kernel if staff is None else staff.workers.version, options)
+        compiled = time.perf_counter() - begin
         session = None
         if checkpoint is not None:
             kept = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
             cut = {"memory": memory, "percents": [p for p, _ in tried]}
-            session = held.enter_context(kept.open(identity(options, kernels, cut)))
+            cut |= {} if staff is None else {"shards": shards}
+            session = held.enter_context(
+                kept.open(identity(options, kernels, cut, None if staff is None else staff.workers))
+            )
         job, steps = _describe(
             kernels,
             tried,
@@ -110,9 +110,11 @@ def scan(
             in_flight=in_flight,
             memory=memory,
         )
+        lanes: list[Lane] = [lane_of(images, one, job, steps, i) for i, one in enumerate(kernels)]
+        if staff is not None:
+            job, lanes = staff.lane(images, job, steps, shards, session)
         if session is not None:
             session.begin(job.layout)
-        lanes: list[Lane] = [_ScanLane(one, job, steps, i, [o for _, o in tried]) for i, one in enumerate(kernels)]
         run = Run(options, job, steps, lanes, session, progress)
         run.volumes = _ScanVolumes(velocity, tried)
         return cast("Scan", run.execute(compiled))
@@ -152,9 +154,6 @@ def _tried(
 
     The last has the widest aperture, and decides which traces take part.
     """
-    for name, why in _REFUSED.items():
-        if ways.pop(name, None) is not None:
-            raise NotImplementedError(why)
     defaults = {name: each.default for name, each in inspect.signature(migrate).parameters.items()}
     unknown = sorted(set(ways) - set(defaults))
     if unknown:
@@ -166,8 +165,6 @@ def _tried(
         return function(**{name: {**given, **more}[name] for name in inspect.signature(function).parameters})
 
     call(check_options)
-    if given["normalize"] == "illumination":
-        raise NotImplementedError("scan: normalize='illumination' is not built; 'fold' is, or migrate each velocity.")
     if given["datum"] is None:
         warn_of_elevations(survey)
     _not_too_many(percents)
@@ -195,22 +192,23 @@ def _describe(
     rate: float | None = None,
 ) -> tuple[Job, list[Pass]]:
     """Plan a scan: the plan of one migration, with as many images as there are percentages."""
-    options, many = tried[-1][1], len(tried)
+    options = tried[-1][1]
+    many = images_of([one for _, one in tried])
     given: dict[str, Any] = {"lanes": len(kernels), "in_flight": in_flight, "budget_bytes": memory, "rate": rate}
     one, steps = describe(options, kernels[0], layout=layout, **given)
     if layout is None:
         rows = rows_for("scan", one, options, many)
         if rows < one.plan.tile_rows:
             one, steps = describe(options, kernels[0], layout=Layout(one.block, rows, one.lanes), **given)
-    work = many * describe(tried[many // 2][1], kernels[0], layout=one.layout, **given)[0].contributions
+    work = many * describe(tried[len(tried) // 2][1], kernels[0], layout=one.layout, **given)[0].contributions
     bins = 0 if options.bins is None else len(options.bins)
     on_host = (many - 1) * 8 * one.times * one.pillars * (1 + bins)
     on_device = (many - 1) * row_bytes(options) * one.plan.tile_rows
     seconds = None if one.plan.seconds is None else one.plan.seconds * work / max(one.contributions, 1.0)
-    notes = (
-        *one.plan.notes,
-        f"{many} images, from {tried[0][0]:g} to {tried[-1][0]:g} % of the velocity, from one pass over the traces.",
-    )
+    ends = f"from {tried[0][0]:g} to {tried[-1][0]:g} % of the velocity"
+    notes = (*one.plan.notes, f"{len(tried)} images, {ends}, from one pass over the traces.")
+    if many > len(tried):
+        notes = (*notes, "As many sums of weights are made with them.")
     plan = replace(one.plan, work=work, seconds=seconds, memory_bytes=one.plan.memory_bytes + on_device, notes=notes)
     shared = on_device * one.lanes if kernels[0].device.kind != "cuda" else 0
     job = replace(
@@ -223,28 +221,13 @@ def _describe(
     return job, steps
 
 
-class _ScanLane(SideBySideLane):
-    """One stream of traces into one image per velocity: one percentage after the other."""
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        job: Job,
-        steps: Sequence[Pass],
-        number: int,
-        tried: Sequence[Options],
-    ) -> None:
-        parts = [DeviceLane(one, kernel, job, steps, number) for one in tried]
-        super().__init__(tried[-1], parts, job, steps, number)
-
-
 class _ScanVolumes(Volumes):
     """Host arrays with one percentage's times after the other's in every row."""
 
     def __init__(self, velocity: Velocity, tried: Sequence[tuple[float, Options]]) -> None:
         options = tried[-1][1]
         bins = 0 if options.bins is None else len(options.bins)
-        super().__init__(options.grid.size, bins, options.grid.nt * len(tried))
+        super().__init__(options.grid.size, bins, options.grid.nt * images_of([one for _, one in tried]))
         self._velocity = velocity
         self._tried = tried
         self._percents = np.asarray([percent for percent, _ in tried], np.float64)
@@ -252,6 +235,9 @@ class _ScanVolumes(Volumes):
     def finish(self, options: Options) -> None:
         """Make of each percentage's sums what was asked for, with its own velocity."""
         nt = options.grid.nt
+        if options.normalize == "illumination":
+            drop_weights(self, nt)
+            return
         for k, (_, one) in enumerate(self._tried):
             mine = slice(k * nt, (k + 1) * nt)
             scale_line(one, self.stack[..., mine], self.panels[..., mine])

@@ -398,7 +398,6 @@ def _make(work: Work, checkpoint: Checkpoint | None, progress: Progress | None) 
     given = {**work.options, "progress": progress}
     if work.config.scan is not None:
         assert where is not None
-        given |= {"cluster": None, "shards": None}
         percents = _percents(work.config.scan)
         found = scan(work.survey, work.velocity, work.grid, percents, checkpoint=checkpoint, **given)
         found.to_zarr(where, window=1e-3 * work.config.scan.window_ms)
