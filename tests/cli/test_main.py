@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from types import ModuleType
 from typing import Annotated
 
@@ -110,6 +112,25 @@ def test_debug_works_anywhere_on_the_line(install: object, arguments: list[str])
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("elinvar: ")
+
+
+def test_warnings_are_one_line_on_stderr(install: object) -> None:
+    module, said = ModuleType("fake"), typer.Typer()
+
+    @said.command()
+    def fake() -> None:
+        warnings.warn("colours are guessed", UserWarning, stacklevel=1)
+        logging.getLogger("elinvar.video").warning("%s is tried instead", "libx264")
+        logging.getLogger("elinvar.video").info("nobody asked")
+        typer.echo("result")
+
+    module.app = said  # type: ignore[attr-defined]
+    before = warnings.showwarning, logging.getLogger("elinvar").handlers.copy()
+    install(module)  # type: ignore[operator]
+    result = runner.invoke(cli.app, ["doctor"])
+    assert result.stdout == "result\n"
+    assert result.stderr == "elinvar: warning: colours are guessed\nelinvar: libx264 is tried instead\n"
+    assert (warnings.showwarning, logging.getLogger("elinvar").handlers) == before
 
 
 def test_debug_by_environment(install: object) -> None:

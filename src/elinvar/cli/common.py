@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -32,6 +34,7 @@ __all__ = [
     "explain",
     "fail",
     "progress",
+    "sentences",
     "si",
     "table",
     "to_json",
@@ -168,6 +171,31 @@ class _Line:
         spent = max(self.clock() - self.start, 1e-9)
         rate = f", {si(self.done / spent)}{self.unit}/s" if self.done else ""
         self._print(f"done in {spent:.1f} s{rate}")
+
+
+class _Sentence(logging.Handler):
+    """What the library logs as a warning or worse, as one line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"elinvar: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Show warnings as one line each on stderr, without the place in the code that Python prints for its authors."""
+
+    def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
+        typer.echo(f"elinvar: warning: {message}", err=True)
+
+    log, handler = logging.getLogger("elinvar"), _Sentence(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from elinvar import __version__
-from elinvar.cli.common import fail
+from elinvar.cli.common import fail, sentences
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -66,7 +66,8 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with sentences():
+                return super().invoke(ctx)
         except typer.Abort:
             raise
         except (Exception, KeyboardInterrupt) as error:  # the program's outermost frame

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from elinvar.seismic import Grid, Mute, Survey, Velocity
 
 __all__ = [
-    "datum_of", "header_bytes", "mute_of", "numbers", "open_any", "plain", "register", "sentences", "velocity_of",
+    "datum_of", "header_bytes", "mute_of", "numbers", "open_any", "plain", "register", "velocity_of",
     "warn_of_a_line",
 ]  # fmt: skip
 
@@ -50,18 +48,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``elinvar seismic``."""
     app.command()(info)
     app.command()(export)
-
-
-@contextlib.contextmanager
-def sentences() -> Iterator[None]:
-    """Show warnings as one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        finally:
-            for item in caught:
-                typer.echo(f"elinvar: warning: {item.message}", err=True)
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -163,13 +149,12 @@ def open_any(path: Path, header: list[str] | None = None, endian: str = "auto", 
     from elinvar.seismic import open_segy, open_su, open_zarr
 
     moved = header_bytes(header)
-    with sentences():
-        if path.is_dir():
-            if moved or dt is not None or endian != "auto":
-                raise InputError(f"{path}: --header, --endian and --dt are for SEG-Y and SU files; leave them out.")
-            return open_zarr(path)
-        reader = open_su if path.suffix.lower() == ".su" else open_segy
-        return reader(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
+    if path.is_dir():
+        if moved or dt is not None or endian != "auto":
+            raise InputError(f"{path}: --header, --endian and --dt are for SEG-Y and SU files; leave them out.")
+        return open_zarr(path)
+    reader = open_su if path.suffix.lower() == ".su" else open_segy
+    return reader(path, endian=endian, dt=None if dt is None else 1e-3 * dt, bin_size=None, **moved)
 
 
 def _is_image(path: Path) -> bool:

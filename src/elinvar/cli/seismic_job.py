@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,29 +34,16 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Show warnings as one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        finally:
-            for item in caught:
-                typer.echo(f"elinvar: warning: {item.message}", err=True)
-
-
 def _assemble(job: Path, cluster: str | None = None) -> Work:
     from elinvar.seismic import jobfile, workflow
 
     config = jobfile.read(job)
     if cluster is not None:
         config = jobfile.changed(config, job.name, "execution", cluster=cluster)
-    with _sentences():
-        try:
-            return workflow.assemble(config, job.parent)
-        except ConfigError as error:
-            raise ConfigError(f"{job.name}: {error}") from error
+    try:
+        return workflow.assemble(config, job.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{job.name}: {error}") from error
 
 
 def create_config(
@@ -82,8 +68,7 @@ def create_config(
         raise InputError(f"{out} exists; pass --overwrite to replace it, or another name with -o.")
     given: dict[str, Any] = {"endian": endian, "dt_ms": dt, "header_bytes": header_bytes(header)}
     name = None if survey is None else relative(survey, out.parent)
-    with _sentences():
-        config = workflow.create(name, out.parent, **given)
+    config = workflow.create(name, out.parent, **given)
     jobfile.write(config, out)
     grid = config.model_dump(mode="json")["grid"]
     known = grid["type"] == "explicit"
@@ -98,8 +83,7 @@ def wizard(
     """Ask for what a migration needs, one question at a time, and write the job file."""
     from elinvar.seismic import wizard as questions
 
-    with _sentences():
-        questions.ask(out)
+    questions.ask(out)
     typer.echo(f"{out}: check it with `elinvar seismic validate {out}`, run it with `elinvar seismic run {out}`")
 
 
@@ -114,6 +98,10 @@ def validate(
     work = _assemble(job)
     plan = workflow.estimate(work, measure=True)
     said = workflow.findings(work, plan)
+    try:
+        workflow.refuse_overwriting(work)
+    except ConfigError as error:
+        said.append(f"`run` would stop: {error}")
     data = None
     if check_data:
         with progress("reading", total=int(work.survey.live.sum()), unit="traces") as report:
@@ -155,7 +143,7 @@ def run(
     typer.echo(f"elinvar: {plan}{said}", err=True)
     begin = time.perf_counter()
     try:
-        with _pausing(checkpoint), progress("migrating", total=plan.traces, unit="traces") as report, _sentences():
+        with _pausing(checkpoint), progress("migrating", total=plan.traces, unit="traces") as report:
             image = workflow.execute(work, checkpoint, report)
     except Cancelled as paused:
         fail(f"{str(paused).partition(';')[0]}; go on with: elinvar seismic run {job}", code=EXIT_INTERRUPTED)
