@@ -1,7 +1,8 @@
 """One migration on one, two and four GPUs of a machine: four at least 3.6 times as fast as one, reduction included.
 
     PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,2,4 --dataset large --budget 140 --out DIR
-    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,4 --via cluster --shards 8 --out DIR
+    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,4 --via cluster --shards auto,8 --out DIR
+    PYTHONPATH=src python benchmarks/seismic_scaling.py --devices 1,4 --clusters 4 --shards auto,8,32 --out DIR
 
 Geometry, grid and velocity are the data set's (large: 829,472 traces of 2,001 samples into 161 x 161 x 2,001). Samples
 are white noise from a pool that is made once and read at an offset that depends on the trace, so that 6.6 GB of file
@@ -11,7 +12,9 @@ and said in ``prepared_in_seconds``: making the pool, starting workers, compilin
 first round). Images of different numbers of devices must agree within 1e-6, repeated ones to the bit.
 
 ``--via devices`` gives one process all GPUs (``migrate(devices=...)``), ``--via cluster`` one process each
-(``cluster="local"``; needs Dask). Rounds of all numbers of devices, the most devices first, until ``--runs`` are done
+(``cluster="local"``; needs Dask), and ``--clusters 4`` does that beside ``--via devices``, with the same machine's one
+GPU to compare with. A cluster's rows are named "4 workers", and "4 workers, 8 shards" where the shards are given.
+Rounds of all numbers of devices, the most devices first, until ``--runs`` are done
 or another one would not end within ``--budget`` seconds of the start. ``DIR/seismic_scaling.json`` is written after
 every job, so that a run that is cut off leaves what it had.
 """
@@ -103,8 +106,10 @@ class Study:
         Numbers of devices.
     via
         ``"devices"``: one process; ``"cluster"``: Dask, a process per device.
+    shards, clusters
+        Of a cluster's jobs, None being migrate's own choice; how many workers clusters have beside ``"devices"``.
     rows
-        Of every job, by number of devices: wall time and clocks.
+        Of every job, by number of devices or by name: wall time and clocks.
     """
 
     name: str
@@ -113,9 +118,11 @@ class Study:
     part: int = 1
     kernel: str | None = None
     via: str = "devices"
-    shards: int = 32
-    rows: dict[int, list[dict[str, float]]] = field(default_factory=dict)
-    errors: dict[int, float] = field(default_factory=dict)
+    shards: Sequence[int | None] = (None,)
+    clusters: Sequence[int] = ()
+    rows: dict[int | str, list[dict[str, float]]] = field(default_factory=dict)
+    errors: dict[int | str, float] = field(default_factory=dict)
+    sizes: dict[int | str, int] = field(default_factory=dict)
     prepared: float = 0.0
 
     def measure(
@@ -126,14 +133,14 @@ class Study:
         with contextlib.ExitStack() as held:
             folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="elinvar-scaling-")))
             self.data, self.made = survey(self.name, self.part, folder)
-            self.places = {n: self._places(n, held) for n in self.counts}
+            self.places = self._places(held)
             small = self.data.select(np.arange(0, len(self.data), 64))
-            for n in self.counts:  # compiles, and fills the pools
+            for n in self.places:  # compiles, and fills the pools
                 self._migrate(n, small)
             self.prepared = time.perf_counter() - start
             for turn in range(runs):
                 begin = time.perf_counter()
-                for n in sorted(self.counts, reverse=True):
+                for n in sorted(self.places, key=lambda n: -self.sizes[n]):
                     self._time(n)
                     if report is not None:
                         report(self.found())
@@ -143,18 +150,25 @@ class Study:
                     break
         return self.found()
 
-    def _places(self, n: int, held: contextlib.ExitStack) -> dict[str, Any]:
+    def _places(self, held: contextlib.ExitStack) -> dict[int | str, dict[str, Any]]:
+        found: dict[int | str, dict[str, Any]] = {}
         if self.via == "devices":
-            return {"devices": devices(self.kind, n)}
-        from elinvar.runtime.cluster import cluster
+            found = {n: {"devices": devices(self.kind, n)} for n in self.counts}
+            self.sizes = {n: n for n in self.counts}
+        for n in self.counts if self.via == "cluster" else self.clusters:
+            from elinvar.runtime.cluster import cluster
 
-        executor = held.enter_context(cluster("local", workers=n))
-        return {"cluster": executor, "device": self.kind, "shards": self.shards}
+            executor = held.enter_context(cluster("local", workers=n))
+            for shards in self.shards:
+                name = f"{n} workers" + ("" if shards is None else f", {shards} shards")
+                found[name] = {"cluster": executor, "device": self.kind, "shards": shards}
+                self.sizes[name] = n
+        return found
 
-    def _migrate(self, n: int, data: Survey) -> Any:
+    def _migrate(self, n: int | str, data: Survey) -> Any:
         return migrate(data, self.made.velocity, self.made.grid, kernel=self.kernel, **self.places[n])
 
-    def _time(self, n: int) -> None:
+    def _time(self, n: int | str) -> None:
         begin = time.perf_counter()
         image = self._migrate(n, self.data)
         wall = time.perf_counter() - begin
@@ -166,20 +180,19 @@ class Study:
         if n in self.rows and error != self.errors[n]:
             raise AssertionError(f"{n} devices: two runs differ")
         self.errors[n] = error
-        self.rows.setdefault(n, []).append({"wall": wall, **image.timing.to_dict()})
+        self.rows.setdefault(n, []).append({"wall": wall, "shards": image.job.shards, **image.timing.to_dict()})
 
     def found(self) -> dict[str, Any]:
         """Return the numbers so far."""
-        walls = {n: statistics.median(row["wall"] for row in self.rows[n]) for n in self.counts if n in self.rows}
-        one = self.counts[0]
+        walls = {n: statistics.median(row["wall"] for row in self.rows[n]) for n in self.places if n in self.rows}
+        one = next(iter(self.places))
         speedup = {n: walls[one] / walls[n] for n in walls} if one in walls else {}
-        bars = {n: BAR[n] for n in speedup if n in BAR and one == 1}
+        bars = {n: BAR[self.sizes[n]] for n in speedup if self.sizes[n] in BAR and self.sizes[one] == 1}
         shares = {n: [row["kernel"] / row["total"] for row in self.rows[n]] for n in walls}
         return {
             "dataset": self.name,
             "traces": len(self.data),
             "via": self.via,
-            "shards": self.shards if self.via == "cluster" else None,
             "contributions": self.base.contributions,
             "kernel": self.base.job.version,
             "plan": str(self.base.job),
@@ -231,14 +244,17 @@ def main() -> None:
     options.add_argument("--part", type=int, default=1, help="migrate every n-th trace only")
     options.add_argument("--kind", default="cuda", choices=["cuda", "cpu"])
     options.add_argument("--via", default="devices", choices=["devices", "cluster"])
-    options.add_argument("--shards", type=int, default=32, help="of a cluster's job; each sends a whole image")
+    options.add_argument("--clusters", default="", help="workers of clusters to measure beside --via devices")
+    options.add_argument("--shards", default="auto", help="of a cluster's job, 'auto' or numbers; each sends an image")
     options.add_argument("--kernel")
     options.add_argument("--runs", type=int, default=3, help="rounds at most")
     options.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no round is begun")
     options.add_argument("--out", default=".")
     given = options.parse_args()
     counts = [int(n) for n in given.devices.split(",")]
-    study = Study(given.dataset, counts, given.kind, given.part, given.kernel, given.via, given.shards)
+    shards = [None if s == "auto" else int(s) for s in given.shards.split(",")]
+    clusters = [int(n) for n in given.clusters.split(",") if n]
+    study = Study(given.dataset, counts, given.kind, given.part, given.kernel, given.via, shards, clusters)
     machine = described()
 
     def report(found: dict[str, Any]) -> None:
@@ -247,10 +263,11 @@ def main() -> None:
 
     found = study.measure(given.runs, given.budget, report)
     print(found["plan"])
-    for n in counts:
+    for n in found["seconds"]:
         print(
-            f"{n} devices: {found['seconds'][n]:.3f} s, {found['contributions_per_second'][n] / 1e9:.1f} G/s, "
-            f"x{found['speedup'][n]:.2f}, kernel {100 * found['kernel_share'][n]:.0f} % of the time"
+            f"{n}{' devices' if isinstance(n, int) else ''}: {found['seconds'][n]:.3f} s, "
+            f"{found['contributions_per_second'][n] / 1e9:.1f} G/s, "
+            f"x{found['speedup'].get(n, 0):.2f}, kernel {100 * found['kernel_share'][n]:.0f} % of the time"
         )
 
 

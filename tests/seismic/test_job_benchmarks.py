@@ -41,6 +41,19 @@ def test_scaling_writes_what_it_has_after_every_job(script, tmp_path):
     assert set(found["speedup"]) == {1, 2}
 
 
+def test_scaling_measures_clusters_beside_devices(script, monkeypatch):
+    pytest.importorskip("distributed")
+    from elinvar.runtime import cluster
+
+    inside = cluster.cluster
+    monkeypatch.setattr(cluster, "cluster", lambda where, workers: inside(where))  # the script is no module elsewhere
+    scaling = script("seismic_scaling")
+    study = scaling.Study("tiny", [1], "cpu", part=8, shards=[None, 3], clusters=[1])
+    found = study.measure(1, 0.0)
+    assert set(found["seconds"]) == {1, "1 workers", "1 workers, 3 shards"}
+    assert found["rows"]["1 workers, 3 shards"][0]["shards"] == 3
+
+
 def test_a_job_is_judged_by_its_clocks_and_its_memory(script, tmp_path):
     job = script("seismic_job")
     script("seismic_scaling")
