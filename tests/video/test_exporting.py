@@ -217,6 +217,21 @@ def test_segments_resume_where_they_stopped(tmp_path: Path, chart, monkeypatch) 
     assert seen == pytest.approx([0, 0.45, 0.5, 0.95], abs=0.02)
 
 
+def test_segments_of_other_frames_are_not_taken_for_these(tmp_path: Path) -> None:
+    path, frames = tmp_path / "a.mkv", torch.zeros(9, 3, 32, 32)
+
+    def stop(done: int, _total: int | None) -> None:
+        if done == 7:
+            raise Cancelled("enough")
+
+    for level in (0.25, 0.75):
+        source = sources.Arrays(frames + level, 10)
+        with pytest.raises(Cancelled):
+            export(source, path, codec="ffv1", segment=0.5, progress=stop, dither=False)
+    export(source, path, codec="ffv1", segment=0.5, dither=False)
+    assert float(VideoFile(path).frame(0).mean()) == pytest.approx(0.75, abs=0.01)
+
+
 # -- failing ---------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,10 @@ def timeline(*tracks: list[object]) -> object:
     return made
 
 
+def change(before: float = 1, behind: float = 1, kind: str = "SMPTE_Dissolve") -> object:
+    return otio.schema.Transition("x", kind, time(before), time(behind))
+
+
 def grey(line: Timeline, n: int) -> float:
     """What a frame's grey was before it became linear light."""
     return float(line.frame(n).mean()) ** (1 / 2.4)
@@ -87,6 +91,40 @@ def test_gaps_and_upper_tracks(folder: Path) -> None:
     assert float(alone.frame(0).max()) == 0.0
 
 
+def test_dissolves_from_and_to_black(folder: Path) -> None:
+    line = Timeline(timeline([change(0, 3), clip("b", 0, 8), change(3, 0)]), folder)
+    levels = [float(line.frame(n).mean()) / (0.5 + n / 40) ** 2.4 for n in range(8)]
+    assert levels == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25], abs=0.02)
+
+
+def test_what_is_disabled_is_not_seen(folder: Path) -> None:
+    items = [clip("a", 0, 3), clip("b", 0, 3)]
+    items[1].enabled = False
+    made = timeline(items, [clip("b", 5, 6)])
+    made.tracks[1].enabled = False
+    line = Timeline(made, folder)
+    assert grey(line, 2) == pytest.approx(2 / 40, abs=0.006)
+    assert line.frame_count == 3
+
+
+def test_sequences_of_images(folder: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    for k in range(3):
+        pillow.new("RGB", (16, 16), (60 * k,) * 3).save(folder / f"shot.{k + 7:04d}.png")
+    span = otio.opentime.TimeRange(time(7), time(3))
+    reference = otio.schema.ImageSequenceReference(
+        target_url_base=str(folder), name_prefix="shot.", name_suffix=".png", start_frame=7, frame_step=1, rate=RATE,
+        frame_zero_padding=4, available_range=span,
+    )  # fmt: skip
+    item = otio.schema.Clip("shot", reference, otio.opentime.TimeRange(time(8), time(2)))
+    line = Timeline(timeline([item]), folder)
+    assert (line.frame_count, line.frame_rate) == (2, RATE)
+    assert float(line.frame(1).mean()) == pytest.approx(((120 / 255 + 0.055) / 1.055) ** 2.4, abs=1e-3)
+    item.media_reference.available_range = None
+    with pytest.raises(InputError, match="available range"):
+        Timeline(timeline([item.deepcopy()]), folder)
+
+
 def test_speed(folder: Path) -> None:
     fast = clip("a", 0, 5)
     fast.effects.append(otio.schema.LinearTimeWarp("w", time_scalar=2.0))
@@ -101,11 +139,11 @@ def test_files_and_their_faults(folder: Path) -> None:
     assert source.frame_count == 3
     for made, word in (
         (timeline([clip("none", 0, 3)]), "missing"),
-        (timeline([otio.schema.Transition("x", "SMPTE_Dissolve", time(1), time(1)), clip("a", 0, 3)]), "between two"),
         (
-            timeline([clip("a", 0, 3), otio.schema.Transition("x", "SMPTE_Dissolve", time(1), time(1))]),
-            "end of a track",
+            timeline([otio.schema.Gap(duration=time(3)), change(), otio.schema.Gap(duration=time(3)), clip("a", 0, 3)]),
+            "either side",
         ),
+        (timeline([otio.schema.Stack(name="inner", children=[clip("a", 0, 3)])]), "flatten"),
         (otio.schema.Timeline("empty"), "no video track"),
     ):
         with pytest.raises(InputError, match=word):

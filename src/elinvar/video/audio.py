@@ -1,24 +1,34 @@
-"""Sound carried along: packets copied where the new container takes them, else encoded again."""
+"""Sound carried along: packets copied where the new container takes them, else encoded again; and timelines' mixed."""
 
 # ruff: noqa: A002  (format and range are what the field calls them)
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from elinvar.errors import InputError
 from elinvar.video._check import optional_library
 
-__all__ = ["AudioTrack", "Sound", "chosen_tracks"]
+if TYPE_CHECKING:
+    from elinvar.video.soundtrack import Soundtrack
+
+__all__ = ["AudioTrack", "Mixture", "Sound", "chosen_tracks"]
+
+_log = logging.getLogger("elinvar.video")
 
 _TAKES = {
     "mp4": {"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "flac"},
     "mov": {"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"},
     "webm": {"vorbis", "opus"},
 }
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _QUICKTIME = {
     "ces": "cze", "deu": "ger", "ell": "gre", "fas": "per", "isl": "ice", "mkd": "mac", "nld": "dut", "ron": "rum",
     "slk": "slo", "sqi": "alb", "zho": "chi",
@@ -26,8 +36,8 @@ _QUICKTIME = {
 """QuickTime's list of languages has these by their bibliographic codes (ISO 639-2/B) and forgets others."""
 
 
-def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
-    """Return which of a file's audio tracks go along.
+def chosen_tracks(source: Path | Soundtrack, audio: bool | str | int) -> tuple[int, ...]:
+    """Return which audio tracks of a file or a timeline go along.
 
     Parameters
     ----------
@@ -41,8 +51,11 @@ def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
     """
     from elinvar.video.probing import opened
 
-    with opened(path, picture=False) as file:
-        count = len(file.streams.audio)
+    if isinstance(source, Path):
+        with opened(source, picture=False) as file:
+            count = len(file.streams.audio)
+    else:
+        count = 0 if source.silent else source.tracks
     if isinstance(audio, str) and audio.isdecimal():
         audio = int(audio)
     if isinstance(audio, bool):
@@ -50,7 +63,7 @@ def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
     if isinstance(audio, int):
         if not 0 <= audio < count:
             raise InputError(
-                f"video.export: audio={audio}, but {path} has {count} audio tracks; give a number from 0 to "
+                f"video.export: audio={audio}, but {_named(source)} has {count} audio tracks; give a number from 0 to "
                 f"{max(count - 1, 0)}, 'all', 'first' or 'none'."
             )
         return (audio,)
@@ -58,6 +71,10 @@ def chosen_tracks(path: Path, audio: bool | str | int) -> tuple[int, ...]:
     if audio not in known:
         raise InputError(f"video.export: audio={audio!r}; give 'all', 'first', 'none' or a track's number.")
     return known[audio]
+
+
+def _named(source: Any) -> str:
+    return str(source) if isinstance(source, Path) else "the timeline"
 
 
 class AudioTrack:
@@ -195,3 +212,73 @@ class Sound:
         """Write the rest and close the inputs."""
         for track in self.tracks:
             track.close()
+
+
+class Mixture:
+    """A timeline's sound on its way into an output container, mixed to one track; used as `Sound` is.
+
+    Parameters
+    ----------
+    soundtrack, tracks
+        What sounds, and which of its tracks.
+    container
+        PyAV's output container.
+    start, duration
+        Seconds of the timeline to take: from the sample nearest to the start to before the one nearest to the end.
+    lossless
+        PCM of 24 bits where the container takes it, as archives want it; else AAC, or Opus in WebM.
+    """
+
+    how = "mixed"
+
+    def __init__(
+        self,
+        soundtrack: Soundtrack,
+        tracks: tuple[int, ...],
+        container: Any,
+        start: Fraction,
+        duration: Fraction,
+        *,
+        lossless: bool = False,
+    ) -> None:
+        self.tracks = [soundtrack]
+        self._container, self._rate = container, soundtrack.rate
+        kind = container.format.name.split(",")[0]
+        codec = "libopus" if kind == "webm" else ("pcm_s24le" if lossless and kind != "mp4" else "aac")
+        rate = soundtrack.rate
+        if (codec == "libopus" and rate != 48000) or (codec == "aac" and rate not in _AAC_RATES):
+            soundtrack = soundtrack.at_rate(48000)
+            self._rate = rate = 48000
+        self._out = container.add_stream(codec, rate=rate)
+        self._out.layout = soundtrack.layout
+        if codec == "aac":
+            self._out.codec_context.bit_rate = 96_000 * soundtrack.channels
+        self._layout = soundtrack.layout
+        first, last = (math.floor(t * rate + Fraction(1, 2)) for t in (start, start + duration))
+        self._blocks = soundtrack.blocks(first, last - first, tracks)
+        self._written = 0
+        self.peak = 0.0
+        """Largest sample so far; above 1 is beyond full scale."""
+
+    def until(self, seconds: Fraction) -> None:
+        """Write what sounds before a time, so that sound and picture lie beside each other in the file."""
+        av = optional_library("av", "video.export")
+        while self._written <= seconds * self._rate:
+            block = next(self._blocks, None)
+            if block is None:
+                return
+            self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
+            self._written += block.shape[1]
+            self._container.mux(self._out.encode(frame))
+
+    def close(self) -> None:
+        """Write the rest; say when the sum of the tracks went beyond full scale."""
+        self.until(Fraction(1 << 40))
+        self._container.mux(self._out.encode(None))
+        if self.peak > 1:
+            _log.warning(
+                "the mixed sound peaks %.1f dB above full scale and is clipped; lower its clips",
+                20 * math.log10(self.peak),
+            )

@@ -24,13 +24,15 @@ from elinvar.video import adaptive, codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
 from elinvar.video.arrivals import Fetched
-from elinvar.video.audio import Sound, chosen_tracks
+from elinvar.video.audio import Mixture, Sound, chosen_tracks
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
 from elinvar.video.probing import tag_of
 from elinvar.video.slots import DeviceSlots, Slot, Slots
+from elinvar.video.soundtrack import Soundtrack
 from elinvar.video.sources import is_picture
 from elinvar.video.spaces import SPACES, TAGS
+from elinvar.video.timeline import Timeline
 from elinvar.video.yuv import Coding, coding
 
 __all__ = ["Exported", "Job", "encode_frames", "export"]
@@ -53,7 +55,7 @@ class Exported:
     slots
         Buffers that were in use at most: in flight, and kept by the encoder.
     audio
-        "copied", "encoded", "copied and encoded" or None.
+        "copied", "encoded", "copied and encoded", of a timeline "mixed", or None.
     audio_tracks
         How many.
     surface
@@ -85,7 +87,7 @@ class Job:
     first: int
     frames: int
     in_flight: int
-    sound: Path | None
+    sound: Path | Soundtrack | None
     tracks: tuple[int, ...] = ()
     """Which audio tracks of `sound` go along."""
     late: int = 0
@@ -167,7 +169,7 @@ def export(
         First frame and number of frames; None takes all there are.
     audio
         Which of the source's audio tracks go along: "all" (or True), "first", "none" (or False), or a track's number
-        from 0 on. They keep their language, title and disposition.
+        from 0 on. They keep their language, title and disposition. A timeline's are mixed into one.
     segment
         Encode in pieces of so many seconds, each kept until the end: after an interruption, the same call goes on where
         it stopped.
@@ -221,7 +223,7 @@ def export(
 
 def _graph_of(
     source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any, fit: str
-) -> tuple[Graph, Path | None, int]:
+) -> tuple[Graph, Path | Soundtrack | None, int]:
     """Return what to render, where the sound is, and which of its frames is the graph's first."""
     if isinstance(source, Graph):
         graph, source = source, None
@@ -236,9 +238,13 @@ def _graph_of(
             f"video.export: the graph runs at {graph.frame_rate}; give frame_rate={rate} to its source instead."
         )
     first = graph.sources[0]
-    own = first.content.path if isinstance(first.content, VideoFile) else None
+    own: Path | Soundtrack | None = None
+    if isinstance(first.content, VideoFile):
+        own = first.content.path
+    elif isinstance(first.content, Timeline):
+        own = first.content.soundtrack
     told = Path(source) if isinstance(source, (str, Path)) and Path(source).is_file() else None
-    if told is None or told == own or is_picture(told):  # timelines and pictures have no sound of their own
+    if told is None or told == own or is_picture(told):  # a timeline's sound is the graph's own, pictures have none
         return graph, own, first.start
     return graph, told, 0
 
@@ -257,7 +263,7 @@ def plan_job(
     start: int,
     frames: int | None,
     in_flight: int,
-    sound: Path | None,
+    sound: Path | Soundtrack | None,
     *,
     bit_depth: int | None,
     dither: bool | None,
@@ -412,17 +418,20 @@ def _encoder_error(error: Any, encoder: str, k: int) -> Exception:
     )
 
 
-def sound_of(job: Job, container: Any) -> Sound | None:
+def sound_of(job: Job, container: Any) -> Sound | Mixture | None:
     """Return the job's sound with its streams added to a container; None when there is none."""
     from elinvar.video.probing import opened
 
     if job.sound is None or not job.tracks:
         return None
+    start, duration = (Fraction(n) / job.settings.rate for n in (job.late + job.first, job.frames))
+    if not isinstance(job.sound, Path):
+        lossless = job.settings.codec in ("prores", "ffv1")
+        return Mixture(job.sound, job.tracks, container, start, duration, lossless=lossless)
     with opened(job.sound, picture=False) as file:
         stream = next(iter(file.streams.video), None)  # a file may be sound alone
         begin = Fraction(0) if stream is None else Fraction(stream.start_time or 0) * Fraction(stream.time_base)
-    offset = Fraction(job.late + job.first) / job.settings.rate
-    return Sound(job.sound, job.tracks, container, begin + offset, Fraction(job.frames) / job.settings.rate)
+    return Sound(job.sound, job.tracks, container, begin + start, duration)
 
 
 @contextmanager
@@ -452,7 +461,7 @@ def run_job(job: Job, progress: Progress | None = None, cancel: Callable[[], boo
     return summary(job, made, track)
 
 
-def summary(job: Job, slots: int, sound: Sound | None) -> Exported:
+def summary(job: Job, slots: int, sound: Sound | Mixture | None) -> Exported:
     """Return what a finished job wrote."""
     s = job.settings
     how, count = (sound.how, len(sound.tracks)) if sound is not None else (None, 0)

@@ -76,6 +76,11 @@ class VideoFile:
         self._next = 0
         self._last: tuple[int, Any] | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.path,)
+
     def close(self) -> None:
         """Close the file; the next frame opens it again."""
         with self._lock:

@@ -26,8 +26,7 @@ def _fingerprint(job: Any, length: int) -> str:
         rows.append(
             f"{node.id} {[n.id for n in node.inputs]} {node.start} {getattr(content, 'describe', lambda: '')()}"
         )
-        path = getattr(content, "path", None)
-        if path is not None:
+        for path in getattr(content, "files", ()):
             known = Path(path).stat()
             rows.append(f"{path} {known.st_size} {known.st_mtime_ns}")
     rows.append(f"{job.first} {job.frames} {length}")

@@ -6,6 +6,7 @@ A source has a size, a rate, a number of frames (None: endless), the colour spac
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -142,6 +143,13 @@ class Arrays:
         """Return frame `n`."""
         return _planes(self._frames[n], f"video.Arrays frame {n}")
 
+    def describe(self) -> str:
+        """Return what tells these frames from others."""
+        seen = hashlib.blake2b(digest_size=16)
+        for frame in self._frames:
+            seen.update(np.ascontiguousarray(frame.cpu() if isinstance(frame, torch.Tensor) else frame).tobytes())
+        return seen.hexdigest()
+
 
 class Images:
     """A sequence of image files, EXR included (as linear light).
@@ -162,6 +170,11 @@ class Images:
         first, declared = _read_image(self.paths[0])
         self.height, self.width = int(first.shape[1]), int(first.shape[2])
         self.space = declared if space is None else _space(space)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        return tuple(self.paths)
 
     def frame(self, n: int) -> torch.Tensor:
         """Return frame `n`, alpha composited over black."""

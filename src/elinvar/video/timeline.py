@@ -2,15 +2,19 @@
 
 The uppermost video track with a clip at a time is seen. A transition mixes the outgoing clip, which goes on into its
 handles, with the incoming one, in linear light. ``SMPTE_Dissolve`` is a cross-fade; ``metadata["elinvar"]`` of a
-transition may name another pass with its parameters: ``{"pass": "Wipe", "direction": "left"}``. Linear time warps and
-freeze frames are applied.
+transition may name another pass with its parameters: ``{"pass": "Wipe", "direction": "left"}``. Beside a gap or an end
+it comes from black, or goes to it. Linear time warps and freeze frames are applied. The sound is mixed from the audio
+tracks (`elinvar.video.soundtrack`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -19,52 +23,45 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.video import shade
+from elinvar.video._check import choice, optional_library
 from elinvar.video._check import frame_rate as exact_rate
-from elinvar.video._check import optional_library
 from elinvar.video.color import decode_ops, transform
+from elinvar.video.cutting import Clip, Cut, Join, read_track
 from elinvar.video.looks import make_pass
 from elinvar.video.ocio import CAMERAS
 from elinvar.video.passes.base import Moment, Pass, Point, Spatial
 from elinvar.video.passes.scale import Scale
-from elinvar.video.sources import Source, open_source
+from elinvar.video.soundtrack import CURVES, Soundtrack
+from elinvar.video.sources import Images, Source, is_picture, open_source
 
 __all__ = ["Timeline"]
 
 
 @dataclass(frozen=True)
-class _Clip:
-    """A clip on the timeline, in the timeline's frames; `offset` is the media time in seconds at `begin`."""
+class _Shot:
+    """A clip in the timeline's frames."""
 
     begin: int
     end: int
-    media: str
-    offset: Fraction
-    speed: Fraction
-    name: str
+    clip: Clip
 
 
 @dataclass(frozen=True)
 class _Change:
-    """A transition from frame `begin` to before `end`."""
+    """A transition from frame `begin` to before `end`; None is black."""
 
     begin: int
     end: int
-    old: _Clip
-    new: _Clip
+    old: _Shot | None
+    new: _Shot | None
     kind: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _Track:
-    clips: list[_Clip] = field(default_factory=list)
-    changes: list[_Change] = field(default_factory=list)
-
-
-def _seconds(time: Any) -> Fraction:
-    """Return an OTIO time as an exact fraction; its rates are floats such as 23.976023976."""
-    rate = exact_rate("Timeline", float(time.rate))
-    return Fraction(time.value).limit_denominator(1 << 20) / rate
+    shots: list[_Shot]
+    changes: list[_Change]
 
 
 class Timeline:
@@ -78,32 +75,46 @@ class Timeline:
         Where relative media paths start.
     size, frame_rate
         Of the result; None takes the first clip's.
+    fades
+        How sound crosses over at transitions: "equal-power", or "linear".
 
     Raises
     ------
     InputError
-        No video, media that are missing, transitions without two clips.
+        No video, media that are missing, nested sequences, transitions without a clip.
     """
 
     space = "acescg"
 
     def __init__(
-        self, timeline: Any, folder: Any = ".", size: tuple[int, int] | None = None, frame_rate: Any = None
+        self,
+        timeline: Any,
+        folder: Any = ".",
+        size: tuple[int, int] | None = None,
+        frame_rate: Any = None,
+        fades: str = "equal-power",
     ) -> None:
         self._folder = Path(folder)
-        self._media: dict[str, Source] = {}
+        self._text: str = timeline.to_json_string()
+        self._fades = choice("Timeline", "fades", fades, CURVES)
+        self._media: dict[Any, Source] = {}
         self._lock = threading.Lock()
-        tracks = list(timeline.video_tracks())
+        tracks = [track for track in timeline.video_tracks() if track.enabled]
         if not tracks:
             raise InputError("Timeline: there is no video track.")
-        first = next((c for t in tracks for c in t.find_clips()), None)
+        cuts = [read_track(track, self._target) for track in tracks]
+        first = next((c for cut in cuts for c in cut.clips), None)
         if first is None:
             raise InputError("Timeline: there is no clip on a video track.")
-        opened = self._open(self._target(first))
+        opened = self._open(first.media)
         self.frame_rate = opened.frame_rate if frame_rate is None else exact_rate("Timeline", frame_rate)
         self.width, self.height = size or (opened.width, opened.height)
-        self._tracks = [self._read(track) for track in tracks]
-        self.frame_count: int | None = max((c.end for t in self._tracks for c in t.clips), default=0)
+        self._seen = cuts
+        self._tracks = [self._in_frames(cut) for cut in cuts]
+        self._sounding = [read_track(t, self._target) for t in timeline.audio_tracks() if t.enabled] or [
+            _only_films(cut) for cut in cuts
+        ]
+        self.frame_count: int | None = max((s.end for t in self._tracks for s in t.shots), default=0)
 
     @classmethod
     def open(cls, path: Any, **options: Any) -> Timeline:
@@ -120,81 +131,65 @@ class Timeline:
             raise InputError(f"Timeline: {place} holds a {type(found).__name__}, not a timeline.")
         return cls(found, place.parent, **options)
 
+    @cached_property
+    def soundtrack(self) -> Soundtrack:
+        """The timeline's sound: of its audio tracks; without any, what the files on its video tracks bring."""
+        return Soundtrack(self._sounding, self._fades)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read: the media of all clips."""
+        cuts = [*self._sounding, *self._seen]
+        media = {c.media: None for cut in cuts for c in cut.clips}
+        return tuple(Path(path) for m in media for path in ((m,) if isinstance(m, str) else m[0]))
+
+    def describe(self) -> str:
+        """Return what tells this timeline from others."""
+        content = hashlib.sha256(self._text.encode()).hexdigest()
+        return f"{content} {self.width} {self.height} {self.frame_rate} {self._fades}"
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _target(self, clip: Any) -> str:
+    def _target(self, clip: Any) -> Any:
+        """Return a clip's file, or a sequence's files and rate."""
+        otio = optional_library("opentimelineio", "Timeline")
         reference = clip.media_reference
+        if isinstance(reference, otio.schema.ImageSequenceReference):
+            if reference.available_range is None:
+                raise InputError(f"Timeline: the images of clip {clip.name!r} have no available range; give it one.")
+            count = reference.number_of_images_in_sequence()
+            names = [reference.target_url_for_image_number(k) for k in range(count)]
+            return tuple(self._path(name, clip.name) for name in names), float(reference.rate)
         url = getattr(reference, "target_url", None)
         if not url:
             raise InputError(f"Timeline: clip {clip.name!r} has no media; link it to a file.")
+        return self._path(url, clip.name)
+
+    def _path(self, url: str, name: str) -> str:
         parsed = urlparse(url)
         path = Path(unquote(parsed.path) if parsed.scheme == "file" else unquote(url))
         path = path if path.is_absolute() else self._folder / path
         if not path.exists() and "*" not in path.name:
-            raise InputError(f"Timeline: the media {path} of clip {clip.name!r} is missing; relink it.")
+            raise InputError(f"Timeline: the media {path} of clip {name!r} is missing; relink it.")
         return str(path)
 
-    def _open(self, media: str) -> Source:
+    def _open(self, media: Any) -> Source:
         if media not in self._media:
-            self._media[media] = open_source(media)
+            self._media[media] = open_source(media) if isinstance(media, str) else Images(media[0], media[1])
         return self._media[media]
 
     def _frames(self, seconds: Fraction) -> int:
         return round(seconds * self.frame_rate)
 
-    def _read(self, track: Any) -> _Track:
-        otio = optional_library("opentimelineio", "Timeline")
-        result = _Track()
-        position = Fraction(0)
-        pending: Any = None
-        for item in track:
-            if isinstance(item, otio.schema.Transition):
-                pending = item
-                continue
-            length = _seconds(item.trimmed_range().duration)
-            clip = None
-            if isinstance(item, otio.schema.Clip):
-                clip = self._clip(item, position, length)
-                result.clips.append(clip)
-            if pending is not None:
-                before = result.clips[-2] if len(result.clips) > 1 else None
-                if clip is None or before is None or before.end != clip.begin:
-                    raise InputError(
-                        f"Timeline: transition {pending.name!r} is not between two clips; put it on a cut."
-                    )
-                result.changes.append(self._change(pending, before, clip))
-                pending = None
-            position += length
-        if pending is not None:
-            raise InputError(f"Timeline: transition {pending.name!r} is at the end of a track; put it on a cut.")
-        return result
+    def _in_frames(self, cut: Cut) -> _Track:
+        shots = {id(c): _Shot(self._frames(c.begin), self._frames(c.end), c) for c in cut.clips}
+        return _Track(list(shots.values()), [self._change(join, shots) for join in cut.joins])
 
-    def _clip(self, item: Any, position: Fraction, length: Fraction) -> _Clip:
-        otio = optional_library("opentimelineio", "Timeline")
-        trimmed = item.trimmed_range()
-        start = _seconds(trimmed.start_time)
-        available = item.media_reference.available_range
-        if available is not None:  # media with time code start at it, not at 0
-            start -= _seconds(available.start_time)
-        speed = Fraction(1)
-        for effect in item.effects:
-            if isinstance(effect, otio.schema.LinearTimeWarp):
-                speed *= Fraction(effect.time_scalar).limit_denominator(1 << 16)
-        return _Clip(
-            self._frames(position),
-            self._frames(position + length),
-            self._target(item),
-            start,
-            speed,
-            item.name or "clip",
-        )
-
-    def _change(self, item: Any, old: _Clip, new: _Clip) -> _Change:
-        cut = new.begin
-        begin, end = cut - self._frames(_seconds(item.in_offset)), cut + self._frames(_seconds(item.out_offset))
-        chosen = dict(item.metadata.get("elinvar", {}))
-        kind = chosen.pop("pass", "Crossfade")
-        return _Change(max(begin, old.begin), min(end, new.end), old, new, str(kind), chosen)
+    def _change(self, join: Join, shots: Mapping[int, _Shot]) -> _Change:
+        chosen = dict(join.chosen)
+        kind = str(chosen.pop("pass", "Crossfade"))
+        old, new = shots.get(id(join.old)), shots.get(id(join.new))
+        return _Change(self._frames(join.begin), self._frames(join.end), old, new, kind, chosen)
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -207,20 +202,22 @@ class Timeline:
                 change = next((c for c in track.changes if c.begin <= n < c.end), None)
                 if change is not None:
                     return self._mixed(change, n)
-                clip = next((c for c in track.clips if c.begin <= n < c.end), None)
-                if clip is not None:
-                    return self._picture(clip, n)
+                shot = next((s for s in track.shots if s.begin <= n < s.end), None)
+                if shot is not None:
+                    return self._picture(shot, n)
         return torch.zeros(3, self.height, self.width)
 
-    def _picture(self, clip: _Clip, n: int) -> torch.Tensor:
+    def _picture(self, shot: _Shot | None, n: int) -> torch.Tensor:
+        if shot is None:
+            return torch.zeros(3, self.height, self.width)
+        clip = shot.clip
         source = self._open(clip.media)
-        seconds = clip.offset + Fraction(n - clip.begin) / self.frame_rate * clip.speed
+        seconds = clip.offset + Fraction(n - shot.begin) / self.frame_rate * clip.speed
         at = int(seconds * source.frame_rate + Fraction(1, 1000))  # the frame shown then
         if source.frame_count is not None and not 0 <= at < source.frame_count:
             raise InputError(
-                f"Timeline: clip {clip.name!r} needs frame {at} of {clip.media}, which has {source.frame_count}; "
-                f"shorten the "
-                "clip or its transition."
+                f"Timeline: clip {clip.name!r} needs frame {at} of {_named(clip.media)}, which has "
+                f"{source.frame_count}; shorten the clip or its transition."
             )
         pixels = source.frame(at)
         if source.space in CAMERAS:
@@ -250,3 +247,12 @@ class Timeline:
         out = torch.empty_like(old)
         made.run(moment, [old, new], out, [])
         return out
+
+
+def _named(media: Any) -> str:
+    return media if isinstance(media, str) else f"{media[0][0]} and the images behind it"
+
+
+def _only_films(cut: Cut) -> Cut:
+    """A video track as an audio track: of what may hold sound."""
+    return Cut([c for c in cut.clips if isinstance(c.media, str) and not is_picture(Path(c.media))], cut.joins, cut.end)
