@@ -70,3 +70,17 @@ def test_scalars_reductions_tuples_and_what_cannot_be_fused_compile_too():
 
     x = torch.randn(5, 7)
     torch.testing.assert_close(step(x), (x * 3).sum(0) + (x + 3).amax(0) + x[0])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_gradients_inside_torch_compile_beside_numbers(dynamic):
+    fused = elinvar.fuse(lambda x, k, y, m: torch.tanh(x * k) * y + m)
+
+    @torch.compile(backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    def step(x, k, y, m):
+        return fused(x, k, y, m)
+
+    for n in (5, 7):
+        x, y = (torch.randn(n, generator=torch.Generator().manual_seed(n)).requires_grad_() for _ in range(2))
+        found = torch.autograd.grad(step(x, 2.0, y, 1).sum(), (x, y))
+        torch.testing.assert_close(found, torch.autograd.grad((torch.tanh(x * 2) * y + 1).sum(), (x, y)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -18,14 +19,18 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.metal.fuse import calls, cpu, derivative, gpu
+from elinvar.metal.fuse.binding import CHOICES, Attributes, Method, Partly, by_position, parameters
 from elinvar.metal.fuse.calls import Case, form_of
+from elinvar.metal.fuse.captured import readers
 from elinvar.metal.fuse.expression import NotFusable, Program, record
 from elinvar.metal.fuse.layout import STORAGE
+from elinvar.metal.fuse.shapes import difference
 
 __all__ = ["Fused", "fuse"]
 
 _log = logging.getLogger("elinvar.fuse")
 _MOST_CASES = 256
+_MOST_RECORDINGS = 32
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 _transforming = torch._C._are_functorch_transforms_active  # noqa: SLF001  (there is no public question)
@@ -42,9 +47,11 @@ def fuse(function: Callable[..., Any] | None = None, *, like: int | None = None)
     Parameters
     ----------
     function
-        Takes tensors and Python numbers positionally, returns one tensor or a tuple of tensors computed from them by
-        arithmetic, comparisons, ``torch.where``, the usual math functions and activations, and ``sum``, ``mean``,
-        ``amax``, ``amin`` or ``softmax`` along one axis. Numbers stay arguments: new values need no new compile.
+        Takes tensors and numbers, by position or by name, and returns one tensor or a tuple of tensors computed from
+        them by arithmetic, comparisons, ``torch.where``, the usual math functions and activations, and ``sum``,
+        ``mean``, ``var``, ``amax``, ``amin``, ``softmax`` or ``logsumexp`` along one axis. Numbers stay arguments: new
+        values need no new compile. None, flags and text choose between kernels, and so do numbers outside the
+        arguments. It may be a method: tensors and floats of the object are arguments too.
     like
         Store results in the dtype of this tensor argument (its position among the tensors) instead of the promoted
         dtype of all: float16 data with float32 parameters stay float16.
@@ -89,18 +96,22 @@ class Fused:
         self.function = function
         self.like = like
         self.name = f"fuse({getattr(function, '__name__', 'function')})"
-        self._recorded: dict[tuple[str, ...], _Recorded] = {}
+        self._recorded: dict[Any, _Recorded] = {}
         self._ready: dict[Any, _Ready] = {}
         self._reasons: dict[str, None] = {}
+        self._watched: tuple[Callable[[], Any], ...] | None = None
+        self._children: dict[Any, Fused] = {}
+        self._methods: dict[type, Attributes] = {}
         self._handle = derivative.enrol(self)
 
-    def __call__(self, *args: Any, out: torch.Tensor | None = None) -> Any:
+    def __call__(self, *args: Any, out: torch.Tensor | None = None, **keywords: Any) -> Any:
         """Run the function.
 
         Parameters
         ----------
-        *args
-            Tensors (float32, float64, float16, bfloat16 or bool; any strides; broadcast like numpy's) and numbers.
+        *args, **keywords
+            Tensors (float32, float64, float16, bfloat16 or bool; any strides; broadcast like numpy's), numbers, None,
+            flags and text.
         out : Tensor, optional
             Receives the result when the function returns one tensor, rounded to its dtype; refused together with a
             gradient.
@@ -111,15 +122,22 @@ class Fused:
             Shapes do not broadcast, devices differ, or ``out`` does not fit.
         """
         if _is_compiling():
-            return self._traced(args, out)
+            return self._traced(args, out, keywords)
         # A transform's tensors have no memory for a kernel to read; forward-mode tangents would be dropped.
         if _transforming() or _forward._current_level >= 0:  # noqa: SLF001
-            if out is not None:
-                raise InputError(f"{self.name}: out= was given inside a transform of torch.func; drop it there")
-            return self._plain(args)
+            self.plainly_now(out)
+            return self.plain(args, keywords)
+        if keywords:
+            child, others = self.resolved(args, keywords)
+            return child(*others, out=out)
         key = [form_of(a) if isinstance(a, torch.Tensor) else type(a) for a in args]
         if out is not None:
             key.append(form_of(out))
+        watched = self._watched
+        if watched is None:
+            watched = self._watched = readers(self.function)
+        if watched:
+            key.append(self._seen())
         ready = self._ready.get((out is None, *key))
         if ready is None:
             return self._first(args, out, (out is None, *key))
@@ -133,8 +151,70 @@ class Fused:
             return out
         return outputs[0] if ready.single else tuple(outputs)
 
+    # --- other ways to call it ---------------------------------------------------------------------------------------
+    @property
+    def fused_function(self) -> Callable[..., Any]:
+        """The function this was made from."""
+        return self.function
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the arguments that can be given by position."""
+        return parameters(self.function)
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        return self if owner is None else Method(self, owner)
+
+    def attributes(self, kind: type) -> Attributes:
+        """What the function, as a method of a class, reads of its objects."""
+        found = self._methods.get(kind)
+        if found is None:
+            found = self._methods[kind] = Attributes(self, kind)
+        return found
+
+    def like_me(self, function: Callable[..., Any]) -> Fused:
+        """Return another function fused as this one is, under its name."""
+        fused = Fused(function, like=self.like)
+        fused.name, fused._reasons = self.name, self._reasons
+        return fused
+
+    def resolved(self, args: Sequence[Any], keywords: dict[str, Any]) -> tuple[Fused, list[Any]]:
+        """The fused function for these names, flags, text and None, and its arguments: tensors and numbers."""
+        if keywords:
+            positional, rest = by_position(self.parameters, len(args), tuple(keywords))
+            args = [*args, *(keywords[n] for n in positional)]
+            if rest:
+                child = self._child(len(args), rest, {})
+                return child.resolved([*args, *(keywords[n] for n in rest)], {})
+        fixed = {k: a for k, a in enumerate(args) if isinstance(a, CHOICES)}
+        if not fixed:
+            return self, list(args)
+        return self._child(len(args), (), fixed), [a for k, a in enumerate(args) if k not in fixed]
+
+    def _child(self, count: int, names: Sequence[str], fixed: dict[int, Any]) -> Fused:
+        key = (count, tuple(names), tuple((k, type(v), v) for k, v in fixed.items()))
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self.like_me(Partly(self.function, count, names, fixed))
+        return child
+
+    def plainly_now(self, out: torch.Tensor | None) -> bool:
+        """Whether torch is compiling or transforming, which have to see plain operations; refuse ``out`` there."""
+        transforming = _transforming() or _forward._current_level >= 0  # noqa: SLF001
+        if transforming and out is not None:
+            raise InputError(f"{self.name}: out= was given inside a transform of torch.func; drop it there")
+        return transforming or _is_compiling()
+
+    def into(self, out: torch.Tensor | None, result: Any) -> Any:
+        """Return a result of plain torch, in ``out`` where that is given."""
+        return result if out is None else calls.store_in(out, result, self.name)
+
+    # --- running it --------------------------------------------------------------------------------------------------
     def _first(self, args: tuple[Any, ...], out: torch.Tensor | None, key: Any) -> Any:
         """A call of a form not met before, or with gradients."""
+        if any(isinstance(a, CHOICES) for a in args):
+            child, others = self.resolved(args, {})
+            return child(*others, out=out)
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         if any(t.is_neg() for t in tensors):  # memory that stands for its negative, as of z.conj().imag
             return self(*[a.resolve_neg() if isinstance(a, torch.Tensor) else a for a in args], out=out)
@@ -146,8 +226,7 @@ class Fused:
             )
         if program is None:
             self._fall_back(reason or "")
-            result = self._plain(args)
-            return result if out is None else calls.store_in(out, result, self.name)
+            return self.into(out, self.plain(args))
         scalars = [float(a) for a in args if not isinstance(a, torch.Tensor)]
         dtype = self.stored_as(tensors)
         if needs_grad:
@@ -170,24 +249,28 @@ class Fused:
                 return out
         return results[0] if program.single else tuple(results)
 
-    def _traced(self, args: tuple[Any, ...], out: torch.Tensor | None) -> Any:
+    def _traced(self, args: tuple[Any, ...], out: torch.Tensor | None, keywords: dict[str, Any]) -> Any:
         """The call inside ``torch.compile``: one custom operation, with its gradient as another."""
+        if keywords or any(isinstance(a, CHOICES) for a in args):
+            result = self.plain(args, keywords)
+            return result if out is None else out.copy_(result)
         kinds = "".join("t" if isinstance(a, torch.Tensor) else "s" for a in args)
         handle = self._handle + ""  # dynamo hands over a constant only once something was done with it
-        if not derivative.traceable(handle, kinds):
-            result = self._plain(args)
+        if not derivative.traceable(handle, kinds, derivative.shape_pattern(args)):
+            result = self.plain(args)
             return result if out is None else out.copy_(result)
         results = derivative.traced(handle, kinds, args)
         if out is not None:
             return out.copy_(results[0])
         return results[0] if derivative.single(handle, kinds) else tuple(results)
 
-    def _plain(self, args: tuple[Any, ...]) -> Any:
+    def plain(self, args: tuple[Any, ...], keywords: dict[str, Any] | None = None) -> Any:
         """The function as it stands, its results in the dtype a kernel would store."""
-        result = self.function(*args)
+        named = keywords or {}
+        result = self.function(*args, **named)
         if self.like is None:
             return result
-        dtype = [a for a in args if isinstance(a, torch.Tensor)][self.like].dtype
+        dtype = [a for a in (*args, *named.values()) if isinstance(a, torch.Tensor)][self.like].dtype
         if isinstance(result, tuple):
             return tuple(r.to(dtype) if isinstance(r, torch.Tensor) else r for r in result)
         return result.to(dtype) if isinstance(result, torch.Tensor) else result
@@ -196,22 +279,33 @@ class Fused:
         """Dtype results are stored in, None for the promoted one."""
         return None if self.like is None else tensors[self.like].dtype
 
+    def _seen(self) -> tuple[Any, ...]:
+        """What the function reads beside its arguments, now."""
+        return tuple([read() for read in self._watched or ()])
+
     def recorded(self, kinds: tuple[str, ...]) -> _Recorded:
-        """Record the function for one kind of arguments, once."""
-        found = self._recorded.get(kinds)
+        """Record the function for one kind of arguments, once for every state of what else it reads."""
+        if self._watched is None:
+            self._watched = readers(self.function)
+        key = (kinds, self._seen())
+        found = self._recorded.get(key)
         if found is None:
+            if len(self._recorded) >= _MOST_RECORDINGS and self._watched:
+                return _Recorded(None, "numbers beside its arguments that keep changing; pass them in")
             try:
                 found = _Recorded(record(self.function, kinds), None)
             except NotFusable as reason:
                 found = _Recorded(None, str(reason))
-            self._recorded[kinds] = found
+            self._recorded[key] = found
         return found
 
-    def _plan(self, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> tuple[Program | None, str | None]:
+    def _plan(self, args: Sequence[Any], tensors: list[torch.Tensor]) -> tuple[Program | None, str | None]:
         kinds = tuple("tensor" if isinstance(a, torch.Tensor) else "scalar" for a in args)
         for k, a in enumerate(args):
-            if kinds[k] == "scalar" and not isinstance(a, (bool, int, float)):
-                raise InputError(f"{self.name}: argument {k} is a {type(a).__name__}; give tensors and numbers")
+            if kinds[k] == "scalar" and not isinstance(a, numbers.Real):
+                raise InputError(
+                    f"{self.name}: argument {k} is a {type(a).__name__}; give tensors, numbers, flags, text or None"
+                )
         if not tensors:
             raise InputError(f"{self.name}: no argument is a tensor; give at least one")
         recorded = self.recorded(kinds)
@@ -226,15 +320,20 @@ class Fused:
                 return None, f"tensors on {t.device.type}"
             if t.dtype == torch.float64 and t.device.type != "cpu":
                 return None, "float64 on a GPU, which Metal does not have"
-        return recorded.program, None
+        differs = difference(recorded.program, tuple([t.shape for t in tensors]))
+        return (recorded.program, None) if differs is None else (None, differs)
 
     def _fall_back(self, reason: str) -> None:
         if reason not in self._reasons:
             self._reasons[reason] = None
             _log.warning("%s runs as plain torch because it uses %s", self.name, reason)
 
-    def explain(self, *args: Any) -> str:
+    def explain(self, *args: Any, **keywords: Any) -> str:
         """Say in one line how a call with these arguments runs, and why."""
+        child, rest = self.resolved(args, keywords)
+        if child is not self:
+            return child.explain(*rest)
+        args = tuple(rest)
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
         if program is None:
@@ -244,11 +343,15 @@ class Fused:
         arrays = f"{len(tensors)} input(s), {len(program.outputs)} output(s)"
         return f"{self.name}: one {backend} kernel over {shape}, {arrays}"
 
-    def source(self, *args: Any, backend: str | None = None) -> str:
+    def source(self, *args: Any, backend: str | None = None, **keywords: Any) -> str:
         """Return the text of the kernel a call with these arguments runs.
 
         ``backend`` "numba" or "metal" asks for that text wherever the arguments are.
         """
+        child, rest = self.resolved(args, keywords)
+        if child is not self:
+            return child.source(*rest, backend=backend)
+        args = tuple(rest)
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
         if program is None:
@@ -260,8 +363,12 @@ class Fused:
         written: str = module.text(program, views, outputs, layout)
         return written
 
-    def metal(self, *args: Any) -> Any:
+    def metal(self, *args: Any, **keywords: Any) -> Any:
         """Run the Metal kernel wherever the arguments are: on CPU tensors that is the emulator, for verification."""
+        child, rest = self.resolved(args, keywords)
+        if child is not self:
+            return child.metal(*rest)
+        args = tuple(rest)
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         program, reason = self._plan(args, tensors)
         if program is None:

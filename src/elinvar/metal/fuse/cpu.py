@@ -145,7 +145,7 @@ class _Writer:
         if node.op == "scalar":
             return f"{cast}(s{node.value})"
         if node.op == "length":
-            return f"{cast}(columns)"
+            return f"{cast}(columns - {node.value})" if node.value else f"{cast}(columns)"
         k = int(node.value or 0)
         step = self.form.steps[k]
         element = f"a{k}" if step == 0 else f"a{k}[c]" if step == 1 else f"a{k}[c * t{k}]"

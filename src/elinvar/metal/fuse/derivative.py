@@ -13,11 +13,12 @@ import torch
 from elinvar.metal.fuse.calls import broadcast, result_type, run
 from elinvar.metal.fuse.expression import Program
 from elinvar.metal.fuse.gradient import gradient
+from elinvar.metal.fuse.shapes import difference
 
 if TYPE_CHECKING:
     from elinvar.metal.fuse import Fused
 
-__all__ = ["apply", "enrol", "gradient_of", "single", "traceable", "traced"]
+__all__ = ["apply", "enrol", "gradient_of", "shape_pattern", "single", "traceable", "traced"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _HALVES = (torch.float16, torch.bfloat16)
@@ -107,9 +108,25 @@ def _constant(function: F) -> F:
 
 
 @_constant
-def traceable(handle: str, kinds: str) -> bool:
-    """Say whether the function could be recorded; asked while a graph is being traced."""
-    return _enrolled[handle].recorded(_kinds(kinds)).program is not None
+def traceable(handle: str, kinds: str, pattern: str) -> bool:
+    """Say whether one kernel does what the function does; asked while a graph is being traced.
+
+    `pattern` is that of `shape_pattern`: sizes may still be symbols then.
+    """
+    program = _enrolled[handle].recorded(_kinds(kinds)).program
+    shapes = tuple(tuple(1 if size == "1" else 2 for size in one) for one in pattern.split(",")[1:])
+    return program is not None and difference(program, shapes) is None
+
+
+def shape_pattern(args: Sequence[Any]) -> str:
+    """Which sizes of the tensors among the arguments are 1: shapes that broadcast agree in all others."""
+    pattern = ""
+    for a in args:
+        if isinstance(a, torch.Tensor):
+            pattern += ","
+            for size in a.shape:
+                pattern += "1" if size == 1 else "n"
+    return pattern
 
 
 @_constant
@@ -134,8 +151,8 @@ def _fused(handle: str, kinds: str, tensors: Sequence[torch.Tensor], scalars: Se
 
 @_fused.register_fake
 def _(handle: str, kinds: str, tensors: Sequence[torch.Tensor], scalars: Sequence[float]) -> list[torch.Tensor]:
-    del scalars
     fused, program = _program(handle, kinds)
+    del scalars
     shape = list(broadcast(program, tensors, fused.name))
     if program.per_row and program.axis is not None:
         axis = program.axis % len(shape)
@@ -180,7 +197,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward(ctx: Any, grads: list[torch.Tensor]) -> tuple[Any, ...]:
     tensors = list(ctx.saved_tensors)
     found = _fused_backward(ctx.handle, ctx.kinds, tensors, ctx.scalars, [g.contiguous() for g in grads])
-    return None, None, list(found), [None] * len(ctx.scalars)
+    # Numbers are one leaf of the arguments unless there are none: then they are an empty list of tensors.
+    return None, None, list(found), None if ctx.scalars else []
 
 
 _fused.register_autograd(_backward, setup_context=_setup)

@@ -1,12 +1,13 @@
 """The expression tree a fused function is turned into: nodes, the recorder, and what each operation means.
 
 A function of tensors is recorded by calling it with :class:`Symbol` arguments. Python's operators and the torch
-functions listed in :data:`FUNCTIONS` build :class:`Node` objects; anything else raises :class:`NotFusable`, whose text
-is the reason the caller reports before running the function as it is.
+functions listed in `elinvar.metal.fuse.vocabulary` build :class:`Node` objects; anything else raises
+:class:`NotFusable`, whose text is the reason the caller reports before running the function as it is.
 """
 
 from __future__ import annotations
 
+import numbers
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 __all__ = [
     "BOOLEAN",
@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "NotFusable",
     "Program",
+    "Recording",
     "Symbol",
     "const",
     "is_row",
@@ -31,6 +32,7 @@ __all__ = [
     "topological",
 ]
 
+_TRUTHS = frozenset({"and", "or", "where"})  # operations for which True is a truth value rather than 1
 BOOLEAN = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "isnan"})
 REDUCTIONS = frozenset({"sum", "amax", "amin"})
 
@@ -50,7 +52,7 @@ class Node:
     args : tuple of Node
         Operands.
     value : float | bool | None
-        The input's or scalar's position, or the constant.
+        The input's or scalar's position, the constant, or what is taken off the length.
     """
 
     op: str
@@ -152,7 +154,7 @@ def op(name: str, *args: Node) -> Node:
     return make(name, args)
 
 
-class _Recording:
+class Recording:
     """What one call of the user's function needs to remember: the single reduction axis."""
 
     def __init__(self) -> None:
@@ -160,6 +162,7 @@ class _Recording:
         self.keepdim: bool | None = None
 
     def reduce(self, name: str, x: Symbol, dim: Any, keepdim: bool) -> Symbol:
+        """Return a reduction along the one axis there may be."""
         if isinstance(dim, (tuple, list)):
             if len(dim) != 1:
                 raise NotFusable(f"{name} over dims {tuple(dim)}; fused reductions run along one axis")
@@ -172,17 +175,22 @@ class _Recording:
             self.keepdim = False
         elif self.keepdim is None:
             self.keepdim = True
-        self.axis = int(dim)
+        if not isinstance(dim, int) or isinstance(dim, bool):
+            raise NotFusable(f"{name} along the axis {dim!r}, which is no whole number known when it is recorded")
+        self.axis = dim
         return Symbol(op(name, x.node), self, kept=keepdim)
 
 
 class Symbol:
     """Stands for a tensor, or a number, while a function is being recorded."""
 
-    def __init__(self, node: Node, recording: _Recording, *, kept: bool = True) -> None:
+    def __init__(self, node: Node, recording: Recording, *, kept: bool = True) -> None:
         self.node = node
         self.recording = recording
         self.kept = kept
+
+    def __repr__(self) -> str:
+        return "<a tensor of a function that elinvar.fuse is recording>"
 
     # --- operators -------------------------------------------------------------------------------------------
     def _make(self, name: str, *others: Any, reflected: bool = False) -> Symbol:
@@ -196,8 +204,10 @@ class Symbol:
             if not value.kept:
                 raise NotFusable(f"{name} after a reduction without keepdim=True")
             return value.node
-        if isinstance(value, (bool, int, float)):
-            return const(value)
+        if isinstance(value, bool):
+            return const(value if name in _TRUTHS else float(value))
+        if isinstance(value, numbers.Real):  # NumPy's too
+            return const(float(value))
         if isinstance(value, torch.Tensor):
             raise NotFusable(f"{name} with a tensor that is not an argument; pass it in")
         raise NotFusable(f"{name} with a {type(value).__name__}")
@@ -227,7 +237,9 @@ class Symbol:
         return self._make("div", other, reflected=True)
 
     def __pow__(self, other: Any) -> Symbol:
-        return _pow(self, other)
+        from elinvar.metal.fuse.vocabulary import power
+
+        return power(self, other)
 
     def __rpow__(self, other: Any) -> Symbol:
         return self._make("pow", other, reflected=True)
@@ -251,13 +263,13 @@ class Symbol:
         return self._make("ne", other)
 
     def __and__(self, other: Any) -> Symbol:
-        return self._logical("and", other)
+        return self.logical("and", other)
 
     def __or__(self, other: Any) -> Symbol:
-        return self._logical("or", other)
+        return self.logical("or", other)
 
     def __invert__(self) -> Symbol:
-        return self._logical("not")
+        return self.logical("not")
 
     def __neg__(self) -> Symbol:
         return self._make("neg")
@@ -268,7 +280,8 @@ class Symbol:
     def __abs__(self) -> Symbol:
         return self._make("abs")
 
-    def _logical(self, name: str, *others: Any) -> Symbol:
+    def logical(self, name: str, *others: Any) -> Symbol:
+        """Return "and", "or" or "not" of truth values."""
         nodes = [self.node, *(self._lift(o, name) for o in others)]
         if not all(n.boolean or n.op == "input" for n in nodes):
             raise NotFusable(f"bitwise {name} of numbers")
@@ -286,6 +299,8 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        from elinvar.metal.fuse.vocabulary import METHODS
+
         function = METHODS.get(name)
         if function is None:
             raise NotFusable(f"the attribute or method .{name}")
@@ -295,150 +310,14 @@ class Symbol:
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        from elinvar.metal.fuse.vocabulary import FUNCTIONS
+
         function = FUNCTIONS.get(func)
         if function is None:
             raise NotFusable(f"torch function {getattr(func, '__name__', func)}")
         return function(*args, **(kwargs or {}))
 
     __hash__ = None  # type: ignore[assignment]
-
-
-# --- functions -----------------------------------------------------------------------------------------------
-def _recording(*args: Any) -> _Recording:
-    return next(a.recording for a in args if isinstance(a, Symbol))
-
-
-def _symbol(value: Any, like: _Recording) -> Symbol:
-    return value if isinstance(value, Symbol) else Symbol(const(value), like)
-
-
-def _unary(name: str) -> Callable[..., Symbol]:
-    def function(x: Symbol) -> Symbol:
-        return x._make(name)
-
-    return function
-
-
-def _two(name: str) -> Callable[..., Symbol]:
-    def function(a: Any, b: Any) -> Symbol:
-        where = _recording(a, b)
-        return _symbol(a, where)._make(name, b)
-
-    return function
-
-
-def _where(condition: Any, a: Any, b: Any) -> Symbol:
-    where = _recording(condition, a, b)
-    return _symbol(condition, where)._make("where", a, b)
-
-
-def _clamp(x: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002  (torch's names)
-    result = x
-    if min is not None:
-        result = result._make("maximum", min)
-    if max is not None:
-        result = result._make("minimum", max)
-    return result
-
-
-def _relu(x: Symbol, inplace: bool = False) -> Symbol:
-    if inplace:
-        raise NotFusable("relu(inplace=True)")
-    return x._make("relu")
-
-
-def _sigmoid(x: Symbol) -> Symbol:
-    return x._make("sigmoid", 0.0)
-
-
-def _silu(x: Symbol, inplace: bool = False) -> Symbol:
-    if inplace:
-        raise NotFusable("silu(inplace=True)")
-    return x._make("silu", 0.0)
-
-
-def _gelu(x: Symbol, approximate: str = "none") -> Symbol:
-    """GELU (Hendrycks and Gimpel, 2016), exact or in its tanh form."""
-    return x._make("gelu_tanh" if approximate == "tanh" else "gelu_erf", 0.0)
-
-
-def _softplus(x: Symbol) -> Symbol:
-    # log(1 + e^x) without overflow: max(x, 0) + log1p(e^-|x|)
-    return x._make("relu") + (-x._make("abs"))._make("exp")._make("log1p")
-
-
-def _pow(x: Any, exponent: Any) -> Symbol:
-    if isinstance(x, Symbol) and isinstance(exponent, (int, float)) and exponent == 2:
-        return x * x
-    return _two("pow")(x, exponent)
-
-
-def _reduction(name: str) -> Callable[..., Symbol]:
-    def function(x: Symbol, dim: Any = None, keepdim: bool = False, **other: Any) -> Symbol:
-        if other.pop("dtype", None) is not None or other:
-            raise NotFusable(f"{name} with a dtype")
-        return x.recording.reduce(name, x, dim, keepdim)
-
-    return function
-
-
-def _mean(x: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
-    total = x.recording.reduce("sum", x, dim, keepdim)
-    return Symbol(op("div", total.node, make("length")), x.recording, kept=keepdim)
-
-
-def _softmax(x: Symbol, dim: Any = None) -> Symbol:
-    shifted = x - x.recording.reduce("amax", x, dim, True)
-    grown = shifted._make("exp")
-    return grown / grown.recording.reduce("sum", grown, dim, True)
-
-
-_UNARY = ("exp", "log", "sqrt", "rsqrt", "sin", "cos", "tanh", "erf", "log1p", "floor", "ceil", "isnan", "reciprocal")
-FUNCTIONS: dict[Any, Callable[..., Symbol]] = {
-    **{getattr(torch, name): _unary(name) for name in _UNARY},
-    torch.abs: _unary("abs"),
-    torch.neg: _unary("neg"),
-    torch.add: _two("add"),
-    torch.sub: _two("sub"),
-    torch.mul: _two("mul"),
-    torch.div: _two("div"),
-    torch.true_divide: _two("div"),
-    torch.pow: _pow,
-    torch.square: lambda x: x * x,
-    torch.maximum: _two("maximum"),
-    torch.minimum: _two("minimum"),
-    torch.where: _where,
-    torch.clamp: _clamp,
-    torch.relu: _relu,
-    functional.relu: _relu,
-    torch.sigmoid: _sigmoid,
-    functional.sigmoid: _sigmoid,
-    functional.tanh: _unary("tanh"),
-    functional.silu: _silu,
-    functional.gelu: _gelu,
-    functional.softplus: _softplus,
-    torch.sum: _reduction("sum"),
-    torch.amax: _reduction("amax"),
-    torch.amin: _reduction("amin"),
-    torch.mean: _mean,
-    torch.softmax: _softmax,
-    functional.softmax: _softmax,
-}
-METHODS: dict[str, Callable[..., Symbol]] = {
-    **{name: _unary(name) for name in (*_UNARY, "abs", "neg")},
-    **{name: _two(name) for name in ("add", "sub", "mul", "div", "maximum", "minimum")},
-    "pow": _pow,
-    "square": lambda x: x * x,
-    "clamp": _clamp,
-    "relu": _relu,
-    "sigmoid": _sigmoid,
-    "where": lambda a, condition, b: _where(condition, a, b),
-    "sum": _reduction("sum"),
-    "amax": _reduction("amax"),
-    "amin": _reduction("amin"),
-    "mean": _mean,
-    "softmax": _softmax,
-}
 
 
 def record(function: Callable[..., Any], kinds: tuple[str, ...]) -> Program:
@@ -456,13 +335,21 @@ def record(function: Callable[..., Any], kinds: tuple[str, ...]) -> Program:
     NotFusable
         With the reason, when the function is not element-wise arithmetic with reductions along one axis.
     """
-    recording = _Recording()
+    recording = Recording()
     counters = {"tensor": 0, "scalar": 0}
     symbols = []
     for kind in kinds:
         symbols.append(Symbol(make("input" if kind == "tensor" else "scalar", (), counters[kind]), recording))
         counters[kind] += 1
-    result = function(*symbols)
+    try:
+        result = function(*symbols)
+    except NotFusable:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever Python made of a symbol; if the fault is the caller's, plain torch meets it too
+        told = " ".join(str(error).replace("'Symbol'", "a tensor that is being recorded").split())
+        raise NotFusable(f"code that cannot be recorded ({type(error).__name__}: {told})") from error
     results = result if isinstance(result, tuple) else (result,)
     if not results or not all(isinstance(r, Symbol) for r in results):
         raise NotFusable(f"a return value of type {type(result).__name__}; return tensors computed from the arguments")

@@ -39,7 +39,7 @@ class Writer:
         if node.op == "scalar":
             return f"s{node.value}"
         if node.op == "length":
-            return "float(a.columns)"
+            return f"float(a.columns - {node.value})" if node.value else "float(a.columns)"
         k = int(node.value or 0)
         return self._value(k)
 

@@ -1,0 +1,80 @@
+"""Every function and method a fused function may call, against float64 torch: values at the edges, and gradients."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+import elinvar
+
+inf, nan = float("inf"), float("nan")
+F = functional
+ELEMENTWISE = {
+    "powers": lambda x, y: (x * x + 0.5) ** 0.5 + (x * x + 0.5) ** -0.5 + x**3 + (y * y + 1.0) ** -1,
+    "alpha": lambda x, y: torch.add(x, y, alpha=2) - torch.sub(x, y, alpha=0.5) + torch.rsub(x, y) + x.add(y, alpha=3),
+    "products": lambda x, y: torch.addcmul(x, y, y, value=0.5) + x.addcdiv(y, y * y + 1.0),
+    "lerp": lambda x, y: torch.lerp(x, y, 0.3) + x.lerp(y, 0.8) + torch.lerp(x, y, torch.sigmoid(x)),
+    "clamps": lambda x, y: x.clamp_min(-0.5) * y.clamp_max(0.5) + torch.clip(x, -1.0, 1.0) + y.clamp(min=0.1),
+    "chosen": lambda x, y: x.masked_fill(y > 0.2, 0.0) + torch.where(torch.logical_or(x > 1, y < 0), x, y).clone(),
+    "logic": lambda x, y: torch.where(torch.logical_and(x.gt(0), torch.logical_not(y.le(0))), x, y * 2),
+    "filled": lambda x, y: torch.where(x > 0, torch.ones_like(x), torch.full_like(x, 0.25)) * y + torch.zeros_like(y),
+    "leaky": lambda x, y: F.leaky_relu(x, 0.2) + F.hardtanh(y) + F.relu6(x * 4),
+    "elu": lambda x, y: F.elu(x, 1.5) + F.selu(y),
+    "hard": lambda x, y: F.hardswish(x * 3) + F.hardsigmoid(y * 3),
+    "soft": lambda x, y: F.softplus(x, beta=2) + F.logsigmoid(y) + F.mish(x),
+    "named": lambda x, y: F.softmax(x, dim=-1) * F.log_softmax(y, dim=-1),
+}
+ROWS = {
+    "var": lambda x, y: x.var(-1, keepdim=True) * y + torch.var(y, -1, unbiased=False, keepdim=True),
+    "std": lambda x, y: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 0.1) + y.std(-1, keepdim=True),
+    "std_out": lambda x, y: torch.std(x * y, -1, correction=0),
+    "logsumexp": lambda x, y: torch.logsumexp(x * y, -1),
+    "logsumexp_kept": lambda x, y: x - torch.logsumexp(x, -1, keepdim=True) * y,
+}
+
+
+def _args(dtype=torch.float32):
+    make = torch.Generator().manual_seed(3)
+    return [torch.randn(3, 5, generator=make, dtype=torch.float64).to(dtype) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *ROWS])
+def test_values_and_gradients(name):
+    function = {**ELEMENTWISE, **ROWS}[name]
+    x, y = _args()
+    fused = elinvar.fuse(function)
+    assert "one numba kernel" in fused.explain(x, y)
+    torch.testing.assert_close(fused(x, y), function(x.double(), y.double()).float(), rtol=2e-6, atol=2e-6)
+    assert torch.autograd.gradcheck(fused, [t.requires_grad_() for t in _args(torch.float64)])
+
+
+def test_edges():
+    x = torch.tensor([nan, inf, -inf, 0.0, -0.0, 1.5, -1.5, 1e-4, -1e-4, 90.0, -90.0, -1e-30])
+    for function in (
+        F.elu,
+        F.selu,
+        F.leaky_relu,
+        F.hardtanh,
+        F.relu6,
+        F.logsigmoid,
+        torch.trunc,
+        lambda v: torch.where(torch.isfinite(v), v, 7.0),
+        lambda v: torch.where(torch.isinf(v), 7.0, v),
+        lambda v: torch.sign(torch.where(torch.isnan(v), 3.0, v)),
+        lambda v: F.softplus(v, beta=0.5),
+    ):
+        fused = elinvar.fuse(function)
+        assert "one numba kernel" in fused.explain(x)
+        torch.testing.assert_close(fused(x), function(x.double()).float(), rtol=5e-7, atol=0, equal_nan=True)
+    rows = torch.tensor([[inf, 0.0, 1.0], [-inf, -inf, -inf], [1e30, 1.0, -inf], [nan, 0.0, 1.0]])
+    found = elinvar.fuse(lambda v: torch.logsumexp(v, -1))(rows)
+    torch.testing.assert_close(found, torch.logsumexp(rows, -1), equal_nan=True)
+    one = torch.ones(2, 1)
+    torch.testing.assert_close(elinvar.fuse(lambda v: v.var(-1))(one), torch.full((2,), nan), equal_nan=True)
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("name", ["elu", "chosen", "lerp", "std", "logsumexp"])
+def test_the_metal_text_says_the_same(name):
+    function = {**ELEMENTWISE, **ROWS}[name]
+    x, y = _args()
+    torch.testing.assert_close(elinvar.fuse(function).metal(x, y), function(x, y), rtol=3e-6, atol=3e-6)
