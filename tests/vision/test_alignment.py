@@ -117,6 +117,9 @@ def test_what_cannot_be_aligned(four):
         ({"poses": np.zeros((2, 4, 4))}, "one place"),
         ({"poses": np.zeros((3, 4, 4))}, "poses"),
         ({"names": ["a"]}, "names"),
+        ({"intrinsics": "left.json"}, "intrinsics are no matrices"),
+        ({"intrinsics": {"K": 1}}, "intrinsics are no matrices"),
+        ({"poses": [[1], [2, 3]]}, "poses are no matrices"),
     ):
         with pytest.raises(InputError, match=message):
             align(two, images[:2], **options)

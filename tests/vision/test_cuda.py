@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from elinvar.vision import Engine, match, plain
+from elinvar.vision.catalogue import variant
 from elinvar.vision.kernels.nearest import filtered, metal
 from elinvar.vision.layers import Conv, Paths
 from elinvar.vision.runner import _convolutions
@@ -18,7 +19,7 @@ from .conftest import MICRO, MICRO_DINO, relative
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-@pytest.fixture(scope="module", params=[MICRO, MICRO_DINO], ids=lambda k: k.name)
+@pytest.fixture(scope="module", params=[MICRO, MICRO_DINO, variant("free")], ids=lambda k: k.name)
 def kind(request):
     return request.param
 

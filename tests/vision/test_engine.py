@@ -9,6 +9,7 @@ import torch
 from elinvar.errors import DeviceUnavailable, InputError, StaleLease, WeightsError
 from elinvar.vision import Engine, available, plain
 from elinvar.vision.replay import Replay
+from elinvar.vision.result import Clock
 
 from .conftest import MICRO, PLAIN, relative
 
@@ -159,6 +160,45 @@ def test_bad_lists_are_refused(engine, images):
     assert len(engine.infer_batch_pipelined(images)) == 2  # and the engine still works
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ("a.png", {}, "got one path"),
+        (None, {"graph": [(0, 1, 2)]}, "pairs \\(i, j\\)"),
+        (None, {"graph": 7}, "pairs \\(i, j\\)"),
+        (None, {"graph": [(0.0, 1.0)]}, "pairs \\(i, j\\)"),
+        (None, {"batch": 0}, "batch=0"),
+        (None, {"batch": 1.0}, "batch=1.0"),
+    ],
+)
+def test_graphs_of_the_wrong_kind(engine, images, given, options, message):
+    with pytest.raises(InputError, match=message):
+        engine.infer_pairs(given or images, **options)
+    assert engine.encodes == 0
+
+
+def test_one_path_is_no_sequence(engine, tmp_path):
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.raises(InputError, match="infer_batch_pipelined: got one path"):
+            engine.infer_batch_pipelined(path)
+
+
+def test_reading_an_image_counts_once_in_a_graph(engine, images, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("elinvar.vision.many.time.perf_counter", lambda: float(next(clock)))
+    pairs = engine.infer_pairs(images, "complete", batch=2)
+    assert [r.timing.preprocess_ms for r in pairs] == [2000.0, 1000.0, 0.0]
+
+
+@pytest.mark.parametrize(("batch", "share"), [(1, 1), (3, 3)])
+def test_a_head_of_a_batch_is_shared_by_its_pairs(engine, images, monkeypatch, batch, share):
+    result = engine.infer_pairs(images, "complete", batch=batch)[0]
+    shares, stop = [], Clock.stop
+    monkeypatch.setattr(Clock, "stop", lambda self, n=1: shares.append(n) or stop(self, n))
+    result.desc_1.numpy()
+    assert shares == [share]
+
+
 def test_two_threads_get_what_one_gets(engine, images):
     want = [engine.infer(images[k], images[k + 1]).pts3d_1.numpy().copy() for k in (0, 1)]
     got = [[], []]
@@ -177,13 +217,18 @@ def test_two_threads_get_what_one_gets(engine, images):
         assert all(np.array_equal(x, want[k]) for x in got[k])
 
 
-def test_without_weights():
+def test_without_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELINVAR_WEIGHTS", "")
+    monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
     engine = Engine(device="cpu")
     assert not engine.is_ready()
     with pytest.raises(WeightsError, match="Three ways"):
         engine.infer(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(WeightsError, match="Three ways"):
         engine.encode_retrieval(np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "weights" / "mast3r_vit_large").mkdir(parents=True)
+    with pytest.raises(WeightsError, match="are not loaded; call"):
+        engine.infer(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

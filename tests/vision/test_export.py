@@ -128,3 +128,12 @@ def test_quaternions():
         ])  # fmt: skip
         assert np.allclose(back, R)
         assert w >= 0
+
+
+def test_a_cloud_has_points(scene):
+    assert len(scene.cloud(max_points=7)) == 7
+    for few in (0, -1):
+        with pytest.raises(InputError, match="max_points"):
+            scene.cloud(max_points=few)
+    with pytest.raises(InputError, match="ask for less"):
+        scene.cloud(99.0)

@@ -111,6 +111,43 @@ def test_sixteen_bit_png(tmp_path):
     assert np.abs(np.asarray(read(tmp_path / "deep.png"))[..., 0].astype(int) - np.round(ramp / 257.0)).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_wide_grey_keeps_its_upper_bits_from_a_file_and_from_pillow(tmp_path, dtype, suffix):
+    ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
+    image = Image.fromarray((ramp / 65535 if dtype == np.float32 else ramp).astype(dtype))
+    if image.mode not in ("I", "F") or suffix == "tif":
+        image.save(tmp_path / f"deep.{suffix}")
+        with Image.open(tmp_path / f"deep.{suffix}") as opened:
+            for source in (tmp_path / f"deep.{suffix}", opened):
+                got = np.asarray(read(source))[..., 0].astype(int)
+                assert np.abs(got - ramp / 257.0).max() <= 1
+    assert np.abs(np.asarray(read(image))[..., 0] - ramp / 257.0).max() <= 1
+
+
+def test_grey_beyond_what_an_image_is_and_broken_pillow_images(tmp_path):
+    Image.fromarray(noise(200, 200)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
+    closed = Image.open(tmp_path / "whole.png")
+    closed.close()
+    cases = [
+        (Image.fromarray(np.full((9, 9), 70000, np.int32)), "dtype int32"),
+        (Image.fromarray(np.full((9, 9), 2.0, np.float32)), "must be in"),
+        (closed, "a PIL image cannot be read"),
+    ]
+    for image, message in cases:
+        with pytest.raises(InputError, match=message):
+            read(image)
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(InputError, match="a PIL image cannot be read"):
+        read(cut)
+
+
+@pytest.mark.parametrize(("size", "patch"), [("512", 16), (128.0, 16), (True, 1), (128, 0), (128, 16.0), (8, 16)])
+def test_sizes_are_whole_numbers(size, patch):
+    with pytest.raises(InputError, match="whole numbers"):
+        preprocess(noise(40, 60), size, patch)
+
+
 def test_network_size_passes_unchanged():
     array = noise(48, 64)
     assert np.array_equal(prepared(array, 64, 16, False).array, array)

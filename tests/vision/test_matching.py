@@ -126,3 +126,26 @@ def test_nonsense_is_refused(pair):
     for arguments, options, message in cases:
         with pytest.raises(InputError, match=message):
             match(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 1.5}, "top_k=1.5"),
+        ({"top_k": True}, "top_k=True"),
+        ({"subsample": 2.0}, "subsample=2.0"),
+        ({"threshold": float("nan")}, "not a number"),
+    ],
+)
+def test_options_of_the_wrong_kind(pair, options, message):
+    with pytest.raises(InputError, match=message):
+        match(*pair, **options)
+    assert len(match(*pair, top_k=np.int64(3))) == 3
+
+
+def test_what_holds_no_numbers(pair, engine):
+    for nothing in (None, "left.png", [[None]]):
+        with pytest.raises(InputError, match="array or tensor of numbers"):
+            match(nothing, pair[1])
+        with pytest.raises(InputError, match="pass what Engine"):
+            engine.match(nothing)

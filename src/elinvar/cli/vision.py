@@ -50,7 +50,18 @@ def _engine(
         typer.echo(_LOUD, err=True)
         return engine.load_random(seed)
     with progress("loading weights", unit="blocks") as report:
-        return engine.load(weights, progress=report)
+        engine.load(weights, progress=report)
+    if (caution := _caution(engine)) is not None:
+        typer.echo(caution, err=True)
+    return engine
+
+
+def _caution(engine: Engine) -> str | None:
+    """Say what not to expect of weights that come with elinvar."""
+    from elinvar.vision.checkpoint import shipped
+
+    ours = engine.info()["weights"] == str(shipped(engine.variant.name))
+    return engine.variant.caution if ours else None
 
 
 def _with_retrieval(engine: Engine, retrieval: Path | None, codebook: Path | None, seed: int | None) -> Engine:
@@ -160,7 +171,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
         "images": len(paths),
         "pairs": len(pairs),
         "encodes": engine.encodes,
-        "weights": f"RANDOM (seed {random_weights})" if random_weights is not None else "loaded",
+        "weights": f"RANDOM (seed {random_weights})" if random_weights is not None else engine.info()["weights"],
         "points": len(scene.cloud(conf)),
         "residual": scene.residual,
         "focals_px": [float(view.K_original[0, 0]) for view in scene.views],
@@ -173,7 +184,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
 def _told(result: dict[str, Any]) -> list[str]:
     lead = f"{result['images']} images, {result['pairs']} pairs, {result['points']:,} points, "
     lines = [lead + f"relative residual {result['residual']:.3g}, {result['seconds']:.1f} s"]
-    if result["weights"] != "loaded":
+    if result["weights"].startswith("RANDOM"):
         lines.insert(0, _LOUD)
     return lines + [str(file) for file in result["files"]]
 

@@ -15,7 +15,7 @@ __all__ = ["app"]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Checkpoints: status, download, convert, verify.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Name = Annotated[str, typer.Argument(help="mast3r, dune-small, dune-base, or a variant's full name.")]
+Name = Annotated[str, typer.Argument(help="mast3r, dune-small, dune-base, free, or a variant's full name.")]
 
 
 @app.command()
@@ -47,10 +47,19 @@ def download(
     """Fetch published weights into the cache; their licence is shown first."""
     from elinvar.runtime.weights import sha256_of
     from elinvar.vision.catalogue import variant
+    from elinvar.vision.checkpoint import shipped
     from elinvar.vision.fetch import fetch
 
     kind = variant(name)
     typer.echo(f"{kind.name}: licence {kind.licence}; published at {kind.where or 'nowhere'}", err=True)
+    ours = shipped(kind.name)
+    if ours is not None and url is None:
+        emit(
+            {"path": ours, "bytes": ours.stat().st_size, "sha256": sha256_of(ours)},
+            json_,
+            lambda: f"{ours} comes with elinvar",
+        )
+        return
     if not accept_licence:
         raise InputError(f"weights download: read the licence of {kind.name}, then add --accept-licence.")
     with progress(f"downloading {kind.name}", unit="B") as report:

@@ -301,11 +301,18 @@ def _refine(placed: _Placing, fixed_poses: bool, fixed_focals: set[int], count: 
         return float(error().square().mul(terms.weight).mean().sqrt())
 
 
+def _numbers(name: str, given: Any) -> Array:
+    try:
+        return np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"align: {name} are no matrices of numbers ({error}); pass one matrix per image.") from error
+
+
 def _given_cameras(images: Sequence[Prepared], intrinsics: Any) -> list[Array | None]:
     """Turn cameras of the original pictures (one for all, or one each) into those at network size."""
     if intrinsics is None:
         return [None] * len(images)
-    array = np.asarray(intrinsics, np.float64)
+    array = _numbers("intrinsics", intrinsics)
     if array.shape == (3, 3):
         array = np.broadcast_to(array, (len(images), 3, 3))
     if array.shape != (len(images), 3, 3):
@@ -315,7 +322,7 @@ def _given_cameras(images: Sequence[Prepared], intrinsics: Any) -> list[Array | 
 
 def _use_given_poses(placed: _Placing, poses: Any) -> None:
     """Replace the tree's poses by given ones, and bring depths and pair scales to their scale."""
-    given = np.asarray(poses, np.float64)
+    given = _numbers("poses", poses)
     n = len(placed.images)
     if given.shape != (n, 4, 4) or not np.isfinite(given).all():
         raise InputError(f"align: poses have shape {given.shape}; pass finite [{n}, 4, 4], camera to world.")

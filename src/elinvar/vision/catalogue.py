@@ -50,6 +50,8 @@ class Variant:
         Of the published weights.
     where
         Where a user gets them.
+    caution
+        One sentence about weights that come with elinvar: what not to expect of them.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Variant:
     features: int = 256
     local: int = 0
     side: int = 512
+    caution: str = ""
 
     def __post_init__(self) -> None:
         if self.encoder not in ("croco", "dino"):

@@ -19,11 +19,12 @@ from elinvar.runtime import weights
 from .catalogue import Variant
 from .keys import Shape, canonical, derive, expected, optional
 
-__all__ = ["Files", "Random", "Source", "State", "checked", "open_weights"]
+__all__ = ["Files", "Random", "Source", "State", "checked", "open_weights", "shipped"]
 
 _INERT = ("argparse.Namespace",)  # the official .pth files keep their training options in one
 _AT_ONCE = 384 << 20  # bytes read from a mapped pickle before it is mapped anew
 _SHIPPED = Path(__file__).parent / "data"  # weights that come with elinvar
+_FREE = "elinvar_free"
 _PICKLED = (".pth", ".pt", ".th", ".bin", ".ckpt")
 
 
@@ -242,10 +243,18 @@ def missing(kind: Variant, looked: Path | None = None) -> str:
     lead = f"{looked} does not exist" if looked is not None else f"No weights for {kind.name} were found"
     if not kind.where:
         return f"{lead}; {kind.name} has no published weights: pass the path of your own, or use random weights."
+    free = " Without them: the variant 'free' (--model free) comes with elinvar, small and weak on photographs."
     return (
         f"{lead} (licence: {kind.licence}). Three ways to supply them: download them from {kind.where} into {folder}; "
         f"or set ELINVAR_WEIGHTS to a folder that has a sub-folder {kind.name}; or pass their path (--weights)."
+        f"{free if kind.name != _FREE and shipped(_FREE) is not None else ''}"
     )
+
+
+def shipped(name: str) -> Path | None:
+    """Return the file with a network's weights that comes with elinvar, if there is one."""
+    path = _SHIPPED / f"{name}.safetensors"
+    return path if path.is_file() else None
 
 
 def find_weights(kind: Variant) -> Path:

@@ -27,7 +27,7 @@ from elinvar.runtime.transfers import to_device
 from .availability import resolve_precision
 from .catalogue import Variant
 from .catalogue import variant as find_variant
-from .checkpoint import Random, Source, State, checked, find_weights, missing, open_weights
+from .checkpoint import Random, Source, State, checked, find_weights, open_weights
 from .choices import choose
 from .features import FeatureCache, fingerprint
 from .heap import give_back
@@ -127,7 +127,7 @@ class Engine(Features, Many):
         ----------
         source
             A file or folder in any published layout (``.pth``, safetensors whole or split), a state dict with the
-            published names, or None to look in ``ELINVAR_WEIGHTS`` and the cache.
+            published names, or None to look in ``ELINVAR_WEIGHTS``, the cache and elinvar itself.
         paths
             How to compute; by default measured once per machine.
         progress
@@ -176,7 +176,8 @@ class Engine(Features, Many):
 
     def _loaded(self) -> Network:
         if self._network is None:
-            raise WeightsError(missing(self.variant) + " Then call Engine.load(path).")
+            path = find_weights(self.variant)  # or the error that says the three ways
+            raise WeightsError(f"vision.Engine: the weights in {path} are not loaded; call Engine.load() first.")
         return self._network
 
     def _runner(self) -> Runner:

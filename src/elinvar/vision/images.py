@@ -129,27 +129,39 @@ def read(image: Any) -> Image:
     InputError
         It is missing, damaged, empty, or of a shape or dtype that is no picture.
     """
-    Image, ImageOps = _pillow()
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")  # type: ignore[no-any-return]
-    if not isinstance(image, (str, os.PathLike)):
+    Image, _ = _pillow()
+    if not isinstance(image, (str, os.PathLike, Image.Image)):
         return Image.fromarray(_from_array(image))  # type: ignore[no-any-return]
-    path = Path(image)
-    if not path.is_file():
-        raise InputError(f"vision: {path} is not a file; pass the path of a picture.")
+    what = "a PIL image" if isinstance(image, Image.Image) else str(Path(image))
+    if not isinstance(image, Image.Image) and not Path(image).is_file():
+        raise InputError(f"vision: {what} is not a file; pass the path of a picture.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's advice about large pictures and odd EXIF; the limit is below
-            with Image.open(path) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    raise InputError(f"vision: {path} has {opened.size} pixels; the limit is {_MOST_PIXELS:,} in all.")
-                if opened.mode.startswith("I;16"):  # convert("RGB") would cut 16-bit grey off at 255
-                    return Image.fromarray(_from_array(np.asarray(opened, np.uint16)))  # type: ignore[no-any-return]
-                return ImageOps.exif_transpose(opened).convert("RGB")  # type: ignore[no-any-return]
+            if isinstance(image, Image.Image):
+                return _upright(image, what)
+            with Image.open(Path(image)) as opened:
+                return _upright(opened, what)
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"vision: {path} cannot be read as a picture ({error}); check the file.") from error
+        raise InputError(f"vision: {what} cannot be read as a picture ({error}); check the file.") from error
+
+
+def _upright(opened: Image, what: str) -> Image:
+    """Return an opened picture as RGB, turned as its EXIF says; wide grey values keep their upper eight bits."""
+    Image, ImageOps = _pillow()
+    if opened.width * opened.height > _MOST_PIXELS:
+        raise InputError(f"vision: {what} has {opened.size} pixels; the limit is {_MOST_PIXELS:,} in all.")
+    turned = ImageOps.exif_transpose(opened)
+    if turned.mode.startswith("I;16"):  # convert("RGB") would cut these off at 255
+        return Image.fromarray(_from_array(np.asarray(turned, np.uint16)))  # type: ignore[no-any-return]
+    if turned.mode in ("I", "F"):
+        values = np.asarray(turned)
+        if turned.mode == "I" and values.min() >= 0 and values.max() < 1 << 16:  # how some files store 16 bits
+            values = values.astype(np.uint16)
+        return Image.fromarray(_from_array(values))  # type: ignore[no-any-return]
+    return turned.convert("RGB")  # type: ignore[no-any-return]
 
 
 def preprocess(image: Any, size: int = 512, patch: int = 16, square_ok: bool = False) -> Prepared:
@@ -175,8 +187,8 @@ def preprocess(image: Any, size: int = 512, patch: int = 16, square_ok: bool = F
     InputError
         The picture cannot be read, or is so elongated that no whole patch is left.
     """
-    if size < patch or patch < 1:
-        raise InputError(f"preprocess: size={size} is less than one patch of {patch}; choose at least {patch}.")
+    if any(isinstance(n, bool) or not isinstance(n, int) for n in (size, patch)) or not size >= patch >= 1:
+        raise InputError(f"preprocess: size={size!r}, patch={patch!r}; pass whole numbers, size at least one patch.")
     Image, _ = _pillow()
     opened = read(image)
     W1, H1 = opened.size

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import itertools
+import operator
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,7 @@ class Many:
         InputError
             Fewer than two images, or one that cannot be read.
         """
-        given = list(images)
+        given = _several("infer_batch_pipelined", images)
         if len(given) < 2:
             raise InputError(f"infer_batch_pipelined: {len(given)} image(s) make no pair; pass at least two.")
         self._loaded()
@@ -153,8 +155,14 @@ class Many:
         InputError
             Fewer than two images, an unknown graph, a pair of images that do not exist.
         """
+        if batch is not None and (type(batch) is not int or batch < 1):
+            raise InputError(f"infer_pairs: batch={batch!r}; pass how many pairs to decode together, or None.")
         self._loaded()
-        ready = [self.prepare(image) for image in images]
+        ready, took = [], []
+        for image in _several("infer_pairs", images):
+            start = time.perf_counter()
+            ready.append(self.prepare(image))
+            took.append(1e3 * (time.perf_counter() - start))
         chosen = self._pairs(ready, graph)
         if symmetric:
             chosen = [pair for i, j in chosen for pair in ((i, j), (j, i))]
@@ -162,7 +170,7 @@ class Many:
         tokens: dict[int, Tensor] = {}
         results: list[PairResult] = []
         for group in self._groups(chosen, ready, batch or _even(len(chosen), _PAIRS[self.device.kind])):
-            results += self._run_group(group, ready, tokens)
+            results += self._run_group(group, ready, tokens, took)
             for k in (k for pair in group for k in pair):
                 uses[k] -= 1
                 if uses[k] == 0:
@@ -184,9 +192,12 @@ class Many:
         yield group
 
     def _run_group(
-        self, group: list[tuple[int, int]], ready: list[Prepared], tokens: dict[int, Tensor]
+        self, group: list[tuple[int, int]], ready: list[Prepared], tokens: dict[int, Tensor], took: list[float]
     ) -> list[PairResult]:
-        """Run pairs of one shape through the decoder together, encoding what `tokens` lacks."""
+        """Run pairs of one shape through the decoder together, encoding what `tokens` lacks.
+
+        What reading an image took counts for the first pair that it is in, and is 0 in `took` from then on.
+        """
         clock = Clock(self.device.torch)
         absent = [k for k in dict.fromkeys(k for pair in group for k in pair) if k not in tokens]
         if absent:
@@ -196,11 +207,18 @@ class Many:
         sides = [torch.cat([tokens[pair[side]] for pair in group]) for side in (0, 1)]
         decoded = self._run("vision.decode", self._decode, sides[0], sides[1], images[0], wait=False)
         share = clock.stop(len(group))
-        return [self._result(decoded, k, pair, 0.0, share) for k, pair in enumerate(images)]
+        out = []
+        for k, (i, j) in enumerate(group):
+            out.append(self._result(decoded, k, images[k], took[i] + took[j], share))
+            took[i] = took[j] = 0.0
+        return out
 
     def _pairs(self, ready: list[Prepared], graph: str | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         if not isinstance(graph, str):
-            chosen = [(int(i), int(j)) for i, j in graph]
+            try:
+                chosen = [(operator.index(i), operator.index(j)) for i, j in graph]
+            except (TypeError, ValueError) as error:
+                raise InputError(f"infer_pairs: graph is {graph!r}; pass a graph's name or pairs (i, j).") from error
             bad = [pair for pair in chosen if pair[0] == pair[1] or not all(0 <= k < len(ready) for k in pair)]
             if bad or not chosen:
                 raise InputError(f"infer_pairs: {bad[:3] or 'no pair'} among {len(ready)} images; pass pairs (i, j).")
@@ -209,6 +227,13 @@ class Many:
         if graph.startswith("retrieval"):
             similarity = self.compare_retrieval(self.encode_retrieval_batch(ready))
         return graphs.image_pairs(len(ready), graph, similarity)
+
+
+def _several(name: str, images: Any) -> list[Any]:
+    """Return images as a list; one path is not many."""
+    if isinstance(images, (str, os.PathLike)):
+        raise InputError(f"{name}: got one path, {images}; pass a list of pictures, such as sorted(folder.iterdir()).")
+    return list(images)
 
 
 def _even(count: int, most: int) -> int:

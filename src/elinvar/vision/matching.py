@@ -59,11 +59,21 @@ class Matches:
         return prepared_1.to_original(self.xy_1), prepared_2.to_original(self.xy_2)
 
 
+def _tensor(name: str, x: Any) -> Tensor:
+    """Return an output of the engine, a tensor or an array as a tensor."""
+    if isinstance(x, Tensor):
+        return x
+    if hasattr(x, "torch"):
+        return x.torch()  # type: ignore[no-any-return]
+    array = np.ascontiguousarray(x)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"match: {name} is {type(x).__name__} of {array.dtype}; pass an array or tensor of numbers.")
+    return torch.from_numpy(array)
+
+
 def _rows(name: str, x: Any) -> tuple[Tensor, tuple[int, int]]:
     """Return descriptors as [n, d] float32 and the image's (height, width)."""
-    if hasattr(x, "torch") and not isinstance(x, Tensor):
-        x = x.torch()
-    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
+    tensor = _tensor(name, x)
     if tensor.dim() == 4 and tensor.shape[0] == 1:
         tensor = tensor[0]
     if tensor.dim() not in (2, 3) or 0 in tensor.shape or not tensor.is_floating_point():
@@ -81,12 +91,15 @@ def _rows(name: str, x: Any) -> tuple[Tensor, tuple[int, int]]:
 def _values(name: str, x: Any, count: int, tail: tuple[int, ...], device: torch.device) -> Tensor | None:
     if x is None:
         return None
-    if hasattr(x, "torch") and not isinstance(x, Tensor):
-        x = x.torch()
-    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
+    tensor = _tensor(name, x)
     if tensor.numel() != count * int(np.prod(tail or (1,))):
         raise InputError(f"match: {name} has shape {tuple(tensor.shape)}; pass one value for each of {count} pixels.")
     return tensor.detach().reshape(count, *tail).float().to(device)
+
+
+def _counts(n: Any) -> bool:
+    """Whether an option is None or a whole number from 1."""
+    return n is None or (isinstance(n, (int, np.integer)) and not isinstance(n, bool) and bool(n >= 1))
 
 
 def _seeds(size: tuple[int, int], step: int, device: torch.device) -> Tensor:
@@ -192,10 +205,12 @@ def match(
             f"match: descriptors have {d1.shape[1]} channels on {d1.device} and {d2.shape[1]} on {d2.device}; "
             "they must agree."
         )
-    if top_k is not None and (isinstance(top_k, bool) or top_k < 1):
-        raise InputError(f"match: top_k={top_k!r}; pass a number from 1, or None for all matches.")
-    if subsample is not None and (isinstance(subsample, bool) or subsample < 1):
-        raise InputError(f"match: subsample={subsample!r}; pass a distance in pixels from 1, or None.")
+    if not _counts(top_k):
+        raise InputError(f"match: top_k={top_k!r}; pass a whole number from 1, or None for all matches.")
+    if not _counts(subsample):
+        raise InputError(f"match: subsample={subsample!r}; pass a distance in whole pixels from 1, or None.")
+    if np.isnan(threshold):
+        raise InputError("match: threshold is not a number; pass the least confidence to keep.")
     if (conf_1 is None) != (conf_2 is None):
         raise InputError("match: confidences of one image only; pass conf_1 and conf_2, or neither.")
     values = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from elinvar.errors import WeightsError
+from elinvar.errors import InputError, WeightsError
 
 from .catalogue import Variant
 from .images import Prepared
@@ -134,6 +134,8 @@ class Features:
         """
         from .matching import match
 
+        if not isinstance(result, PairResult):
+            raise InputError(f"Engine.match: got {type(result).__name__}; pass what Engine.infer returned.")
         given: dict[str, Any] = {}
         if confidence_threshold > 0:
             given |= {"conf_1": result.desc_conf_1.torch(), "conf_2": result.desc_conf_2.torch()}

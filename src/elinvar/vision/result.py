@@ -166,6 +166,7 @@ class Decoded:
         self.states: States | None = states
         self.grids = grids
         self._run = run
+        self._pairs = len(states[0][0])
         self._heads: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._milliseconds: dict[str, Callable[[], float]] = {}
         self._lock = threading.RLock()
@@ -205,7 +206,7 @@ class Decoded:
             self._ready.wait(torch.cuda.current_stream(self._device))
         clock = Clock(self._device)
         made = self._run(label, work)
-        self._milliseconds[name] = clock.stop()
+        self._milliseconds[name] = clock.stop(self._pairs)  # a head runs for the whole batch
         return made
 
     @property

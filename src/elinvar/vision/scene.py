@@ -135,6 +135,8 @@ class Scene:
         InputError
             No point is left.
         """
+        if max_points is not None and max_points < 1:
+            raise InputError(f"cloud: max_points={max_points}; keep at least one point, or pass None for all.")
         parts = []
         for view in self.views:
             keep = np.isfinite(view.points).all(-1) & (view.conf >= min_conf)
