@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import re
 import subprocess
@@ -101,3 +102,8 @@ def test_the_files_that_take_longest_exist() -> None:
     named = ast.literal_eval(text.partition("LONG = ")[2].partition("\n)\n")[0] + ")")
     assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
     assert len(set(named)) == len(named)
+
+
+def test_collections_pass_over_what_earlier_files_left() -> None:
+    assert gc.get_freeze_count() > len(sys.modules)
+    assert not any(found is sys.modules for found in gc.get_objects())
