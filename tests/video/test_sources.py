@@ -100,10 +100,31 @@ def test_exr_files_of_the_standard_set(reference_data) -> None:
         assert frame.abs().max() <= 65504
     ball = sources.open_source(str(folder / "Beachball_singlepart.*.exr"))
     assert ball.frame_count == 3
+    assert [tuple(ball.frame(n).shape) for n in (0, 1)] == [(3, 1556, 2048)] * 2, "the display window, however cropped"
     with pytest.raises(InputError, match="channels are"):
         sources.open_source(folder / "Chromaticities_Rec709_YC.exr")
     with pytest.raises(InputError, match="chromaticities"):
         sources.open_source(folder / "Chromaticities_XYZ.exr")
+
+
+@pytest.mark.parametrize(("left", "top"), [(2, 1), (-3, -2), (0, 0), (20, 0), (7, -1)])
+def test_exr_data_lies_where_its_window_says(tmp_path: Path, left: int, top: int) -> None:
+    openexr = pytest.importorskip("OpenEXR")
+    data = np.random.default_rng(0).random((6, 9, 3)).astype(np.float32)
+    box = ((left, top), (left + 8, top + 5))
+    header = {
+        "dataWindow": tuple(np.array(v, np.int32) for v in box),
+        "displayWindow": (np.array((0, 0), np.int32), np.array((7, 4), np.int32)),
+    }
+    with openexr.File(header, {"RGB": data}) as file:
+        file.write(str(tmp_path / "a.exr"))
+    want = np.zeros((5, 8, 3), np.float32)
+    for y in range(5):
+        for x in range(8):
+            if 0 <= y - top < 6 and 0 <= x - left < 9:
+                want[y, x] = data[y - top, x - left]
+    frame = sources.open_source(tmp_path / "a.exr").frame(0)
+    assert np.array_equal(frame.movedim(0, -1).numpy(), want)
 
 
 def test_what_is_no_source() -> None:

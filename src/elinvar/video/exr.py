@@ -34,7 +34,8 @@ def read_exr(path: Path) -> tuple[torch.Tensor, str]:
     Returns
     -------
     (Tensor[3, H, W] float32, str)
-        Pixels of the display window's data, NaN as 0, infinities as ±65504; and their linear space.
+        Pixels of the display window, black where the file has none, NaN as 0, infinities as ±65504; and their linear
+        space.
 
     Raises
     ------
@@ -57,9 +58,26 @@ def read_exr(path: Path) -> tuple[torch.Tensor, str]:
         pixels = np.stack([channels[c] for c in "RGB"], -1)
     else:
         raise InputError(f"EXR {path}: its channels are {', '.join(sorted(channels))}; R, G, B or Y are needed.")
+    pixels = _displayed(pixels, header)
     # Alpha is premultiplied in EXR: over black the colours stay as they are.
     planes = torch.from_numpy(np.ascontiguousarray(pixels[..., :3].astype(np.float32))).movedim(-1, 0)
     return torch.nan_to_num(planes, nan=0.0, posinf=65504.0, neginf=-65504.0).contiguous(), _space_of(header)
+
+
+def _displayed(pixels: Any, header: dict[str, Any]) -> Any:
+    """Return what of the data window lies in the display window, black around it: renders are cropped, or overscan."""
+    (left, top), _ = (np.asarray(corner, int) for corner in header["dataWindow"])
+    low, high = (np.asarray(corner, int) for corner in header["displayWindow"])
+    width, height = high - low + 1
+    if (left, top) == tuple(low) and pixels.shape[:2] == (height, width):
+        return pixels
+    whole = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
+    x, y = left - low[0], top - low[1]
+    x0, y0 = max(x, 0), max(y, 0)
+    x1, y1 = min(x + pixels.shape[1], width), min(y + pixels.shape[0], height)
+    if x0 < x1 and y0 < y1:
+        whole[y0:y1, x0:x1] = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
+    return whole
 
 
 def write_exr(path: Path, frame: torch.Tensor, space: str, *, half: bool = True) -> None:
