@@ -10,50 +10,63 @@
 
 typedef int (*callback_t)(const float *, float *, uint64_t, const void *, uint64_t, void *);
 
-static __thread long allocations;
+// initial-exec: the general model may itself ask for memory at a thread's first count
+static __thread long allocations __attribute__((tls_model("initial-exec")));
 static void *(*real_malloc)(size_t);
 static void (*real_free)(void *);
 static void *(*real_realloc)(void *, size_t);
 static void *(*real_calloc)(size_t, size_t);
 static int (*real_memalign)(void **, size_t, size_t);
-static char early[65536];
+static char early[65536] __attribute__((aligned(64)));  // what dlsym asks for while it looks for the real ones
 static size_t early_used;
+static int looking;
 
-static void *next(const char *name) { return dlsym(RTLD_NEXT, name); }
+static void *early_take(size_t n) {
+    void *p = early + early_used;
+    early_used += (n + 63) & ~(size_t)63;
+    return early_used <= sizeof early ? p : NULL;
+}
+static int is_early(void *p) { return (char *)p >= early && (char *)p < early + sizeof early; }
+
+static int look(void) {  // whether the real ones are there
+    if (real_memalign) return 1;
+    if (looking) return 0;
+    looking = 1;
+    real_malloc = dlsym(RTLD_NEXT, "malloc");
+    real_free = dlsym(RTLD_NEXT, "free");
+    real_realloc = dlsym(RTLD_NEXT, "realloc");
+    real_calloc = dlsym(RTLD_NEXT, "calloc");
+    real_memalign = dlsym(RTLD_NEXT, "posix_memalign");
+    looking = 0;
+    return 1;
+}
 
 void *malloc(size_t n) {
-    if (!real_malloc) real_malloc = next("malloc");
+    if (!look()) return early_take(n);
     allocations++;
     return real_malloc(n);
 }
 void free(void *p) {
-    if ((char *)p >= early && (char *)p < early + sizeof early) return;
-    if (!real_free) real_free = next("free");
-    if (p) allocations++;
+    if (!p || is_early(p) || !look()) return;
+    allocations++;
     real_free(p);
 }
 void *realloc(void *p, size_t n) {
-    if (!real_realloc) real_realloc = next("realloc");
+    if (!look() || is_early(p)) {
+        void *q = malloc(n);
+        size_t rest = is_early(p) ? (size_t)(early + sizeof early - (char *)p) : 0;
+        return q && p ? memcpy(q, p, n < rest ? n : rest) : q;
+    }
     allocations++;
     return real_realloc(p, n);
 }
 void *calloc(size_t count, size_t size) {
-    static __thread int inside;
-    if (!real_calloc) {
-        if (inside) {  // dlsym itself asks for memory
-            void *p = early + early_used;
-            early_used += (count * size + 63) & ~(size_t)63;
-            return early_used <= sizeof early ? memset(p, 0, count * size) : NULL;
-        }
-        inside = 1;
-        real_calloc = next("calloc");
-        inside = 0;
-    }
+    if (!look()) return early_take(count * size);  // never given back: still zero
     allocations++;
     return real_calloc(count, size);
 }
 int posix_memalign(void **out, size_t alignment, size_t n) {
-    if (!real_memalign) real_memalign = next("posix_memalign");
+    if (!look()) return (*out = early_take(n)) ? 0 : 12;
     allocations++;
     return real_memalign(out, alignment, n);
 }

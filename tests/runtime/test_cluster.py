@@ -19,8 +19,11 @@ pytest.importorskip("distributed", reason="the cluster extra is not installed")
 
 @pytest.fixture(scope="module")
 def local():
-    with cluster("local") as executor:
-        yield executor
+    """One worker in this process, on machines with GPUs as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_gpus", lambda: 0)
+        with cluster("local") as executor:
+            yield executor
 
 
 @pytest.fixture(autouse=True)
