@@ -54,6 +54,24 @@ def test_export(film: Path, tmp_path: Path) -> None:
     assert out.exists()
 
 
+def test_what_the_media_do_not_say_is_said(film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.mkv"
+    words = ("--rate", "12", "--space", "srgb", "--matrix", "bt601", "--look", "subtle", "--fit", "fill")
+    told = json.loads(run("export", film, out, "--codec", "ffv1", "--size", "32x32", *words, "--json"))
+    assert (told["frame_rate"], told["frames"], told["width"]) == ("12", 3, 32)
+    assert json.loads(run("export", film, out, "--codec", "ffv1", "--space", "srgb", "--json"))["space"] == "srgb"
+
+
+def test_a_lut_behind_the_look(film: Path, tmp_path: Path) -> None:
+    lut = tmp_path / "halve.cube"
+    lut.write_text("LUT_1D_SIZE 2\n0 0 0\n0.5 0.5 0.5\n")
+    for name, words in (("plain", ("--view", "aces-fit")), ("halved", ("--lut", lut))):
+        run("render", film, tmp_path / f"{name}.png", *words)
+    plain, halved = (json.loads(run("scopes", film, tmp_path / "s.png", *w, "--json")) for w in ((), ("--lut", lut)))
+    assert halved["luma"]["p99"] < 0.5 * plain["luma"]["p99"]
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "halved.png").read_bytes()
+
+
 def test_scopes(film: Path, tmp_path: Path) -> None:
     told = json.loads(run("scopes", film, tmp_path / "s.png", "--json"))
     assert told["luma"]["p99"] > 0.5
@@ -76,6 +94,8 @@ def test_verify(film: Path, tmp_path: Path) -> None:
         (("render", "FILM", "a.png", "--look", "sepia"), "classicFilm"),
         (("render", "FILM", "a.png", "--size", "big"), "1920x1080"),
         (("export", "FILM", "a.avi"), ".mp4"),
+        (("render", "FILM", "a.png", "--lut", "none.cube"), "no such file"),
+        (("export", "graph.yaml", "a.mp4", "--rate", "25"), "manifest"),
         (("verify", "FILM", "none.json"), "--record"),
     ],
 )

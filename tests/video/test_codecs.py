@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from elinvar.runtime.transfers import transfers
-from elinvar.video import codecs, exporting, sources
+from elinvar.video import codecs, rendering, sources
 from elinvar.video.exporting import export
 from elinvar.video.media import VideoFile
 from elinvar.video.probing import probe
@@ -98,6 +98,18 @@ def test_words_for_speed_go_with_every_codec(tmp_path: Path) -> None:
     assert settings("av1", speed="4").options["preset"] == "4"
 
 
+EVERY = [(codec, suffix) for codec, known in codecs.CODECS.items() for suffix in known.suffixes]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), EVERY)
+def test_every_codec_goes_into_every_container_it_names(codec: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    done = export(sources.ramp(64, 64, frame_rate=25, frame_count=3), path, codec=codec, speed="ultrafast")
+    info = probe(path)
+    assert (done.frames, info.frame_count, info.frame_rate, info.assumed) == (3, 3, 25, ())
+    assert abs(float(VideoFile(path).frame(1).mean()) - 0.5) < 0.02
+
+
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 def test_hdr10_names_its_mastering_display(codec: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
@@ -124,7 +136,7 @@ def test_frames_of_a_device_reach_the_encoder_without_a_copy(tmp_path: Path, mon
 
     monkeypatch.setattr(codecs.Settings, "apply", apply)
     monkeypatch.setattr(codecs, "choose", lambda *_, **__: ("libx264", "nv12", "cuda"))
-    monkeypatch.setattr(exporting, "DeviceSlots", lambda *a: DeviceSlots(*a, lend))
+    monkeypatch.setattr(rendering, "DeviceSlots", lambda *a: DeviceSlots(*a, lend))
     source = sources.Function(lambda n: torch.full((3, 32, 64), n / 10), 64, 32, Fraction(25), 8)
     with transfers.count() as counted:
         done = export(source, tmp_path / "a.mp4", dither=False, device="cpu", quality=1.0)

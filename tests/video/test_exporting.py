@@ -181,6 +181,17 @@ def test_presets_and_reframing(tmp_path: Path, monkeypatch) -> None:
     assert codecs.automatic_bitrate("prores", 1920, 1080) is None
 
 
+def test_a_graph_fills_the_frame_as_it_is_told(tmp_path: Path) -> None:
+    """White to the edges where the picture fills; bars where it fits."""
+    for fit, own, want in ((None, None, 0.0), ("fill", None, 1.0), ("fill", "fit", 0.0), ("stretch", None, 1.0)):
+        graph = Graph("cpu")
+        graph.add(Exposure(0.0), graph.source(sources.solid((1, 1, 1), 64, 32, frame_count=2), fit=own))
+        export(graph.output("rec709"), tmp_path / "a.mkv", codec="ffv1", size=(32, 32), fit=fit)
+        assert float(VideoFile(tmp_path / "a.mkv").frame(0)[:, 2].mean()) == pytest.approx(want, abs=0.02), (fit, own)
+    with pytest.raises(InputError, match="stretch"):
+        export(graph, tmp_path / "a.mkv", codec="ffv1", fit="squeeze")
+
+
 def test_exr_sequences_and_back(tmp_path: Path) -> None:
     pytest.importorskip("OpenEXR")
     frames = torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0)) * 4

@@ -151,6 +151,45 @@ def test_truncated_media_fail_at_the_frame_that_is_missing(tmp_path: Path) -> No
             file.frame(n)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_that_ends_before_its_header_says_is_no_shorter_film(tmp_path: Path, suffix: str) -> None:
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    export(sources.zone_plate(64, 64, frame_count=100), whole, speed="ultrafast", quality=1)
+    assert probe(whole).missing == 0
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    info = probe(cut)
+    assert float(info.missing) == pytest.approx((100 - info.frame_count) / 24, abs=0.1)
+    with pytest.raises(InputError, match="truncated=True"):
+        VideoFile(cut)
+    some = VideoFile(cut, truncated=True)
+    assert 5 < (some.frame_count or 0) < 95
+    assert some.frame(3).shape == (3, 64, 64)
+
+
+def test_pixels_that_are_not_square_stay_so_or_are_refused(tmp_path: Path) -> None:
+    wide = tmp_path / "wide.mkv"
+    with av.open(str(wide), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 72, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(72, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    info = probe(wide, warn=False)
+    assert (info.pixel_aspect, info.interlaced) == (Fraction(16, 11), False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for codec, suffix in (("h264", ".mp4"), ("prores", ".mov"), ("hevc", ".mkv")):
+            export(wide, tmp_path / f"a{suffix}", codec=codec)
+            assert probe(tmp_path / f"a{suffix}").pixel_aspect == Fraction(16, 11)
+        with pytest.raises(InputError, match="cannot be noted"):
+            export(wide, tmp_path / "b.mkv", codec="ffv1")
+        with pytest.raises(InputError, match=r"size=\(104, 48\)"):
+            export(wide, tmp_path / "b.mp4", size=(144, 96))
+        export(wide, tmp_path / "b.mp4", size=(104, 48), fit="stretch")
+    assert probe(tmp_path / "b.mp4").pixel_aspect == 1
+
+
 def test_frames_outside_are_refused(media) -> None:
     file = media("torchcodec/h265_video.mp4")
     for n in (-1, file.frame_count):

@@ -23,27 +23,49 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Input = Annotated[Path, typer.Argument(help="Video, image sequence, .otio timeline, or a graph as .json or .yaml.")]
 LookName = Annotated[str | None, typer.Option("--look", help="A named look; see `elinvar video looks`.")]
 View = Annotated[str | None, typer.Option(help="Output transform: aces-fit, aces1.3-sdr, aces2-pq1000, rec709, ...")]
+LutFile = Annotated[Path | None, typer.Option("--lut", help="A LUT over ACEScct, behind the look: .cube, .clf, .3dl.")]
+Space = Annotated[str | None, typer.Option(help="What the media's pixels are: rec709, srgb, logc4, s-log3, ...")]
+Matrix = Annotated[str | None, typer.Option(help="What a video file's codes are: bt601, bt709, bt2020.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
-def _graph(path: Path, look: str | None, view: str | None, device: str, exposure: float = 0.0) -> Graph:
+def _graph(
+    path: Path,
+    look: str | None,
+    view: str | None,
+    device: str,
+    exposure: float = 0.0,
+    lut: Path | None = None,
+    options: dict[str, Any] | None = None,
+) -> Graph:
     """Build what the options say."""
     from elinvar import video
 
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         graph = video.Graph.from_manifest(path, device)
-        if look is not None or exposure:
-            raise InputError("--look and --exposure go with media, not with a graph's manifest; write them into it.")
+        if look is not None or exposure or lut is not None or options:
+            raise InputError(
+                "--look, --exposure, --lut, --space, --matrix and --rate go with media, not with a graph's manifest; "
+                "write them into it."
+            )
         return graph.output(view) if view else graph
     graph = video.Graph(device)
-    node = graph.source(path)
+    node = graph.source(path, **(options or {}))
     if exposure:
         graph.add(video.passes.Exposure(exposure))
     if look is not None:
         graph.add(video.look(look))
-    plain = look is None and not exposure
+    if lut is not None:
+        graph.add(video.passes.LUT(str(lut)))
+    plain = look is None and not exposure and lut is None
     chosen = view or (node.content.space if plain else "aces-fit")
     return graph.output(chosen)
+
+
+def _said(space: str | None, matrix: str | None, rate: str | None = None) -> dict[str, Any]:
+    """Return what the options say of the media."""
+    told = {"space": space, "matrix": matrix, "frame_rate": rate}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -95,13 +117,17 @@ def probe(path: Annotated[Path, typer.Argument(help="A media file.")], json_: Js
         {"what": "codec", "value": f"{info.codec} in {info.container}, {info.pixel_format}"},
         {
             "what": "size",
-            "value": f"{info.width} x {info.height}" + (f", turned {info.rotation}°" if info.rotation else ""),
+            "value": f"{info.width} x {info.height}"
+            + (f", turned {info.rotation}°" if info.rotation else "")
+            + (f", pixels of {info.pixel_aspect}" if info.pixel_aspect != 1 else "")
+            + (", interlaced" if info.interlaced else ""),
         },
         {"what": "rate", "value": f"{info.frame_rate} frames/s" + (", variable" if info.variable else "")},
         {
             "what": "length",
             "value": f"{info.frame_count} frames, {float(info.duration):.3f} s from {float(info.start):.3f} s",
         },
+        *([{"what": "truncated", "value": f"{float(info.missing):.3f} s are missing"}] if info.missing else []),
         {"what": "colours", "value": f"{info.space}, {info.matrix} matrix, {info.range} range"},
         {"what": "not specified", "value": ", ".join(info.assumed) or "nothing"},
         *({"what": f"audio track {k}", "value": _track(a)} for k, a in enumerate(info.audio)),
@@ -133,6 +159,9 @@ def render(
     look: LookName = None,
     view: View = None,
     exposure: Annotated[float, typer.Option(help="Stops.")] = 0.0,
+    lut: LutFile = None,
+    space: Space = None,
+    matrix: Matrix = None,
     size: Annotated[str | None, typer.Option(help="1920x1080")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Small and fast: 360 lines.")] = False,
     sheet: Annotated[int, typer.Option(help="Frames of a contact sheet.")] = 0,
@@ -141,7 +170,7 @@ def render(
     json_: Json = False,
 ) -> None:
     """Render one frame, or a contact sheet of several."""
-    graph = _graph(source, look, view, device, exposure)
+    graph = _graph(source, look, view, device, exposure, lut, _said(space, matrix))
     wanted = _size(size)
     if preview:
         width, height = wanted or graph.size
@@ -173,6 +202,9 @@ def export(  # one option per knob of the library
     look: LookName = None,
     view: View = None,
     exposure: Annotated[float, typer.Option(help="Stops.")] = 0.0,
+    lut: LutFile = None,
+    space: Space = None,
+    matrix: Matrix = None,
     preset: Annotated[str | None, typer.Option(help="youtube-1080p, instagram-reel, prores-archive, ...")] = None,
     size: Annotated[str | None, typer.Option(help="1920x1080")] = None,
     fit: Annotated[str | None, typer.Option(help="fit, fill or stretch.")] = None,
@@ -201,8 +233,9 @@ def export(  # one option per knob of the library
 
     manifest = source.suffix.lower() in (".json", ".yaml", ".yml")
     graph = None
-    if manifest or look is not None or view is not None or exposure:
-        graph = _graph(source, look, view, device, exposure)
+    told = _said(space, matrix, rate)
+    if manifest or look is not None or view is not None or exposure or lut is not None or told:
+        graph = _graph(source, look, view, device, exposure, lut, told)
     wanted = _size(size)
     if preview:
         width, height = wanted or (graph.size if graph is not None else _own_size(source))
@@ -211,7 +244,7 @@ def export(  # one option per knob of the library
         monitor = stack.enter_context(Monitor()) if adaptive else None
         report = stack.enter_context(progress("exporting", total=frames, unit="frames"))
         done = video.export(
-            graph if manifest else source, out, graph=graph, codec=codec, frame_rate=rate, bitrate=bitrate,
+            graph if manifest else source, out, graph=graph, codec=codec, bitrate=bitrate,
             quality=quality, bit_depth=depth, in_flight=in_flight or None, device=device, progress=report,
             preset=preset, size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=audio, segment=segment,
             monitor=monitor,
@@ -237,6 +270,9 @@ def scopes(
     frame: Annotated[int, typer.Option(help="Frame number.")] = 0,
     look: LookName = None,
     view: View = None,
+    lut: LutFile = None,
+    space: Space = None,
+    matrix: Matrix = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
@@ -244,7 +280,7 @@ def scopes(
     from elinvar.video import scopes as measure
     from elinvar.video.sheet import with_scopes
 
-    graph = _graph(source, look, view, device)
+    graph = _graph(source, look, view, device, lut=lut, options=_said(space, matrix))
     picture = graph.render(frame).cpu()
     _save(with_scopes(picture), out)
     counts = measure.histogram(picture)[3]

@@ -75,7 +75,7 @@ CODECS = {
         ),
         Codec("av1", ("av1_nvenc", "libsvtav1"), {8: "yuv420p", 10: "yuv420p10"}, (".mp4", ".mkv", ".webm"), 8.0),
         Codec("prores", ("prores_videotoolbox", "prores_ks"), {10: "yuv422p10"}, (".mov", ".mkv"), None),
-        Codec("ffv1", ("ffv1",), {8: "yuv420p", 10: "yuv420p10", 12: "yuv444p12"}, (".mkv", ".mov"), None),
+        Codec("ffv1", ("ffv1",), {8: "yuv420p", 10: "yuv420p10", 12: "yuv444p12"}, (".mkv",), None),
     )
 }
 """Codecs by name. "exr" is a sequence of files and has no encoder."""
@@ -104,6 +104,8 @@ class Settings:
         Bits per second, None for constant quality.
     surface
         Where the encoder reads its frames: "host", or "cuda" for NVENC without a copy through the host.
+    pixel_aspect
+        Width of a pixel over its height.
     """
 
     codec: str
@@ -117,6 +119,7 @@ class Settings:
     bit_rate: int | None
     options: Mapping[str, str] = field(default_factory=dict)
     surface: str = "host"
+    pixel_aspect: Fraction = Fraction(1)
 
     def lasting(self, frames: int) -> Settings:
         """Return the settings for so many frames.
@@ -132,6 +135,8 @@ class Settings:
         """Configure a PyAV output stream."""
         context = stream.codec_context
         stream.width, stream.height = self.width, self.height
+        if self.pixel_aspect != 1:
+            context.sample_aspect_ratio = self.pixel_aspect
         # A CUDA frame brings the format of its codes along; the encoder takes it from the first one.
         stream.pix_fmt = "cuda" if self.surface == "cuda" else FORMATS[self.format].av
         context.time_base = 1 / self.rate

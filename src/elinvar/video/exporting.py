@@ -13,22 +13,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from elinvar.errors import Cancelled, InputError, PipelineError
 from elinvar.runtime.files import atomic_write
-from elinvar.runtime.pipeline import Pipeline, Stage
 from elinvar.runtime.pressure import Monitor
-from elinvar.runtime.transfers import transfers
 from elinvar.video import adaptive, codecs
 from elinvar.video._check import choice, count, optional_library
 from elinvar.video._check import frame_rate as exact_rate
-from elinvar.video.arrivals import Fetched
 from elinvar.video.audio import Mixture, Sound, chosen_tracks
 from elinvar.video.graph import Graph
 from elinvar.video.media import VideoFile
+from elinvar.video.passes.scale import FITS
 from elinvar.video.probing import tag_of
-from elinvar.video.slots import DeviceSlots, Slot, Slots
+from elinvar.video.rendering import rendered, slots_for
 from elinvar.video.soundtrack import Soundtrack
 from elinvar.video.sources import is_picture
 from elinvar.video.spaces import SPACES, TAGS
@@ -94,6 +90,8 @@ class Job:
     """How many frames into the sound's file the graph begins."""
     monitor: Monitor | None = None
     """Sees pressure, and lets the job give way."""
+    fit: str = "fit"
+    """How sources of another size are brought to the job's."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -162,7 +160,8 @@ def export(
     preset
         One of `codecs.PRESETS`; other arguments override it.
     size, fit
-        Width and height to deliver, and how the picture gets there: "fit", "fill", "stretch".
+        Width and height to deliver, and how the picture gets there: "fit", "fill", "stretch"; sources of a graph that
+        were added with a `fit` of their own keep it.
     speed
         The encoder's own preset, e.g. "veryfast".
     start, frames
@@ -198,18 +197,22 @@ def export(
         size, bit_depth = size or (chosen.width, chosen.height), bit_depth or chosen.bit_depth
         bitrate = bitrate if bitrate is not None or quality is not None else chosen.bitrate
     rate = None if frame_rate is None else exact_rate("video.export", frame_rate)
-    built, sound, late = _graph_of(source, graph, rate, delivery, device, fit or "fit")
+    if fit is not None:
+        choice("video.export", "fit", fit, FITS[:3])
+    built, sound, late = _graph_of(source, graph, rate, delivery, device)
     if in_flight is None:
         in_flight = adaptive.for_profile(built.device.profile).in_flight
     if codec == "exr":
         from elinvar.video.sequence import write_sequence
 
-        written: Exported = write_sequence(built, Path(path), start, frames, in_flight, progress, cancel, size, monitor)
+        written: Exported = write_sequence(
+            built, Path(path), start, frames, in_flight, progress, cancel, size, monitor, fit or "fit"
+        )
         return written
     job = plan_job(
         built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound,
         bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
-        keyframe_interval=keyframe_interval, speed=speed,
+        keyframe_interval=keyframe_interval, speed=speed, fit=fit or "fit",
     )  # fmt: skip
     tracks = chosen_tracks(sound, audio) if sound is not None else ()
     job = dataclasses.replace(job, tracks=tracks, late=late, monitor=monitor)
@@ -222,7 +225,7 @@ def export(
 
 
 def _graph_of(
-    source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any, fit: str
+    source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any
 ) -> tuple[Graph, Path | Soundtrack | None, int]:
     """Return what to render, where the sound is, and which of its frames is the graph's first."""
     if isinstance(source, Graph):
@@ -230,7 +233,7 @@ def _graph_of(
     if graph is None:
         options: dict[str, Any] = {"frame_rate": rate} if rate is not None else {}
         graph = Graph(device)
-        node = graph.source(source, fit=fit, **options)
+        node = graph.source(source, **options)
         where = node.content.space
         graph.output(delivery or _own_space(where))
     elif rate is not None and rate != graph.frame_rate:
@@ -268,6 +271,7 @@ def plan_job(
     bit_depth: int | None,
     dither: bool | None,
     delivery: str | None,
+    fit: str,
     **encoder: Any,
 ) -> Job:
     """Check everything before anything is written."""
@@ -296,6 +300,12 @@ def plan_job(
             f"video.export: {width} x {height} is odd, which {made.format} cannot hold; give size=({width // 2 * 2}, "
             f"{height // 2 * 2}), or codec='prores' for odd heights."
         )
+    made = dataclasses.replace(made, pixel_aspect=_pixel_aspect(graph, (width, height), fit))
+    if made.pixel_aspect != 1 and codec not in ("h264", "hevc") and path.suffix.lower() in (".mkv", ".webm"):
+        raise InputError(
+            f"video.export: pixels of {made.pixel_aspect} cannot be noted for {codec} in {path.suffix}; make them "
+            "square with fit='stretch', or use another container."
+        )
     total = graph.frame_count
     count("video.export", "start", start, 0)
     if frames is None:
@@ -305,74 +315,26 @@ def plan_job(
     if frames < 1 or (total is not None and start + frames > total):
         raise InputError(f"video.export: frames {start} to {start + frames - 1} were asked for, there are {total}.")
     count("video.export", "in_flight", in_flight, 1, 64)
-    return Job(graph, path, made, how, start, frames, in_flight, sound)
+    return Job(graph, path, made, how, start, frames, in_flight, sound, fit=fit)
+
+
+def _pixel_aspect(graph: Graph, size: tuple[int, int], fit: str) -> Fraction:
+    """Return the shape of the pixels to deliver: the first source's, where its size is kept."""
+    first = graph.sources[0].content
+    aspect: Fraction = getattr(first, "pixel_aspect", Fraction(1))
+    if aspect == 1 or size == (first.width, first.height):
+        return aspect
+    if fit == "stretch":
+        return Fraction(1)
+    square = round(first.width * aspect / 2) * 2
+    raise InputError(
+        f"video.export: the source's pixels are {aspect} times as wide as high and would be shown out of shape at "
+        f"{size[0]} x {size[1]}; keep {first.width} x {first.height}, or make them square with fit='stretch' and "
+        f"size=({square}, {first.height})."
+    )
 
 
 # -- running ---------------------------------------------------------------------------------------------------------
-
-
-def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
-    """Yield (index, slot with the frame's codes) in order: sources are read ahead, rendering runs beside the
-    consumer, and so does the way of a device's codes to the host where the encoder reads them there.
-    """
-    plan = job.graph.plan(job.size)
-    device = job.graph.device
-    # Codes are drawn where the encoder reads them, or on their way there into slots of the device.
-    direct = device.kind == "cpu" or job.settings.surface == "cuda"
-    drawn = slots if direct else Slots(job.coding.format, *job.size, device=device.torch)
-
-    def fetch(k: int) -> tuple[int, dict[int, Fetched]]:
-        return k, plan.fetch(job.first + k)
-
-    def render(item: tuple[int, dict[int, Fetched]]) -> tuple[int, Slot]:
-        k, fetched = item
-        with _unless_it_fails(drawn.acquire()) as slot:
-            plan.draw_yuv(job.first + k, fetched, job.coding, slot.planes)
-        return k, slot
-
-    def download(item: tuple[int, Slot]) -> tuple[int, Slot]:
-        k, source = item
-        with _unless_it_fails(slots.acquire()) as slot:
-            for target, plane in zip(slot.planes, source.planes, strict=True):
-                transfers.record(False, plane.numel() * plane.element_size())
-                target.copy_(plane, non_blocking=True)
-            if device.kind == "cuda":  # the codes may be drawn over when they have arrived, not before
-                torch.cuda.current_stream(device.torch).record_event().synchronize()
-        source.discard()
-        return k, slot
-
-    def dispose(item: tuple[int, Slot]) -> None:
-        item[1].discard()
-
-    stages = [
-        Stage(fetch, "decode"),
-        Stage(render, "render", device=device, compute=True, dispose=dispose),
-    ]
-    if not direct:
-        stages.append(Stage(download, "download", device=device, dispose=dispose))
-    limits = adaptive.Limits(job.in_flight, 0)
-    with (
-        Pipeline(stages, in_flight=job.in_flight) as pipeline,
-        adaptive.giving_way(job.monitor, pipeline, device.pool, limits),
-    ):
-        yield from pipeline.run(range(job.frames))
-
-
-@contextmanager
-def _unless_it_fails(slot: Slot) -> Iterator[Slot]:
-    try:
-        yield slot
-    except BaseException:
-        slot.discard()
-        raise
-
-
-def _slots(job: Job) -> Slots:
-    """Return slots where the job's encoder reads its frames."""
-    device = job.graph.device
-    if job.settings.surface == "cuda":
-        return DeviceSlots(job.coding.format, *job.size, device.torch)
-    return Slots(job.coding.format, *job.size, pinned=device.kind == "cuda")
 
 
 def encode_frames(
@@ -381,10 +343,13 @@ def encode_frames(
     """Encode a job's frames into an open container; return (slots made, sound)."""
     av = optional_library("av", "video.export")
     made = job.settings.lasting(job.frames)
-    stream = container.add_stream(made.encoder, rate=made.rate)
+    try:
+        stream = container.add_stream(made.encoder, rate=made.rate)
+    except ValueError as error:
+        raise InputError(f"video.export: {error}; choose another codec or container.") from None
     made.apply(stream)
     track = sound_of(job, container)
-    slots = _slots(job)
+    slots = slots_for(job)
     k = -1
     try:
         for k, slot in rendered(job, slots):

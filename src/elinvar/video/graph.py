@@ -56,7 +56,8 @@ class Node:
     inputs: tuple[Node, ...] = ()
     start: int = 0
     """For sources: the source's frame that is the graph's frame 0."""
-    fit: str = "fit"
+    fit: str | None = None
+    """How it fills the graph's size; None: as the plan says."""
     filter: str = "lanczos"
 
     @property
@@ -84,11 +85,13 @@ class Graph:
         self._root: Node | None = None
         self._view = "aces-fit"
         self._mode = "fast"
-        self._plans: dict[tuple[int, int], GraphPlan] = {}
+        self._plans: dict[tuple[int, int, str], GraphPlan] = {}
 
     # -- declaring ---------------------------------------------------------------------------------------------------
 
-    def source(self, source: Any, *, start: int = 0, fit: str = "fit", filter: str = "lanczos", **options: Any) -> Node:
+    def source(
+        self, source: Any, *, start: int = 0, fit: str | None = None, filter: str = "lanczos", **options: Any
+    ) -> Node:
         """Add a source.
 
         Parameters
@@ -98,9 +101,11 @@ class Graph:
         start
             Its frame that becomes the graph's frame 0.
         fit, filter
-            How it is brought to the graph's size when it has another, in linear light; see `passes.Scale`.
+            How it is brought to the graph's size when it has another, in linear light; see `passes.Scale`. Without
+            `fit`, as `plan` or `elinvar.video.export` say.
         """
-        choice("Graph.source", "fit", fit, SCALE_FITS[:3])
+        if fit is not None:
+            choice("Graph.source", "fit", fit, SCALE_FITS[:3])
         choice("Graph.source", "filter", filter, FILTERS)
         if not isinstance(start, int):
             raise InputError(f"Graph.source: start is {start!r}; give a whole frame number.")
@@ -230,22 +235,24 @@ class Graph:
         """The colour space of rendered pixels."""
         return output_space(self._view)
 
-    def plan(self, size: tuple[int, int] | None = None) -> GraphPlan:
+    def plan(self, size: tuple[int, int] | None = None, fit: str = "fit") -> GraphPlan:
         """Return how the graph is drawn at a size: steps, fusions, memory. Plans are kept until the graph changes.
 
         Parameters
         ----------
         size
             Width and height; None takes the first source's. A smaller one is a preview.
+        fit
+            How sources of another size, and with another wish of their own, are brought to it.
         """
         from elinvar.video.plan import GraphPlan
 
         width, height = self.size if size is None else size
         count("Graph.plan", "width", width, 1, 1 << 16)
         count("Graph.plan", "height", height, 1, 1 << 16)
-        key = (width, height)
+        key = (width, height, choice("Graph.plan", "fit", fit, SCALE_FITS[:3]))
         if key not in self._plans:
-            self._plans[key] = GraphPlan(self, width, height)
+            self._plans[key] = GraphPlan(self, width, height, fit)
         return self._plans[key]
 
     def explain(self, size: tuple[int, int] | None = None) -> str:

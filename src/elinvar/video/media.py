@@ -43,11 +43,13 @@ class VideoFile:
         Another constant rate to conform to; None keeps the file's.
     space, matrix, range
         Override what the file says, or does not say, about its colours.
+    truncated
+        Take what there is of a file that ends before its header says.
 
     Raises
     ------
     InputError
-        No media file, or a pixel format that cannot be read exactly.
+        No media file, a truncated one, or a pixel format that cannot be read exactly.
     """
 
     def __init__(
@@ -57,10 +59,16 @@ class VideoFile:
         space: str | None = None,
         matrix: str | None = None,
         range: str | None = None,
+        truncated: bool = False,
     ) -> None:
         self.path = Path(path)
         told = space is not None and matrix is not None
         self.info: MediaInfo = probe(self.path, warn=not told)
+        if self.info.missing and not truncated:
+            raise InputError(
+                f"video {self.path}: it ends {float(self.info.missing):.2f} s before its header says: it is truncated; "
+                "get the whole file, or take what there is with VideoFile(..., truncated=True)."
+            )
         if space is not None:
             choice("video.VideoFile", "space", space, [*SPACES, *CAMERAS])
         self.space = space or self.info.space
@@ -68,6 +76,7 @@ class VideoFile:
         self._range = choice("video.VideoFile", "range", range or self.info.range, RANGES)
         self.frame_rate = self.info.frame_rate if frame_rate is None else _rate(frame_rate)
         self.width, self.height = self.info.width, self.info.height
+        self.pixel_aspect = self.info.pixel_aspect
         count = round(self.info.duration * self.frame_rate)
         self.frame_count: int | None = max(1, count) if frame_rate is not None else self.info.frame_count
         self._lock = threading.Lock()

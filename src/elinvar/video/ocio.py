@@ -128,7 +128,7 @@ def lut_processor(path: str) -> Any:
     ocio = _library()
     if not Path(path).is_file():
         raise InputError(f"LUT {path}: there is no such file; give the path of a .cube, .clf, .3dl or .spi1d file.")
-    transform = ocio.FileTransform(src=str(Path(path).resolve()), interpolation=ocio.INTERP_TETRAHEDRAL)
+    transform = ocio.FileTransform(src=str(Path(path).resolve()), interpolation=ocio.INTERP_BEST)  # tetrahedral in 3D
     try:
         return ocio.Config.CreateRaw().getProcessor(transform).getDefaultCPUProcessor()
     except ocio.Exception as error:

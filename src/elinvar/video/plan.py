@@ -141,8 +141,9 @@ class GraphPlan:
         Bytes of each memory slot.
     """
 
-    def __init__(self, graph: Graph, width: int, height: int) -> None:
+    def __init__(self, graph: Graph, width: int, height: int, fit: str = "fit") -> None:
         self.graph = graph
+        self.fit = fit
         self.width, self.height = width, height
         self.device = graph.device
         self._arrivals = Arrivals(graph.device)
@@ -180,7 +181,7 @@ class GraphPlan:
                 "ones; add it to the main chain, behind what joins them."
             )
         if (task.width, task.height) != (self.width, self.height):
-            task = self._new(Scale(self.width, self.height), [task], 0, self.width, self.height)
+            task = self._new(Scale(self.width, self.height, fit=self.fit), [task], 0, self.width, self.height)
         view, mode = graph.view, graph.mode
         size = (task.width, task.height)
         if view in ocio.VIEWS and (mode == "exact" or self.device.kind == "cpu"):
@@ -241,7 +242,7 @@ class GraphPlan:
             if ops:
                 task = self._new(_Ops(f"input {source.space}", ops), [task], shift, *size)
         if size != (self.width, self.height):
-            scale = Scale(self.width, self.height, node.filter, node.fit)
+            scale = Scale(self.width, self.height, node.filter, node.fit or self.fit)
             task = self._new(scale, [task], shift, self.width, self.height)
         return task
 

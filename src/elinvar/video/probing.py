@@ -63,6 +63,12 @@ class MediaInfo:
         What this library takes the pixels to be.
     assumed
         Which of those were not in the file.
+    pixel_aspect
+        Width of a pixel over its height, as shown; 1 for square ones.
+    interlaced
+        Whether frames are two fields; they are read as if they were not.
+    missing
+        Seconds that the file's header promises and that are not there: it is truncated. 0 for a whole file.
     """
 
     path: str
@@ -85,6 +91,9 @@ class MediaInfo:
     audio: tuple[AudioInfo, ...] = ()
     pts: tuple[int, ...] = ()
     time_base: Fraction = Fraction(1)
+    missing: Fraction = Fraction(0)
+    pixel_aspect: Fraction = Fraction(1)
+    interlaced: bool = False
 
 
 @contextmanager
@@ -133,20 +142,32 @@ def interpret(tag: Tag, height: int) -> tuple[str, str, tuple[str, ...]]:
     return found, matrix, tuple(assumed)
 
 
-def _presented(container: Any, stream: Any, path: Path) -> list[int]:
-    """Return the presentation times of all packets, in order; nothing is decoded."""
+def _presented(container: Any, stream: Any, path: Path) -> tuple[list[int], Fraction]:
+    """Return the presentation times of the picture's packets, in order, and how far any stream reaches, in seconds;
+    nothing is decoded.
+    """
     av = optional_library("av", "video")
-    times = []
+    times, reach = [], Fraction(0)
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux():
             if packet.pts is not None and packet.size:
-                times.append(int(packet.pts))  # noqa: PERF401  (what was read before an error counts)
+                reach = max(reach, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
+                if packet.stream.index == stream.index:
+                    times.append(int(packet.pts))
     except av.error.FFmpegError as error:
-        if not times:
+        if not times:  # what was read before an error counts
             raise InputError(f"video {path}: its packets cannot be read ({error}); the file is damaged.") from error
     if not times:
         raise InputError(f"video {path}: it has no video frame; the file is empty or truncated.")
-    return sorted(set(times))
+    return sorted(set(times)), reach
+
+
+def _lost(container: Any, reach: Fraction, rate: Fraction) -> Fraction:
+    """Return the seconds a header promises behind what was found; containers without an index only guess theirs."""
+    if container.duration is None or not {"mov", "matroska"} & set(container.format.name.split(",")):
+        return Fraction(0)
+    promised = Fraction(container.duration + (container.start_time or 0), 1_000_000)
+    return promised - reach if promised - reach > max(Fraction(1, 2), 2 / rate) else Fraction(0)
 
 
 def _pace(times: list[int], base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
@@ -196,7 +217,7 @@ def probe(path: Any, *, warn: bool = True) -> MediaInfo:
                 f"video {place}: not one frame can be decoded; the file is damaged or truncated."
             ) from error
         container.seek(0)
-        times = _presented(container, stream, place)
+        times, reach = _presented(container, stream, place)
         base = Fraction(stream.time_base)
         declared = Fraction(stream.average_rate) if stream.average_rate else None
         rate, variable = _pace(times, base, declared)
@@ -218,12 +239,21 @@ def probe(path: Any, *, warn: bool = True) -> MediaInfo:
             )
         turned = int(first.rotation or 0) % 360
         width, height = (first.height, first.width) if turned % 180 else (first.width, first.height)
+        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        fields = bool(first.interlaced_frame)
+        if fields and warn:
+            warnings.warn(
+                f"{place.name} is interlaced; frames are read as they are, two fields in one: deinterlace it first.",
+                ColorWarning,
+                stacklevel=2,
+            )
         audio = tuple(_audio(a) for a in container.streams.audio)
         count = len(times) if not variable else max(1, round(duration * rate))
         return MediaInfo(
             str(place), container.format.name, stream.codec_context.name, width, height, rate, count, variable,
             times[0] * base, duration, turned, first.format.name, tag, where, matrix,
-            "full" if full else "limited", assumed, audio, tuple(times), base,
+            "full" if full else "limited", assumed, audio, tuple(times), base, _lost(container, reach, rate),
+            1 / aspect if turned % 180 else aspect, fields,
         )  # fmt: skip
 
 

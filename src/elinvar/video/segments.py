@@ -20,7 +20,14 @@ __all__ = ["export_segments"]
 def _fingerprint(job: Any, length: int) -> str:
     """Name what makes two runs the same job: settings, graph, frames."""
     graph = job.graph
-    rows = [repr(dataclasses.asdict(job.settings)), repr(job.coding), graph.explain(job.size), graph.view, graph.mode]
+    rows = [
+        repr(dataclasses.asdict(job.settings)),
+        repr(job.coding),
+        graph.explain(job.size),
+        graph.view,
+        graph.mode,
+        job.fit,
+    ]
     for node in graph.nodes:
         content = node.content
         rows.append(

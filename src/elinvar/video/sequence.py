@@ -31,6 +31,7 @@ def write_sequence(
     cancel: Callable[[], bool] | None,
     size: tuple[int, int] | None,
     monitor: Monitor | None = None,
+    fit: str = "fit",
 ) -> Any:
     """Write ``frame.000000.exr`` and so on: half float, ZIP, with chromaticities; whole or not at all."""
     from elinvar.video.exporting import Exported
@@ -46,7 +47,7 @@ def write_sequence(
         frames = total - start
     if frames < 1 or start < 0 or (total is not None and start + frames > total):
         raise InputError(f"video.export: frames {start} to {start + frames - 1} were asked for, there are {total}.")
-    plan = graph.plan(size)
+    plan = graph.plan(size, fit)
     with atomic_directory(folder) as temporary:
 
         def render(k: int) -> tuple[int, torch.Tensor]:

@@ -272,6 +272,15 @@ def open_source(source: Any, **options: Any) -> Source:
     InputError
         It is none of these.
     """
+    try:
+        return _opened(source, options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"video: {source} takes no such option ({str(error).split(') ')[-1]}).") from None
+
+
+def _opened(source: Any, options: dict[str, Any]) -> Source:
     if isinstance(source, (str, Path)):
         place = Path(source)
         if place.is_dir() or "*" in place.name or place.suffix.lower() in _SUFFIXES:

@@ -65,7 +65,7 @@ def _naive(source: sources.Source, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _chart_error(path: Path, chart: sources.Generator, told: dict[str, str]) -> tuple[float, float]:
+def _chart_error(path: Path, chart: sources.Generator, told: dict[str, Any]) -> tuple[float, float]:
     """Mean and largest dE2000 over the chart of a file as a player shows it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ColorWarning)
