@@ -34,9 +34,11 @@ def test_the_tour_shows_everything(tmp_path):
         'class="cloud"',
         "Focal length",
         "random weights",
+        "the free network",
+        "trained on made-up rooms alone",
     ):
         assert words in html, words
-    assert html.count("<img") == 3
+    assert html.count("<img") == 4
     assert "match" in context.stages
     assert list(tmp_path.iterdir()) == []
 

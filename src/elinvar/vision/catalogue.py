@@ -194,7 +194,9 @@ for _item in (
         features=48,
         local=96,
         side=256,
-        licence="none come with elinvar: scripts/train_free_model.py makes them",
+        licence="Apache-2.0: elinvar's own training on made-up rooms",
+        where="elinvar itself (src/elinvar/vision/data/elinvar_free.safetensors)",
+        caution="elinvar_free: small, trained on made-up rooms alone; weak on photographs, and without true size.",
     ),
     Variant(
         "dune_vit_small_14",
