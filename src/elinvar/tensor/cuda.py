@@ -1,4 +1,8 @@
-"""Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's where its relu keeps NaN."""
+"""Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's.
+
+Of cuBLASLt, 16-bit layers with aligned rows take the algorithm that was fastest here (`candidates`); the rest takes
+torch's call of it, with its relu where that keeps NaN.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from functools import cache
 
 import torch
 
-from elinvar.tensor.again import Layer, known, remember
+from elinvar.tensor import candidates
+from elinvar.tensor.again import Layer, empty, known, remember
 from elinvar.tensor.gemm import keeps_nan, zeros
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.workspace import HALVES
@@ -24,6 +29,23 @@ def _quick() -> Callable[..., torch.Tensor | None]:
     from elinvar.tensor.kernels.small_linear.metal import quick
 
     return quick
+
+
+def _chosen(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, *, relu: bool) -> Layer | None:
+    """What computes a layer with the chosen algorithm of cuBLASLt, None where torch's call does."""
+    if not candidates.fits(x, w, bias) or (run := candidates.choose(x, w, relu=relu)) is None:
+        return None
+    launch, size, rows, dtype = run, (len(x), len(w)), (len(w), 1), x.dtype
+
+    def serve(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+        left, right, shift = x.data_ptr(), w.data_ptr(), bias.data_ptr()
+        if (left | right | shift) & 15:
+            return None
+        y = x.new_empty(size) if empty is None else empty(size, rows, dtype)
+        # The result is on the current device; the launch is refused where that is not the operands'.
+        return y if launch(left, right, shift, y.data_ptr()) else None
+
+    return serve
 
 
 def _relu_layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
@@ -56,6 +78,9 @@ def short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation:
 
             remember(x, w, bias, serving(x, w, bias, relu=relu), relu=relu)
             return done
+        if (chosen := _chosen(x, w, bias, relu=relu)) is not None and (done := chosen(x, w, bias)) is not None:
+            remember(x, w, bias, chosen, relu=relu)
+            return done
         kept = keeps_nan(x, w, bias) if relu else None
         serve: Layer = (_relu_layer if kept else _relu_after) if relu else _layer
         found = serve(x, w, bias)
@@ -77,10 +102,17 @@ def cuda_epilogue(
         done = _quick()(x, w, bias, relu=activation == "relu")
         if done is not None:
             return done
-    if activation != "relu" or not x.shape[1]:
+    if activation not in (None, "relu") or not x.shape[1] or (activation is None and bias is None):
         return None
     shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
-    if not keeps_nan(x, w, shift, *(() if out is None else (out,))):
+    relu, others = activation == "relu", () if out is None else (out,)
+    if candidates.fits(x, w, shift, *others) and (run := candidates.choose(x, w, relu=relu)) is not None:
+        y = x.new_empty((len(x), len(w))) if out is None else out
+        if run(x.data_ptr(), w.data_ptr(), shift.data_ptr(), y.data_ptr()):
+            return y
+    if not relu:
+        return None
+    if not keeps_nan(x, w, shift, *others):
         return None
     if out is None:
         return _addmm_relu(shift, x, w.t())

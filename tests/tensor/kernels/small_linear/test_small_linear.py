@@ -9,6 +9,7 @@ import torch
 from elinvar import metal, tensor
 from elinvar.errors import InputError
 from elinvar.runtime import kernels
+from elinvar.tensor import again
 from elinvar.tensor.kernels import small_linear
 from elinvar.tensor.kernels.small_linear import metal as launches
 from elinvar.tensor.kernels.small_linear.reference import linear as reference
@@ -180,8 +181,8 @@ def test_the_short_way_passes_what_it_was_given(monkeypatch):
         assert prepared.addresses == (x.data_ptr(), w.data_ptr(), shift.data_ptr(), y.data_ptr())
         assert y.shape == (16, 32)
     serve = launches.serving(x, w, b, relu=True)
-    for empty in (None, getattr(launches._guards, "_empty_strided_cpu", None)):
-        monkeypatch.setattr(launches, "_empty", empty)
+    for empty in (None, getattr(again._guards, "_empty_strided_cpu", None)):
+        monkeypatch.setattr(launches, "empty", empty)
         y = serve(x, w, b)
         assert prepared.addresses == (x.data_ptr(), w.data_ptr(), b.data_ptr(), y.data_ptr())
         assert (y.shape, y.stride(), y.dtype) == ((16, 32), (32, 1), torch.float16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from elinvar import metal
 from elinvar.errors import InputError
 from elinvar.metal.quick import Repeat
-from elinvar.tensor.again import Layer
+from elinvar.tensor.again import Layer, empty
 
 __all__ = ["MOST_DEPTH", "chosen", "linear", "quick", "serving", "tile"]
 
@@ -95,8 +94,6 @@ def chosen(m: int, n: int, k: int, dtype: torch.dtype, index: int) -> Tile | Non
 
 
 _ready: dict[Any, Repeat | None] = {}
-_guards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None)  # noqa: SLF001
-_empty: Callable[..., torch.Tensor] | None = getattr(_guards, "_empty_strided_cuda", None)  # a third of new_empty
 _modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  (what watches or replaces operations sees torch's own)
 
 
@@ -140,7 +137,7 @@ def serving(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, *, relu: bool)
         left, right = x.data_ptr(), w.data_ptr()
         if (left | right) & 15:
             return None
-        y = x.new_empty(size) if _empty is None else _empty(size, rows, dtype)
+        y = x.new_empty(size) if empty is None else empty(size, rows, dtype)
         # The result is on the current device; the launch is refused where that is not the operands'.
         return y if repeat((left, right, bias.data_ptr(), y.data_ptr()), False) else None
 
