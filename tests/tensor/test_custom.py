@@ -86,3 +86,21 @@ def test_bad_input():
         tensor.register_kernel("test.none", reference=swish, example=example)
     with pytest.raises(InputError, match="both source= and fused="):
         tensor.register_kernel("test.both", reference=swish, example=example, source=SOURCE, fused=elinvar.fuse(swish))
+
+
+@pytest.mark.gxx
+def test_names_and_flags_reach_a_fused_function(fresh):
+    def shrunk(x, by=0.5, soft=False):
+        """x moved towards zero."""
+        y = torch.relu(x.abs() - by) * torch.sign(x)
+        return torch.tanh(y) if soft else y
+
+    def tile(seed):
+        return (torch.linspace(-2 - seed, 2, 12),), {"by": 0.25, "soft": True}
+
+    mine = tensor.register_kernel("test.shrunk", reference=shrunk, fused=elinvar.fuse(shrunk), example=tile)
+    assert {r.backend for r in mine.check()} == {"cpu", "metal"}
+    x = torch.linspace(-1, 1, 9)
+    torch.testing.assert_close(mine(x, soft=True), shrunk(x, soft=True))
+    assert "test.shrunk: v1 as cpu on cpu" in mine.explain(x)
+    assert tensor.explain(mine, x) == mine.explain(x)

@@ -50,6 +50,12 @@ class CustomKernel:
         device = next((a.device for a in args if isinstance(a, torch.Tensor)), torch.device("cpu"))
         return _chosen(self.name, str(device))(*args, **kwargs)
 
+    def explain(self, *args: Any) -> str:
+        """Say which version runs where these arguments are, as what, and why."""
+        device = next((a.device for a in args if isinstance(a, torch.Tensor)), torch.device("cpu"))
+        found = _chosen(self.name, str(device))
+        return f"{self.name}: {found.version} as {found.backend} on {device}; {found.why}"
+
     def check(self, seeds: Sequence[int] = (0, 1, 2)) -> list[CheckReport]:
         """Compare every implementation with the reference in float64 on every device here; raise at the first failure.
 
@@ -175,9 +181,9 @@ class _FusedLauncher:
 
     fused: Fused
 
-    def __call__(self, *args: Any, device: Any = None) -> Any:
+    def __call__(self, *args: Any, device: Any = None, **keywords: Any) -> Any:
         del device
-        return self.fused.metal(*args)
+        return self.fused.metal(*args, **keywords)
 
 
 def elementwise_launcher(

@@ -8,6 +8,7 @@ microsecond of Python.
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
+from elinvar.metal.fuse.layout import overwritten
 from elinvar.metal.fuse.rounding import fma, rest
 from elinvar.runtime.memory import Pool, refuse_grad
 from elinvar.runtime.parallel import cpu_threads, parallel_for
@@ -41,7 +43,7 @@ _forward = torch.autograd.forward_ad
 _grad_enabled = torch.is_grad_enabled
 _empty_like = torch.empty_like
 _Tensor = torch.Tensor
-_Number = (int, float)
+_overwritten = torch._C._increment_version  # noqa: SLF001  (as elinvar.metal.fuse.layout.overwritten, one call less)
 
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -63,8 +65,8 @@ def _binary(operation: str, activation: str | None) -> Fused:
         low = rest("add", y, a, -b) if operation == "sub" else rest(operation, y, a, b)
         return expression(y, activation, low)
 
-    function.__name__ = f"{operation}_{activation or 'none'}"
-    return Fused(function)
+    function.__name__ = f"{operation}_{activation}" if activation else operation
+    return _program(function)
 
 
 def _affine(activation: str | None) -> Fused:
@@ -74,8 +76,15 @@ def _affine(activation: str | None) -> Fused:
         y = fma(x, scale, bias)
         return expression(y, activation, rest("fma", y, x, scale, bias))
 
-    function.__name__ = f"affine_{activation or 'none'}"
-    return Fused(function, like=0)
+    function.__name__ = "affine"
+    return _program(function, like=0)
+
+
+def _program(function: Callable[..., Any], like: int | None = None) -> Fused:
+    """A fused function that calls itself, in errors, by the operation's name."""
+    fused = Fused(function, like=like)
+    fused.name = function.__name__
+    return fused
 
 
 # Tables, not caches: torch.compile looks through a table while it traces.
@@ -115,7 +124,7 @@ def _fits(out: torch.Tensor, a: torch.Tensor, *others: torch.Tensor) -> bool:
     """Whether `out` is plain memory for a flat kernel: exactly an input, or apart from all of them."""
     if out.shape != a.shape or out.dtype is not a.dtype or not out.is_contiguous() or not out.is_cpu:
         return False
-    if out.is_neg():
+    if out.is_neg() or out.requires_grad:
         return False
     start, size = out.data_ptr(), out.numel() * out.element_size()
     return all(t.data_ptr() == start or abs(t.data_ptr() - start) >= size for t in (a, *others))
@@ -164,7 +173,7 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
             and a.is_contiguous()
             and b.is_contiguous()
             and (shape := a.shape) == b.shape
-            and not (_grad_enabled() and (a.requires_grad or b.requires_grad))
+            and not ((grads := _grad_enabled()) and (a.requires_grad or b.requires_grad))
         ):
             n = a.numel()
             if n == 1 and (a.is_neg() or b.is_neg() or (out is not None and out.is_neg())):  # larger ones have gaps
@@ -185,8 +194,10 @@ def _make(operation: str) -> Callable[..., torch.Tensor]:
                     or not out.is_cpu
                     or not out.is_contiguous()
                     or out.shape != shape
+                    or (grads and out.requires_grad)
                 ):
                     return binary(operation, a, b, "relu", out=out, pool=pool)  # says what does not fit
+                _overwritten((out,))
             if n <= _SERIAL:
                 kernel(0, n, n, first, second, target)
             else:
@@ -259,7 +270,7 @@ def binary(
         check_same(name, a=a, b=b)
     else:
         check_same(name, a=a)
-        if not isinstance(b, _Number):
+        if not _is_number(b):
             raise InputError(f"{name}: b is a {type(b).__name__}; give a tensor or a number")
     return call(binary_program(operation, activation), (a, b), out, pool, name)
 
@@ -319,15 +330,21 @@ def affine(
         kernel = flat.kernels.get(x.dtype) or flat.missing(x.dtype)
         if out is None:
             out = new(x.shape, x.dtype, x.device, pool, "affine")
+        else:
+            overwritten(out)
         _launch(kernel, x.numel(), x.data_ptr(), scale.data_ptr(), bias.data_ptr(), out.data_ptr())
         return out
     check_same("affine", x=x)
     for name, t in (("scale", scale), ("bias", bias)):
         if isinstance(t, torch.Tensor):
             check_parameter("affine", x, name, t)
-        elif not isinstance(t, _Number):
+        elif not _is_number(t):
             raise InputError(f"affine: {name} is a {type(t).__name__}; give a tensor or a number")
     return call(affine_program(activation), (x, scale, bias), out, pool, "affine")
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, numbers.Real)  # NumPy's too
 
 
 def check_parameter(operation: str, x: torch.Tensor, name: str, t: torch.Tensor) -> None:
@@ -349,7 +366,7 @@ def call(program: Fused, args: tuple[Any, ...], out: torch.Tensor | None, pool: 
         transformed: torch.Tensor = program.function(*wide).to(tensors[0].dtype)
         return transformed
     if out is not None:
-        refuse_grad(*tensors, operation=f"{name}: out=")
+        refuse_grad(*tensors, out, operation=f"{name}: out=")
         if out.dtype != tensors[0].dtype:
             raise InputError(f"{name}: out is {out.dtype}, the result {tensors[0].dtype}; give memory of that dtype")
     elif pool is not None and not (_grad_enabled() and any(t.requires_grad for t in tensors)):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from elinvar import tensor
 from elinvar.errors import InputError
+from elinvar.metal.fuse import Fused
+from elinvar.metal.fuse.binding import Method
 from elinvar.runtime.plan import Precision
-from elinvar.tensor import elementwise
+from elinvar.tensor import elementwise, loss, norms
 from elinvar.tensor.activation import named
+from elinvar.tensor.custom import CustomKernel
 from elinvar.tensor.gemm import choose
+from elinvar.tensor.nn import FusedLinear, FusedMLP
 from elinvar.tensor.storage import native as insists
 from elinvar.tensor.storage import resolve
 from elinvar.tensor.workspace import check_same
@@ -25,7 +31,8 @@ def explain(operation: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> s
     Parameters
     ----------
     operation
-        One of this engine's operations, or its name.
+        One of this engine's operations or its name, a layer of `elinvar.tensor.nn`, a fused function, or a registered
+        kernel.
     *args, **kwargs
         As for the operation.
 
@@ -41,22 +48,96 @@ def explain(operation: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> s
     InputError
         The operation is not one that can be explained.
     """
-    name = operation if isinstance(operation, str) else getattr(operation, "__name__", str(operation))
-    if name in ("linear", "matmul"):
-        return _product(name, *args, **kwargs)
-    kwargs.pop("out", None)
-    kwargs.pop("pool", None)
-    if name in ("add_relu", "sub_relu", "mul_relu", "div_relu"):
-        fused = elementwise.binary_program(name.partition("_")[0], "relu")
-    elif name == "affine":
-        activation = kwargs.get("activation", args[3] if len(args) > 3 else None)
-        fused, args = elementwise.affine_program(named(activation, "affine")), args[:3]
-    else:
-        known = "linear, matmul, affine, add_relu, sub_relu, mul_relu, div_relu"
-        raise InputError(f"explain: {name} is not explained; choose one of {known}, or a fused function's own .explain")
+    if isinstance(operation, str) and operation not in _EXPLAINED:
+        raise InputError(f"explain: {operation} is unknown; choose one of {', '.join(_EXPLAINED)}")
+    if isinstance(operation, (FusedLinear, FusedMLP)):
+        return _layers(operation, *args, **kwargs)
+    if isinstance(operation, (Fused, Method)):
+        return operation.explain(*args, **kwargs)
+    if isinstance(operation, CustomKernel):
+        return operation.explain(*args)
+    name = operation if isinstance(operation, str) else getattr(operation, "__name__", type(operation).__name__)
+    if name not in _EXPLAINED:
+        known = ", ".join(_EXPLAINED)
+        raise InputError(f"explain: {name} is not explained; choose one of {known}, a layer, or a fused function")
+    signature = inspect.signature(getattr(tensor, name))
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"explain: {name}: {error}; give the arguments of {name}{signature}") from None
+    bound.apply_defaults()
+    return _EXPLAINED[name](name, bound.arguments)
+
+
+def _layers(module: FusedLinear | FusedMLP, x: torch.Tensor) -> str:
+    """One line per layer."""
+    lines = []
+    for layer in [module] if isinstance(module, FusedLinear) else list(module):
+        assert isinstance(layer, FusedLinear)
+        lines.append(_product("linear", x, layer.weight, layer.bias, layer.activation, precision=layer.precision))
+        x = x.new_empty(1).expand(*x.shape[:-1], layer.out_features).to(layer.weight.dtype)
+    return "\n".join(lines)
+
+
+def _linear(name: str, given: dict[str, Any]) -> str:
+    a, b = (given["x"], given["w"]) if name == "linear" else (given["a"], given["b"])
+    return _product(name, a, b, given["bias"], given["activation"], given["residual"], precision=given["precision"])
+
+
+def _said(name: str, fused: Fused, *args: Any) -> str:
     said = fused.explain(*args).partition(": ")[2]
-    dtype = str(args[0].dtype).removeprefix("torch.")
+    dtype = str(next(a for a in args if isinstance(a, torch.Tensor)).dtype).removeprefix("torch.")
     return f"{name}: {said}; computed in {'float64' if dtype == 'float64' else 'float32'}, rounded once to {dtype}"
+
+
+def _binary(name: str, given: dict[str, Any]) -> str:
+    operation, activation = given.get("operation"), named(given.get("activation", "relu"), name)
+    if operation is None:
+        operation = name.partition("_")[0]
+    if operation not in elementwise.BINARY:
+        raise InputError(f"binary: operation={operation!r} is unknown; choose one of {', '.join(elementwise.BINARY)}")
+    return _said(name, elementwise.binary_program(operation, activation), given["a"], given["b"])
+
+
+def _affine(name: str, given: dict[str, Any]) -> str:
+    program = elementwise.affine_program(named(given["activation"], name))
+    return _said(name, program, given["x"], given["scale"], given["bias"])
+
+
+def _layer_norm(name: str, given: dict[str, Any]) -> str:
+    x, shape = given["x"], given["normalized_shape"]
+    dims = 1 if isinstance(shape, int) else len(shape)
+    parameters = [t.reshape(-1) for t in (given["weight"], given["bias"]) if t is not None]
+    program = norms.LAYER[named(given["activation"], name), given["weight"] is not None, given["bias"] is not None]
+    rows = x if dims == 1 else x.reshape(*x.shape[: x.dim() - dims], -1)
+    return _said(name, program, rows, *parameters, float(given["eps"]))
+
+
+def _batch_norm(name: str, given: dict[str, Any]) -> str:
+    x = given["x"]
+    keys = ("running_mean", "running_var", "weight", "bias")
+    parameters = [given[k].view(-1, *(1,) * (x.dim() - 2)) for k in keys if given[k] is not None]
+    program = norms.BATCH[named(given["activation"], name), given["weight"] is not None, given["bias"] is not None]
+    return _said(name, program, x, *parameters, float(given["eps"]))
+
+
+def _cross_entropy(name: str, given: dict[str, Any]) -> str:
+    logits = given["logits"]
+    rows = logits.reshape(-1, logits.shape[-1])
+    said = loss.log_sum().explain(rows).partition(": ")[2]
+    wide = "float64" if logits.dtype == torch.float64 else "float32"
+    return f"{name}: {said}, one {wide} number per row kept for the gradient, which is one more kernel and a scatter"
+
+
+_EXPLAINED: dict[str, Callable[[str, dict[str, Any]], str]] = {
+    "linear": _linear,
+    "matmul": _linear,
+    "affine": _affine,
+    **dict.fromkeys(("add_relu", "sub_relu", "mul_relu", "div_relu", "binary"), _binary),
+    "layer_norm": _layer_norm,
+    "batch_norm": _batch_norm,
+    "softmax_cross_entropy": _cross_entropy,
+}
 
 
 def _product(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ def _checked(operation: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
                 "bring them to one dtype and device"
             )
     return first
+
+
+def _tensor(operation: str, x: object) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"{operation}: x is a {type(x).__name__}; give a tensor")
 
 
 def _dim(operation: str, dim: int, dims: int) -> int:
@@ -121,13 +127,17 @@ def split(x: torch.Tensor, size: int | Sequence[int], dim: int = 0) -> list[torc
     InputError
         A size below 1, sizes that do not add up, or no such dimension.
     """
+    _tensor("split", x)
     dim = _dim("split", dim, x.dim())
     length = x.shape[dim]
     if isinstance(size, int):
         if size < 1:
             raise InputError(f"split: size={size}; give 1 or more")
         return list(torch.split(x, size, dim)) if length else []
-    sizes = [int(n) for n in size]
+    try:
+        sizes = [operator.index(n) for n in size]
+    except TypeError:
+        raise InputError(f"split: size={size!r}; give a whole number, or a list of them") from None
     if any(n < 0 for n in sizes) or sum(sizes) != length:
         raise InputError(f"split: sizes {sizes} add up to {sum(sizes)}, dimension {dim} has {length}")
     return list(torch.split(x, sizes, dim))
@@ -135,6 +145,7 @@ def split(x: torch.Tensor, size: int | Sequence[int], dim: int = 0) -> list[torc
 
 def unbind(x: torch.Tensor, dim: int = 0) -> list[torch.Tensor]:
     """Return the slices of a tensor along `dim`, as views: what `stack` joined."""
+    _tensor("unbind", x)
     return list(torch.unbind(x, _dim("unbind", dim, x.dim())))
 
 
@@ -153,6 +164,8 @@ def to_device(tensors: Sequence[torch.Tensor], device: str | Device | torch.devi
         On the host (or on the device), of any dtypes and shapes.
     device
         Where to.
+
+    Gradients do not flow through the copy.
 
     Raises
     ------

@@ -72,10 +72,12 @@ def softmax_cross_entropy(
     check_same("softmax_cross_entropy", logits=logits)
     if reduction not in _REDUCTIONS:
         raise InputError(f"softmax_cross_entropy: reduction={reduction!r}; choose one of {', '.join(_REDUCTIONS)}")
+    if not isinstance(target, torch.Tensor):
+        raise InputError(f"softmax_cross_entropy: target is a {type(target).__name__}; give a tensor of int64 classes")
     if target.dtype != torch.int64 or target.shape != logits.shape[:-1] or logits.dim() < 1:
         raise InputError(
             f"softmax_cross_entropy: target is {target.dtype} of shape {tuple(target.shape)}, logits have shape "
-            f"{tuple(logits.shape)}; give int64 classes of shape {tuple(logits.shape[:-1])}"
+            f"{tuple(logits.shape)}; give int64 classes of shape {tuple(logits.shape[:-1])}{_moved(logits, target)}"
         )
     if target.device != logits.device:
         raise InputError(f"softmax_cross_entropy: logits are on {logits.device}, target on {target.device}")
@@ -95,6 +97,12 @@ def softmax_cross_entropy(
     if reduction == "sum":
         return losses.sum()
     return losses.sum() / (wanted != ignore_index).sum()
+
+
+def _moved(logits: torch.Tensor, target: torch.Tensor) -> str:
+    """What to do with torch's order of dimensions, where that is what was given."""
+    fits = logits.dim() > 2 and target.shape == (logits.shape[0], *logits.shape[2:])
+    return ", and logits.movedim(1, -1): classes come last here" if fits else ""
 
 
 def _losses(rows: torch.Tensor, target: torch.Tensor, ignore: int, pool: Pool | None) -> torch.Tensor:

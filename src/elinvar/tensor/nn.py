@@ -110,7 +110,7 @@ class FusedMLP(torch.nn.Sequential):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if len(sizes) < 2 or any(n < 1 for n in sizes):
+        if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise InputError(f"FusedMLP: sizes={tuple(sizes)}; give at least two numbers of features from 1")
         pairs = list(pairwise(sizes))
         super().__init__(

@@ -9,12 +9,13 @@ import torch
 
 from elinvar.errors import InputError
 from elinvar.metal.fuse import Fused
-from elinvar.runtime.memory import Pool
+from elinvar.runtime.memory import Pool, refuse_grad
 from elinvar.tensor.activation import ACTIVATIONS, expression, named
 from elinvar.tensor.elementwise import call, check_parameter
-from elinvar.tensor.workspace import check_same
+from elinvar.tensor.modes import transforming
+from elinvar.tensor.workspace import check_out, check_same
 
-__all__ = ["batch_norm", "layer_norm"]
+__all__ = ["BATCH", "LAYER", "batch_norm", "layer_norm"]
 
 
 def layer_program(activation: str | None, weight: bool, bias: bool) -> Fused:
@@ -42,8 +43,8 @@ def _batch_program(activation: str | None, weight: bool, bias: bool) -> Fused:
 
 # Tables, not caches: torch.compile looks through a table while it traces.
 _CASES = [(act, weight, bias) for act in (None, *ACTIVATIONS) for weight in (False, True) for bias in (False, True)]
-_LAYER = {case: layer_program(*case) for case in _CASES}
-_BATCH = {case: _batch_program(*case) for case in _CASES}
+LAYER = {case: layer_program(*case) for case in _CASES}
+BATCH = {case: _batch_program(*case) for case in _CASES}
 
 
 def layer_norm(
@@ -97,14 +98,26 @@ def layer_norm(
             if tuple(t.shape) != shape:
                 raise InputError(f"layer_norm: {name} has shape {tuple(t.shape)}; give {shape}")
             flat.append(t.reshape(-1))
+    if out is not None and not (torch.compiler.is_compiling() or transforming()):
+        _check_out(out, x, *flat)
     if not x.numel():
         return torch.empty_like(x) if out is None else out
     lead = x.shape[: x.dim() - len(shape)]
     rows = x if len(shape) == 1 else x.reshape(*lead, -1)
-    into = None if out is None else out if len(shape) == 1 else out.view(*lead, -1)
-    program = _LAYER[activation, weight is not None, bias is not None]
+    into = out
+    if out is not None and len(shape) > 1:
+        into = out.view(*lead, -1) if out.is_contiguous() else None
+    program = LAYER[activation, weight is not None, bias is not None]
     done = call(program, (rows, *flat, float(eps)), into, pool, "layer_norm")
-    return out if out is not None else done.reshape(x.shape)
+    if out is None:
+        return done.reshape(x.shape)
+    return out.copy_(done.reshape(x.shape)) if into is None else out
+
+
+def _check_out(out: torch.Tensor, x: torch.Tensor, *parameters: torch.Tensor) -> None:
+    refuse_grad(x, *parameters, operation="layer_norm: out=")
+    exactly = isinstance(out, torch.Tensor) and out.data_ptr() == x.data_ptr() and out.stride() == x.stride()
+    check_out(out, x.shape, x, "layer_norm", None if exactly else x, *parameters)
 
 
 def batch_norm(
@@ -141,11 +154,13 @@ def batch_norm(
         raise InputError(f"batch_norm: x has shape {tuple(x.shape)}; give (N, C, ...)")
     channels = (x.shape[1],)
     parameters = []
+    if running_mean is None or running_var is None:
+        raise InputError("batch_norm: running_mean and running_var are both needed; a batch's own are training's")
     for name, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
         if t is not None:
             check_parameter("batch_norm", x, name, t)
             if tuple(t.shape) != channels:
                 raise InputError(f"batch_norm: {name} has shape {tuple(t.shape)}, x {channels[0]} channels")
             parameters.append(t.view(-1, *(1,) * (x.dim() - 2)))
-    program = _BATCH[activation, weight is not None, bias is not None]
+    program = BATCH[activation, weight is not None, bias is not None]
     return call(program, (x, *parameters, float(eps)), out, pool, "batch_norm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from elinvar.errors import InputError
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.plan import Precision
 
-__all__ = ["check_finite", "native", "resolve", "store", "stored"]
+__all__ = ["check_finite", "native", "resolve", "storage_dtype", "store", "stored"]
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 
 
 def resolve(precision: str | Precision, device: torch.device | str, operation: str = "store") -> Precision:
@@ -27,6 +30,34 @@ def resolve(precision: str | Precision, device: torch.device | str, operation: s
     if not isinstance(found, Precision):
         raise InputError(f"{operation}: precision={precision!r} is unknown; give a format name or a Precision")
     return found
+
+
+def _constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let torch.compile ask while it traces, as it may not look at devices; see `elinvar.metal.fuse.derivative`."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return function
+
+
+@_constant
+def _storage(precision: str, device: str, operation: str) -> str:
+    return resolve(precision, device, operation).storage
+
+
+@_constant
+def _insists(storage: str, compute: str, device: str) -> bool:
+    return bool(storage) and native(Precision(storage, compute), device)
+
+
+def _formats(precision: str | Precision) -> tuple[str, str]:
+    """Formats of a wish for particular arithmetic; a name leaves that to the device."""
+    return (precision.storage, precision.compute) if isinstance(precision, Precision) else ("", "")
+
+
+def storage_dtype(precision: str | Precision, device: torch.device, operation: str = "store") -> torch.dtype:
+    """Return the dtype to store in on a device; also while torch.compile traces."""
+    if isinstance(precision, Precision):
+        return precision.storage_dtype
+    return _DTYPES[_storage(precision, str(device), operation) + ""]  # dynamo hands over a constant once it is used
 
 
 def store(x: torch.Tensor, precision: str | Precision, *, check: bool = False) -> torch.Tensor:
@@ -46,16 +77,16 @@ def store(x: torch.Tensor, precision: str | Precision, *, check: bool = False) -
     """
     if not isinstance(x, torch.Tensor) or not x.dtype.is_floating_point:
         raise InputError(f"store: x is {getattr(x, 'dtype', type(x).__name__)}; give a floating-point tensor")
-    kept = x.to(resolve(precision, x.device).storage_dtype)
+    kept = x.to(storage_dtype(precision, x.device))
     return check_finite(kept, "what was stored") if check else kept
 
 
 def stored(precision: str | Precision, operation: str, *tensors: torch.Tensor | None) -> tuple[Any, bool]:
     """Return an operation's operands in a storage format, and whether products must be formed in it natively."""
     where = next((t.device for t in tensors if isinstance(t, torch.Tensor)), torch.device("cpu"))
-    found = resolve(precision, where, operation)
-    kept = [None if t is None else t.to(found.storage_dtype) for t in tensors]
-    return kept, native(found, where)
+    dtype = storage_dtype(precision, where, operation)
+    kept = [None if t is None else t.to(dtype) for t in tensors]
+    return kept, _insists(*_formats(precision), str(where)) is True
 
 
 def native(precision: Precision, device: torch.device | str) -> bool:

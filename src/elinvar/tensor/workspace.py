@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elinvar.errors import InputError
-from elinvar.runtime.memory import Lease, Pool
+from elinvar.runtime.memory import Lease, Pool, refuse_grad
 
 if TYPE_CHECKING:
     from typing import Self
@@ -86,6 +86,8 @@ def check_same(operation: str, **tensors: torch.Tensor | None) -> None:
             raise InputError(f"{operation}: {name} is a {type(t).__name__}; give a tensor")
         if t.dtype not in FLOATS:
             raise InputError(f"{operation}: {name} is {t.dtype}; give float16, bfloat16, float32 or float64")
+        if t.layout is not torch.strided:
+            raise InputError(f"{operation}: {name} is {t.layout}; give dense memory with .to_dense()")
     (first, one), *others = given.items()
     for name, t in others:
         if t.device != one.device:
@@ -97,11 +99,11 @@ def check_same(operation: str, **tensors: torch.Tensor | None) -> None:
 def check_out(
     out: torch.Tensor, shape: Sequence[int], like: torch.Tensor, operation: str, *inputs: torch.Tensor | None
 ) -> None:
-    """Refuse an `out` of another shape, dtype or device, or one that shares memory with an input.
+    """Refuse an `out` of another shape, dtype or device, that wants a gradient, or shares memory with an input.
 
     `inputs` are those that may not be overwritten while the operation runs.
     """
-    from elinvar.metal.fuse.layout import reach
+    from elinvar.metal.fuse.layout import overwritten, reach
 
     if not isinstance(out, torch.Tensor):
         raise InputError(f"{operation}: out is a {type(out).__name__}; give a tensor")
@@ -117,6 +119,8 @@ def check_out(
     for t in inputs:
         if t is not None and t.data_ptr() < end and start < t.data_ptr() + reach(t) * t.element_size():
             raise InputError(f"{operation}: out overlaps an input of shape {tuple(t.shape)}; give separate memory")
+    refuse_grad(out, operation=f"{operation}: out=")
+    overwritten(out)
 
 
 def check_bias(name: str, bias: torch.Tensor | None, n: int) -> None:

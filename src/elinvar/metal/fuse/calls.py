@@ -12,7 +12,7 @@ import torch
 from elinvar.errors import InputError
 from elinvar.metal.fuse import cpu, gpu
 from elinvar.metal.fuse.expression import Program
-from elinvar.metal.fuse.layout import STORAGE, Layout, arrange, reach
+from elinvar.metal.fuse.layout import STORAGE, Layout, arrange, overwritten, reach
 
 __all__ = ["Case", "arranged", "broadcast", "check_overlap", "form_of", "run", "store_in"]
 
@@ -80,6 +80,9 @@ class Case:
             outputs = self.fresh(tensors)
         else:
             self._check_overlap(tensors, out, name)
+            if out.requires_grad and torch.is_grad_enabled():
+                raise InputError(f"{name}: out= requires a gradient itself; give other memory or use torch.no_grad()")
+            overwritten(out)
             outputs = [out]
         if self.reaches[-1]:
             self.launch(tensors, outputs, scalars)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["STORAGE", "Layout", "arrange", "reach"]
+__all__ = ["STORAGE", "Layout", "arrange", "overwritten", "reach"]
 
+_increment = torch._C._increment_version  # noqa: SLF001  (half the public function's time)
 STORAGE = {
     torch.float32: "f32",
     torch.float64: "f64",
@@ -15,6 +16,15 @@ STORAGE = {
     torch.bfloat16: "bf16",
     torch.bool: "bool",
 }
+
+
+def overwritten(out: torch.Tensor) -> None:
+    """Tell autograd that memory is written by a kernel it does not see.
+
+    A graph that saved the memory then refuses to run backward, as after every in-place operation of torch, where it
+    would return wrong gradients.
+    """
+    _increment((out,))
 
 
 def reach(x: torch.Tensor) -> int:
