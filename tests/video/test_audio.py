@@ -143,3 +143,38 @@ def test_sound_comes_from_a_file_of_sound_and_begins_where_the_graph_does(rising
     assert levels(part)[[0, -1]] == pytest.approx([0.2, 0.5], abs=0.015)
     export(whole, part, graph=later, start=5, frames=10, speed="ultrafast")
     assert levels(part)[[0, -1]] == pytest.approx([0.25, 0.35], abs=0.015)
+
+
+def test_sound_that_is_encoded_again_stays_in_time(tmp_path: Path) -> None:
+    """A track that begins later than the picture, cut in the middle of its packets: every sample where it was."""
+    picture, path = tmp_path / "picture.mkv", tmp_path / "late.mkv"
+    export(sources.ramp(32, 32, frame_rate=25, frame_count=50), picture, codec="ffv1")
+    spectrum = np.fft.rfft(np.random.default_rng(5).normal(0, 12000, 72000))
+    spectrum[4500:] = 0  # below 3 kHz, which encoders keep
+    samples = np.fft.irfft(spectrum).astype(np.int16)[None]
+    with av.open(str(picture)) as source, av.open(str(path), "w") as out:
+        video = out.add_stream_from_template(source.streams.video[0])
+        stream = out.add_stream("flac", rate=48000, layout="mono")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+        for k in range(0, 72000, 4608):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, k : k + 4608]), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, k + 24000, Fraction(1, 48000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    for start in (0, 7, 13):
+        made = tmp_path / "a.mov"  # which takes no FLAC
+        assert export(path, made, start=start, frames=30, speed="ultrafast").audio == "encoded"
+        got = levels_of_floats(made)
+        n = start * 1920 - 24000 + np.arange(30 * 1920)
+        want = np.where((n >= 0) & (n < 72000), samples[0, n.clip(0, 71999)], 0) / 32768
+        match = [float(got[4000 + k : 50000 + k] @ want[4000:50000]) for k in range(-300, 301)]
+        assert int(np.argmax(match)) == 300, start
+        assert np.abs(got[2000 : max(2000, 24000 - start * 1920 - 2000)]).max(initial=0) < 0.01
+
+
+def levels_of_floats(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.concatenate([f.to_ndarray().reshape(-1) for f in file.decode(audio=0)]).astype(np.float64)

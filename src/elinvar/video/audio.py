@@ -78,56 +78,37 @@ def _named(source: Any) -> str:
 
 
 class AudioTrack:
-    """One audio track of a file on its way into an output container.
+    """One audio track of a file on its way into an output container, packet by packet as it is.
 
     Parameters
     ----------
     path, index
         File with the sound, and which of its audio tracks.
-    container, format
-        PyAV's output container and its short name.
+    container
+        PyAV's output container.
     start, duration
         Seconds of the file to take.
-
-    Attributes
-    ----------
-    copied
-        Whether the packets go as they are; otherwise they are encoded again.
     """
 
-    def __init__(
-        self, path: Path, index: int, container: Any, format: str, start: Fraction, duration: Fraction
-    ) -> None:
+    how = "copied"
+
+    def __init__(self, path: Path, index: int, container: Any, start: Fraction, duration: Fraction) -> None:
         av = optional_library("av", "video.export")
         self._input = av.open(str(path))
         self._stream = self._input.streams.audio[index]
         self._start, self._end = start, start + duration
         self._container = container
-        name = self._stream.codec_context.name
-        takes = _TAKES.get(format)
-        self.copied = takes is None or name in takes
-        if self.copied:
-            self._out = container.add_stream_from_template(self._stream)
-        else:
-            codec = "libopus" if format == "webm" else "aac"
-            rate = 48000 if codec == "libopus" else self._stream.rate
-            self._out = container.add_stream(codec, rate=rate)
-            self._out.layout = _layout(self._stream)
-        self._out.metadata.update(_known(self._stream.metadata, format))
-        self._out.disposition = self._stream.disposition
-        self._packets = self._copied() if self.copied else self._encoded()
+        self.out = container.add_stream_from_template(self._stream)
+        self._packets = self._copied()
         self._waiting: tuple[Fraction, Any] | None = next(self._packets, None)
-
-    def _demuxed(self) -> Iterator[Any]:
-        if self._start > 0:
-            self._input.seek(int(self._start / Fraction(self._stream.time_base)), stream=self._stream)
-        yield from self._input.demux(self._stream)
 
     def _copied(self) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds from the start, packet for the output)."""
         base = Fraction(self._stream.time_base)
         shift = int(self._start / base)
-        for packet in self._demuxed():
+        if self._start > 0:
+            self._input.seek(shift, stream=self._stream)
+        for packet in self._input.demux(self._stream):
             if packet.pts is None or packet.pts * base < self._start:
                 continue
             when = packet.pts * base - self._start
@@ -135,30 +116,8 @@ class AudioTrack:
                 return
             packet.pts -= shift
             packet.dts = packet.pts
-            packet.stream = self._out
+            packet.stream = self.out
             yield when, packet
-
-    def _encoded(self) -> Iterator[tuple[Fraction, Any]]:
-        samples = 0
-        for frame in self._frames():
-            frame.pts, frame.time_base = samples, Fraction(1, frame.sample_rate)
-            when = Fraction(samples, frame.sample_rate)
-            samples += frame.samples
-            for made in self._out.encode(frame):
-                yield when, made
-        for made in self._out.encode(None):
-            yield self._end - self._start, made
-
-    def _frames(self) -> Iterator[Any]:
-        """Yield the decoded frames of the time to take."""
-        base = Fraction(self._stream.time_base)
-        for packet in self._demuxed():
-            for frame in packet.decode():
-                when = (frame.pts or 0) * base
-                if when >= self._end:
-                    return
-                if when >= self._start:
-                    yield frame
 
     def until(self, seconds: Fraction) -> None:
         """Write what sounds before a time, so that sound and picture lie beside each other in the file."""
@@ -181,27 +140,18 @@ def _known(metadata: Any, format: str) -> dict[str, str]:
     return {key: value for key, value in words.items() if value}
 
 
-def _layout(stream: Any) -> Any:
-    """Return where a stream's channels belong: PCM in some containers only says how many there are."""
-    layout = stream.layout
-    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-    return usual.get(layout.nb_channels, layout) if "channels" in layout.name else layout
-
-
 class Sound:
-    """Several tracks of one file beside each other; parameters as for `AudioTrack`."""
+    """Several tracks of one file beside each other, copied or encoded again; parameters as for `AudioTrack`."""
 
     def __init__(
         self, path: Path, indices: tuple[int, ...], container: Any, start: Fraction, duration: Fraction
     ) -> None:
-        name = container.format.name.split(",")[0]
-        self.tracks = [AudioTrack(path, k, container, name, start, duration) for k in indices]
+        self.tracks = [_track(path, k, container, start, duration) for k in indices]
 
     @property
     def how(self) -> str | None:
         """Return "copied", "encoded", "copied and encoded", or None without a track."""
-        words = {"copied" if track.copied else "encoded" for track in self.tracks}
-        return " and ".join(sorted(words)) or None
+        return " and ".join(sorted({track.how for track in self.tracks})) or None
 
     def until(self, seconds: Fraction) -> None:
         """Write what sounds before a time."""
@@ -212,6 +162,27 @@ class Sound:
         """Write the rest and close the inputs."""
         for track in self.tracks:
             track.close()
+
+
+def _track(path: Path, index: int, container: Any, start: Fraction, duration: Fraction) -> AudioTrack | Mixture:
+    """Return a file's track on its way: as it is where the container takes it, else encoded again, sample by sample."""
+    from elinvar.video.probing import opened
+    from elinvar.video.soundtrack import Soundtrack
+
+    kind = container.format.name.split(",")[0]
+    takes = _TAKES.get(kind)
+    with opened(path, picture=False) as file:
+        stream = file.streams.audio[index]
+        name, told, disposition = stream.codec_context.name, dict(stream.metadata), stream.disposition
+    track: AudioTrack | Mixture
+    if takes is None or name in takes:
+        track = AudioTrack(path, index, container, start, duration)
+    else:
+        whole = Soundtrack.of_file(path, index, start, duration)
+        track = Mixture(whole, (0,), container, Fraction(0), duration, how="encoded")
+    track.out.metadata.update(_known(told, kind))
+    track.out.disposition = disposition
+    return track
 
 
 class Mixture:
@@ -227,9 +198,9 @@ class Mixture:
         Seconds of the timeline to take: from the sample nearest to the start to before the one nearest to the end.
     lossless
         PCM of 24 bits where the container takes it, as archives want it; else AAC, or Opus in WebM.
+    how
+        What `Exported.audio` calls it.
     """
-
-    how = "mixed"
 
     def __init__(
         self,
@@ -240,7 +211,9 @@ class Mixture:
         duration: Fraction,
         *,
         lossless: bool = False,
+        how: str = "mixed",
     ) -> None:
+        self.how = how
         self.tracks = [soundtrack]
         self._container, self._rate = container, soundtrack.rate
         kind = container.format.name.split(",")[0]
@@ -249,10 +222,10 @@ class Mixture:
         if (codec == "libopus" and rate != 48000) or (codec == "aac" and rate not in _AAC_RATES):
             soundtrack = soundtrack.at_rate(48000)
             self._rate = rate = 48000
-        self._out = container.add_stream(codec, rate=rate)
-        self._out.layout = soundtrack.layout
+        self.out = container.add_stream(codec, rate=rate)
+        self.out.layout = soundtrack.layout
         if codec == "aac":
-            self._out.codec_context.bit_rate = 96_000 * soundtrack.channels
+            self.out.codec_context.bit_rate = 96_000 * soundtrack.channels
         self._layout = soundtrack.layout
         first, last = (math.floor(t * rate + Fraction(1, 2)) for t in (start, start + duration))
         self._blocks = soundtrack.blocks(first, last - first, tracks)
@@ -271,14 +244,15 @@ class Mixture:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
             frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
             self._written += block.shape[1]
-            self._container.mux(self._out.encode(frame))
+            self._container.mux(self.out.encode(frame))
 
     def close(self) -> None:
         """Write the rest; say when the sum of the tracks went beyond full scale."""
         self.until(Fraction(1 << 40))
-        self._container.mux(self._out.encode(None))
+        self._container.mux(self.out.encode(None))
         if self.peak > 1:
             _log.warning(
-                "the mixed sound peaks %.1f dB above full scale and is clipped; lower its clips",
+                "the %s sound peaks %.1f dB above full scale and is clipped; lower its level",
+                self.how,
                 20 * math.log10(self.peak),
             )

@@ -374,8 +374,11 @@ def encode_frames(
     return slots.made, track
 
 
+_DISK = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOENT, errno.ENOTDIR, errno.EPERM)
+
+
 def _encoder_error(error: Any, encoder: str, k: int) -> Exception:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+    if getattr(error, "errno", None) in _DISK:
         return OSError(error.errno, error.strerror, getattr(error, "filename", None))
     return PipelineError(
         f"video.export: {encoder} failed at frame {max(k, 0)} ({error}); the partial file is gone, try another codec "

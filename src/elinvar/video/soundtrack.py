@@ -121,6 +121,12 @@ class Soundtrack:
         """Whether nothing sounds at all."""
         return not any(self._parts)
 
+    @classmethod
+    def of_file(cls, path: Path, index: int, start: Fraction, duration: Fraction) -> Soundtrack:
+        """Return a part of one audio stream of a file; `start` by the file's own time stamps."""
+        clip = Clip(Fraction(0), duration, str(path), start, Fraction(1), path.name, {"stream": index, "stamped": True})
+        return cls([Cut([clip], [], duration)])
+
     def at_rate(self, rate: int) -> Soundtrack:
         """Return the same at another rate."""
         return Soundtrack(self._cuts, self._fades, rate, self.channels)
@@ -141,6 +147,7 @@ class Soundtrack:
                 stream = file.streams.audio[wanted]
                 first = stream if picture is None else picture
                 base, begin = Fraction(stream.time_base), Fraction(first.start_time or 0) * Fraction(first.time_base)
+                begin = Fraction(0) if clip.chosen.get("stamped") else begin
                 channels = stream.codec_context.channels
                 found = _Stream(
                     clip.media, wanted, stream.rate, min(channels, max(_LAYOUTS)), begin, base * stream.rate <= 1
