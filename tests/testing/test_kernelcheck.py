@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from elinvar import metal
 from elinvar.errors import InputError
+from elinvar.metal import emulator_build
 from elinvar.runtime import kernels
 from elinvar.testing.kernelcheck import KernelCheck, kernel_survivors, substituted
 
@@ -85,6 +87,26 @@ def test_changes_are_noticed(registered: Path, before: str, after: str) -> None:
     except Exception:  # noqa: BLE001  (noticed, whatever it is)
         passed = False
     assert not passed
+
+
+def test_changed_text_is_kept_out_of_the_users_cache(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(folder: Path) -> int:
+        return sum(1 for _ in folder.rglob("*.so"))
+
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        emulator_build.lend(folder)
+    lent = count(ours)
+    monkeypatch.setenv("ELINVAR_CACHE", str(ours))
+    check = KernelCheck("test.reverse", "v1", seeds=(0,), raced=(), sanitized=(), scratch=str(theirs))
+    assert check(SOURCE)
+    assert (count(ours), count(theirs)) == (lent + 1, lent)
+    assert check(SOURCE + "\n// changed")
+    assert (count(ours), count(theirs)) == (lent + 1, lent + 1)
+    assert os.environ["ELINVAR_CACHE"] == str(ours)
 
 
 def test_other_sources_are_left_alone(registered: Path, tmp_path: Path) -> None:

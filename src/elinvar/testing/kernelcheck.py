@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ class KernelCheck:
         Tiles of the first stage. Examples whose shapes vary with the seed make this stronger.
     raced, sanitized
         Tiles of the other two stages.
+    scratch
+        Where to keep what is compiled from changed text, instead of the user's cache.
     """
 
     name: str
@@ -40,6 +43,7 @@ class KernelCheck:
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     raced: tuple[int, ...] = (0, 1, 2, 3)
     sanitized: tuple[int, ...] = (0, 1, 2, 3)
+    scratch: str | None = None
 
     def stages(self) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
         """Return the compile options and the seeds of each stage."""
@@ -56,12 +60,29 @@ class KernelCheck:
         item = kernels.default_registry.version(self.name, self.version)
         if item.source_path is None:
             raise InputError(f"[KernelCheck] kernel {self.name!r} {self.version} has no Metal source")
-        for options, seeds in self.stages():
-            with substituted(item.source_path, source, options):
-                for seed in seeds:
-                    if not kernels.check(self.name, self.version, "cpu", backend="metal", seed=seed).ok:
-                        return False
+        changed = source != item.source_path.read_text("ascii")
+        with _cached_in(self.scratch if changed else None):
+            for options, seeds in self.stages():
+                with substituted(item.source_path, source, options):
+                    for seed in seeds:
+                        if not kernels.check(self.name, self.version, "cpu", backend="metal", seed=seed).ok:
+                            return False
         return True
+
+
+@contextlib.contextmanager
+def _cached_in(folder: str | None) -> Iterator[None]:
+    """Keep compiled kernels in another folder for a while."""
+    before = os.environ.get("ELINVAR_CACHE")
+    if folder is not None:
+        os.environ["ELINVAR_CACHE"] = folder
+    try:
+        yield
+    finally:
+        if folder is not None:
+            del os.environ["ELINVAR_CACHE"]
+            if before is not None:
+                os.environ["ELINVAR_CACHE"] = before
 
 
 @contextlib.contextmanager
@@ -129,11 +150,10 @@ def kernel_survivors(
     path = kernels.default_registry.version(name, version).source_path
     if path is None:
         raise InputError(f"[kernel_survivors] kernel {name!r} {version} has no Metal source")
-    cache = tempfile.mkdtemp(prefix="elinvar-mutants-")  # mutants do not belong in the user's cache
+    cache = tempfile.mkdtemp(prefix="elinvar-mutants-")  # mutants do not belong in the user's cache; the kernel does
     try:
         emulator_build.lend(Path(cache))
-        check = KernelCheck(name, version, **options)
-        given = {"jobs": jobs, "timeout": timeout, "limit": limit, "equivalent": equivalent}
-        return survivors(path, check, environment={"ELINVAR_CACHE": cache}, **given)  # type: ignore[arg-type]
+        check = KernelCheck(name, version, scratch=cache, **options)
+        return survivors(path, check, jobs=jobs, timeout=timeout, limit=limit, equivalent=equivalent)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
