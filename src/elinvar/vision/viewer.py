@@ -27,11 +27,18 @@ _STYLE = """
 color:#e8e8e8;background:rgba(20,22,26,.72);padding:6px 10px;border-radius:6px;font:13px system-ui,sans-serif}
 .cloud-bar input{width:90px;vertical-align:middle}.cloud-bar button{font:inherit}.cloud-data{display:none}
 """
+_HALF_VIEW = 0.42  # tangent of half the vertical angle of view in viewer.js
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def _back(offset: NDArray[np.float64]) -> float:
+    """Return how far before the middle to begin, so that nearly all points lie ahead, inside a 3:2 window."""
+    across = np.maximum(np.abs(offset[:, 0]) / 1.5, np.abs(offset[:, 1]))
+    return float(np.quantile(across / _HALF_VIEW - offset[:, 2], 0.97))
 
 
 def fragment(
@@ -84,7 +91,7 @@ def fragment(
         "lower": lower.tolist(),
         "size": size.tolist(),
         "target": middle.tolist(),
-        "distance": 1.6 * reach,
+        "distance": max(reach, _back(points - middle)),
         "reach": reach,
     }
     script = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
