@@ -104,3 +104,8 @@ def test_names_and_flags_reach_a_fused_function(fresh):
     torch.testing.assert_close(mine(x, soft=True), shrunk(x, soft=True))
     assert "test.shrunk: v1 as cpu on cpu" in mine.explain(x)
     assert tensor.explain(mine, x) == mine.explain(x)
+
+
+def test_a_function_that_is_not_fused_is_refused(fresh):
+    with pytest.raises(InputError, match=r"fused= is a function; give elinvar.fuse\(function\)"):
+        tensor.register_kernel("test.plain", reference=swish, fused=swish, example=example)

@@ -134,3 +134,26 @@ def test_nothing_is_left_behind():
             queue.submit(torch.zeros(3)).result(10)
 
     assert_no_leak(once, repeats=10)
+
+
+def test_the_function_runs_in_the_modes_of_the_queues_maker():
+    model = torch.nn.Linear(4, 3)
+    x = torch.ones(4)
+    seen = []
+    for mode in (
+        torch.no_grad,
+        torch.inference_mode,
+        torch.enable_grad,
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    ):
+        with mode(), tensor.BatchingQueue(model, max_wait=0) as queue:
+            y = queue.submit(x).result(10)
+            seen.append((y.requires_grad, y.is_inference(), y.dtype))
+    plain = torch.float32
+    assert seen == [(False, False, plain), (False, True, plain), (True, False, plain), (True, False, torch.bfloat16)]
+
+
+@pytest.mark.parametrize("numbers", [{"max_batch": 2.5}, {"max_batch": True}, {"capacity": 1.5}, {"max_wait": -1}])
+def test_numbers_out_of_range(numbers):
+    with pytest.raises(InputError, match="give whole numbers from 1"):
+        tensor.BatchingQueue(lambda x: x, **numbers)

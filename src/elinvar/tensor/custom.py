@@ -153,6 +153,9 @@ def register_kernel(
     if (source is None) == (fused is None):
         raise InputError(f"register_kernel: {name} has {'both' if source else 'neither'} source= and fused=; give one")
     if fused is not None:
+        given: object = fused
+        if not isinstance(given, Fused):
+            raise InputError(f"register_kernel: fused= is a {type(given).__name__}; give elinvar.fuse(function)")
         launch: Callable[..., Any] = _FusedLauncher(fused)
         cpu = cpu or fused
     else:

@@ -8,18 +8,28 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from elinvar.errors import InputError, PipelineError
 from elinvar.runtime.memory import Pool
 from elinvar.tensor.batching import batched
+from elinvar.tensor.surroundings import modes_here, on_streams, stream_here
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["BatchingQueue"]
+
+
+class _Item(NamedTuple):
+    """One waiting call."""
+
+    x: torch.Tensor
+    future: Future[Any]
+    since: float
+    stream: Any
 
 
 class BatchingQueue:
@@ -34,7 +44,9 @@ class BatchingQueue:
     Items are taken in the order they came. A batch starts when `max_batch` items wait, or when the oldest has waited
     `max_wait` seconds. At most `capacity` items wait: `submit` blocks, `try_submit` returns None. When a batch fails,
     its items are run one by one, so that only those at fault get the exception. Running out of memory halves the batch
-    as in `batched`, and later batches stay that small.
+    as in `batched`, and later batches stay that small. The function runs in the modes in which the queue was made
+    (`torch.no_grad`, `torch.inference_mode`, `torch.autocast`), and on a GPU on its callers' stream; where the callers
+    of one batch use different streams, the worker waits for the batch before it hands out results.
 
     Parameters
     ----------
@@ -67,14 +79,17 @@ class BatchingQueue:
         pool: Pool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if max_batch < 1 or capacity < 1 or not max_wait >= 0:
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (max_batch, capacity))
+        if not whole or max_batch < 1 or capacity < 1 or not max_wait >= 0:
             raise InputError(
-                f"BatchingQueue: max_batch={max_batch}, capacity={capacity}, max_wait={max_wait}; give at least 1, 1, 0"
+                f"BatchingQueue: max_batch={max_batch}, capacity={capacity}, max_wait={max_wait}; give whole numbers "
+                "from 1, and seconds from 0"
             )
         self._fn = fn
         self._max_batch, self._max_wait, self._capacity = max_batch, max_wait, capacity
         self._pool, self._clock = pool, clock
-        self._waiting: collections.deque[tuple[torch.Tensor, Future[Any], float]] = collections.deque()
+        self._modes = modes_here()
+        self._waiting: collections.deque[_Item] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
         self.batches = 0
@@ -119,7 +134,7 @@ class BatchingQueue:
                 raise PipelineError("BatchingQueue: it is closed; make another one")
             if len(self._waiting) >= self._capacity:
                 return None
-            self._waiting.append((x, future, self._clock()))
+            self._waiting.append(_Item(x, future, self._clock(), stream_here(x)))
             self._changed.notify_all()
         return future
 
@@ -128,19 +143,20 @@ class BatchingQueue:
             taken = self._take()
             if not taken:
                 return
-            live = [(x, future) for x, future, _ in taken if future.set_running_or_notify_cancel()]
+            live = [item for item in taken if item.future.set_running_or_notify_cancel()]
             if live:
-                self._run(live)
+                with self._modes():
+                    self._run(live)
             del taken, live  # an idle worker keeps nobody's tensors alive
 
-    def _take(self) -> list[tuple[torch.Tensor, Future[Any], float]]:
+    def _take(self) -> list[_Item]:
         """Wait for a full batch or the oldest item's time; nothing means closed and empty."""
         with self._changed:
             while not self._waiting:
                 if self._closed:
                     return []
                 self._changed.wait()
-            due = self._waiting[0][2] + self._max_wait
+            due = self._waiting[0].since + self._max_wait
             while len(self._waiting) < self._max_batch and not self._closed:
                 left = due - self._clock()
                 if left <= 0:
@@ -151,12 +167,15 @@ class BatchingQueue:
             self._changed.notify_all()
         return taken
 
-    def _run(self, live: list[tuple[torch.Tensor, Future[Any]]]) -> None:
+    def _run(self, live: list[_Item]) -> None:
         try:
-            done = batched(self._fn, [x for x, _ in live], self._max_batch, pool=self._pool)
+            with on_streams([item.stream for item in live]) as deliver:
+                done = batched(self._fn, [item.x for item in live], self._max_batch, pool=self._pool)
+                for value in done:
+                    deliver(value)
         except BaseException as error:  # noqa: BLE001  (it belongs to the callers)
             if len(live) == 1:
-                live[0][1].set_exception(error)
+                live[0].future.set_exception(error)
                 self.batches += 1
                 self.items += 1
                 return
@@ -171,8 +190,8 @@ class BatchingQueue:
             self._max_batch = done.batch
         self.batches += done.calls
         self.items += len(live)
-        for (_, future), value in zip(live, done, strict=True):
-            future.set_result(value)
+        for item, value in zip(live, done, strict=True):
+            item.future.set_result(value)
 
     def close(self) -> None:
         """Run what waits, then end the worker. Items submitted later are refused."""
