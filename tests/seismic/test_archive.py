@@ -145,9 +145,3 @@ def test_damaged_samples_are_noticed(stored):
             survey.read([0, 1])
     chunk.unlink()
     assert np.isnan(survey.read([0, 1])).all()  # refused by whoever migrates it, never taken for silence
-
-
-def test_mdio_is_refused_by_name(tmp_path):
-    (tmp_path / "survey.mdio").mkdir()
-    with pytest.raises(NotImplementedError, match=r"MDIO.*multidimio.*SEG-Y"):
-        open_zarr(tmp_path / "survey.mdio")

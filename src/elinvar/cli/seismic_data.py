@@ -158,7 +158,11 @@ def open_any(path: Path, header: list[str] | None = None, endian: str = "auto", 
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_dir() and path.suffix.lower() != ".mdio" and not (path / "headers.parquet").exists()
+    if not path.is_dir():
+        return False
+    from elinvar.seismic.mdio import is_mdio
+
+    return not is_mdio(path) and not (path / "headers.parquet").exists()
 
 
 def info(

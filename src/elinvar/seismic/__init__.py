@@ -40,6 +40,7 @@ _HOME = {
     "illumination": "analysis",
     "migrate": "migration",
     "open_image": "volume",
+    "open_mdio": "mdio",
     "open_segy": "survey",
     "open_su": "su",
     "open_zarr": "archive",
@@ -78,6 +79,7 @@ __all__ = [
     "illumination",
     "migrate",
     "open_image",
+    "open_mdio",
     "open_segy",
     "open_su",
     "open_zarr",
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
     from .grid import Grid
     from .image import Image
     from .linear import LinearOperator
+    from .mdio import open_mdio
     from .migration import migrate, plan
     from .mute import Mute
     from .qc import qc_report

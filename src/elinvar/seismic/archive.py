@@ -26,6 +26,7 @@ from elinvar.runtime.files import atomic_directory
 
 from ._check import optional_library
 from .headers import Columns
+from .mdio import is_mdio, open_mdio
 from .survey import Survey
 
 __all__ = ["ZarrTraces", "open_zarr", "write_survey"]
@@ -185,7 +186,7 @@ def open_zarr(path: str | os.PathLike[str], *, bin_size: tuple[float, float] | N
     Parameters
     ----------
     path
-        The folder.
+        The folder; one in MDIO goes to :func:`~elinvar.seismic.open_mdio`.
     bin_size
         Midpoint cell (dx, dy) in metres of one common-offset volume; by default what the folder says.
 
@@ -200,11 +201,8 @@ def open_zarr(path: str | os.PathLike[str], *, bin_size: tuple[float, float] | N
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"open_zarr: {folder} {what}; give a folder that Survey.to_zarr wrote.")
-    if folder.suffix.lower() == ".mdio":
-        raise NotImplementedError(
-            f"open_zarr: {folder} is MDIO, which is not read: multidimio excludes versions of libraries that this "
-            "package is tested with; export it as SEG-Y (`mdio segy export`) first."
-        )
+    if is_mdio(folder):
+        return open_mdio(folder, bin_size=bin_size)
     try:
         group = zarr.open_group(folder, mode="r", zarr_format=3)
         about = dict(group.attrs)

@@ -25,6 +25,7 @@ from .order import morton
 from .traces import ArrayTraces, ChosenTraces, Indices, Samples, Traces
 
 if TYPE_CHECKING:
+    from .mdio import MdioTraces
     from .tracefile import Geometry, SegyTraces
 
 __all__ = ["Survey", "SurveyWarning", "TraceBlock", "open_segy"]
@@ -427,7 +428,7 @@ def open_segy(
 
 
 def from_file(
-    traces: SegyTraces,
+    traces: SegyTraces | MdioTraces,
     geometry: Geometry,
     dt: float,
     *,

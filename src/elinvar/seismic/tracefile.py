@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,18 @@ from elinvar.errors import InputError
 from ._check import number, optional_library
 from .headers import COLUMNS, FOOT, WORDS, Columns, scalar, scaled
 
-__all__ = ["FileColumns", "Geometry", "SegyTraces", "geometry", "interval", "moved", "opened", "runs", "words"]
+__all__ = [
+    "FileColumns",
+    "Geometry",
+    "SegyTraces",
+    "assembled",
+    "geometry",
+    "interval",
+    "moved",
+    "opened",
+    "runs",
+    "words",
+]
 
 Floats = NDArray[np.float64]
 Kind = Literal["segy", "su"]
@@ -156,8 +167,38 @@ def interval(operation: str, path: Path, binary: int | None, trace: NDArray[Any]
 
 def geometry(file: Any, path: Path, kind: Kind, endian: str, where: Mapping[str, int], *, feet: bool) -> Geometry:
     """Read source and receiver positions, delays and which traces are live, and check them."""
+    unit = FOOT if feet else 1.0
+    reader = FileColumns(path.absolute(), endian, kind, tuple(where.items()), unit)
+    return assembled(path, where, lambda names: words(file, path, {n: where[n] for n in names}), reader, feet=feet)
+
+
+def assembled(
+    path: Path,
+    where: Mapping[str, object],
+    read: Callable[[Sequence[str]], Mapping[str, NDArray[Any]]],
+    reader: Callable[[str], NDArray[Any]],
+    *,
+    feet: bool,
+) -> Geometry:
+    """Make a geometry of trace header words, and check it.
+
+    Parameters
+    ----------
+    path
+        For messages.
+    where
+        The words there are, and where each is, for messages.
+    read
+        Returns words as stored.
+    reader
+        Reads one column in metres and seconds.
+    feet
+        Lengths are in feet.
+    """
     needed = ("sx", "sy", "gx", "gy", "scalco", "counit", "offset", "trid", "delrt", "scalt")
-    word = words(file, path, {name: where[name] for name in needed if name in where})
+    word = dict(read([name for name in needed if name in where]))
+    for name in needed:
+        word.setdefault(name, np.zeros(len(word["sx"]), np.int64))  # says nothing
     unit = FOOT if feet else 1.0
     scale = scalar(word["scalco"]) * unit
     source = np.stack([word["sx"] * scale, word["sy"] * scale], axis=1)
@@ -173,9 +214,8 @@ def geometry(file: Any, path: Path, kind: Kind, endian: str, where: Mapping[str,
     distance = np.hypot(*(receiver - source).T)
     told = [_offset_warning(path, np.abs(word["offset"]) * unit, distance, live, word["scalco"])]
     if "cdp_x" in where:
-        place = words(file, path, {"x": where["cdp_x"], "y": where["cdp_y"]})
+        place = read(["cdp_x", "cdp_y"])
         told.append(_cdp_warning(path, place, scale, unit, 0.5 * (source + receiver), live))
-    reader = FileColumns(path.absolute(), endian, kind, tuple(where.items()), unit)
     return Geometry(
         source,
         receiver,
@@ -188,12 +228,13 @@ def geometry(file: Any, path: Path, kind: Kind, endian: str, where: Mapping[str,
 
 
 def _check_coordinates(
-    path: Path, counit: NDArray[Any], source: Floats, receiver: Floats, where: Mapping[str, int]
+    path: Path, counit: NDArray[Any], source: Floats, receiver: Floats, where: Mapping[str, object]
 ) -> None:
     remedy = "name their bytes, for example open_segy(path, sx=..., sy=..., gx=..., gy=...) (--header sx=...)."
     if not source.any() and not receiver.any():
         places = ", ".join(f"{name} {where[name]}" for name in ("sx", "sy", "gx", "gy"))
-        raise InputError(f"{path.name}: all source and receiver coordinates are zero (bytes {places}); {remedy}")
+        kind = "bytes" if isinstance(where["sx"], int) else "words"
+        raise InputError(f"{path.name}: all source and receiver coordinates are zero ({kind} {places}); {remedy}")
     for name, mine, other in (("receiver", receiver, source), ("source", source, receiver)):
         if not mine.any() and not (other == other[0]).all():
             raise InputError(
@@ -232,7 +273,7 @@ def _cdp_warning(
     path: Path, place: Mapping[str, NDArray[Any]], scale: Floats, unit: float, midpoint: Floats, live: NDArray[np.bool_]
 ) -> str | None:
     """Compare the CDP coordinates with the midpoints; one sentence when more than 1 % of traces are far off."""
-    raw = np.stack([place["x"], place["y"]], axis=1).astype(np.float64)
+    raw = np.stack([place["cdp_x"], place["cdp_y"]], axis=1).astype(np.float64)
     said = live & raw.any(axis=1)
     wrong = said & (np.hypot(*(raw * scale[:, None] - midpoint).T) > _CDP_SLACK)
     if wrong.sum() <= 0.01 * said.sum():
