@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import tracemalloc
 
 import pytest
@@ -271,3 +272,14 @@ def test_manifests_that_are_no_manifests(tmp_path) -> None:
         Graph.from_manifest(tmp_path / "b.json", "cpu")
     with pytest.raises(InputError, match="unknown keys"):
         Graph.from_manifest({**MANIFEST, "foo": 1}, "cpu")
+
+
+def test_files_of_a_manifest_lie_beside_it(tmp_path) -> None:
+    (tmp_path / "grade.cube").write_text("LUT_1D_SIZE 2\n0 0 0\n0.5 0.5 0.5\n")
+    path = tmp_path / "graph.json"
+    nodes = {
+        "bars": {"source": "smpte", "width": 32, "height": 32},
+        "g": {"pass": "LUT", "path": "grade.cube", "inputs": "bars"},
+    }
+    path.write_text(json.dumps({"nodes": nodes, "output": {"view": "rec709"}}))
+    assert float(Graph.from_manifest(path, "cpu").render(0).max()) < 0.6

@@ -190,6 +190,26 @@ def test_pixels_that_are_not_square_stay_so_or_are_refused(tmp_path: Path) -> No
     assert probe(tmp_path / "b.mp4").pixel_aspect == 1
 
 
+@pytest.mark.parametrize(("form", "top"), [("yuva420p", 255), ("yuva444p10le", 1023), ("yuva444p12le", 4095)])
+def test_films_with_alpha_lie_over_black(tmp_path: Path, form: str, top: int) -> None:
+    path, bits = tmp_path / "a.mkv", top.bit_length()
+    word = np.uint8 if bits == 8 else np.uint16
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 16, form
+        frame = av.VideoFrame(64, 16, form)
+        opacity = np.linspace(0, top, 64).round().astype(word)
+        for plane, code in zip(frame.planes, (235, 128, 128, None), strict=True):
+            line = opacity if code is None else np.full(plane.width, code << (bits - 8), word)
+            row = np.zeros(plane.line_size // word().itemsize, word)
+            row[: len(line)] = line
+            plane.update(np.tile(row, plane.height).tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    pixels = VideoFile(path, space="rec709", matrix="bt709").frame(0)
+    assert torch.allclose(pixels, torch.from_numpy(opacity / top).float().expand(3, 16, 64), atol=1e-5)
+
+
 def test_frames_outside_are_refused(media) -> None:
     file = media("torchcodec/h265_video.mp4")
     for n in (-1, file.frame_count):

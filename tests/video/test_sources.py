@@ -107,6 +107,20 @@ def test_exr_files_of_the_standard_set(reference_data) -> None:
         sources.open_source(folder / "Chromaticities_XYZ.exr")
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "alpha.png", "grey.png", "grey.tif", "float.tif"])
+def test_images_of_sixteen_bits_keep_them(tmp_path: Path, name: str) -> None:
+    cv2 = pytest.importorskip("cv2")
+    kind, channels = name.split(".")[0], {"a": 3, "alpha": 4, "grey": 1, "float": 3}[name.split(".")[0]]
+    codes = np.random.default_rng(0).integers(0, 65536, (6, 10, channels)).astype(np.uint16)
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3], 1: [0]}[channels]
+    values = (codes / 65535).astype(np.float32) if kind == "float" else codes
+    assert cv2.imwrite(str(tmp_path / name), values[..., order])
+    want = codes.astype(np.float64) / 65535
+    want = want[..., :3] * want[..., 3:] if channels == 4 else np.broadcast_to(want, (6, 10, 3))
+    frame = sources.open_source(tmp_path / name).frame(0)
+    assert np.abs(frame.movedim(0, -1).numpy() - want).max() < 1e-6
+
+
 @pytest.mark.parametrize(("left", "top"), [(2, 1), (-3, -2), (0, 0), (20, 0), (7, -1)])
 def test_exr_data_lies_where_its_window_says(tmp_path: Path, left: int, top: int) -> None:
     openexr = pytest.importorskip("OpenEXR")

@@ -6,14 +6,13 @@ recorded frame be replayed whatever its sources are.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
 from elinvar.runtime.device import Device
-from elinvar.runtime.transfers import to_device, transfers
+from elinvar.runtime.transfers import transfers
 from elinvar.video.decode import Codes
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ class Arrivals:
         for key, frame in fetched.items():
             place = self._place(key, frame)
             if isinstance(frame, Codes):
-                target = self._device.torch
-                planes = tuple(to_device(p, target, non_blocking=p.is_pinned()) for p in frame.planes)
-                dataclasses.replace(frame, planes=planes).pixels(place)
+                frame.on(self._device.torch).pixels(place)
             elif place is not frame:
                 transfers.record(True, frame.nbytes)
                 place.copy_(frame, non_blocking=frame.is_pinned())

@@ -136,6 +136,8 @@ def _node(graph: Graph, name: str, entry: dict[str, Any], inputs: list[Node], ba
             return graph.source(_source(value, entry, base), **entry)
         if kinds[0] == "look":
             return graph.add(look(value, **entry), *inputs)
+        if isinstance(entry.get("path"), str) and not Path(entry["path"]).is_absolute():
+            entry["path"] = str(base / entry["path"])
         return graph.add(make_pass(value, entry), *inputs)
     except TypeError as error:
         raise InputError(f"graph manifest: node {name!r} does not take these parameters ({error}).") from error

@@ -25,8 +25,9 @@ __all__ = ["VideoFile"]
 
 _AHEAD = 48  # frames that are decoded through rather than sought
 _FORMATS = {f.av: f.name for f in FORMATS.values()} | {
-    "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p", "yuva420p": "yuv420p",
+    "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p",
 }  # fmt: skip
+_FORMATS |= {name.replace("yuv", "yuva"): kind for name, kind in _FORMATS.items() if name.startswith("yuv4")}
 
 
 class VideoFile:
@@ -196,7 +197,10 @@ class VideoFile:
             how = coding(_FORMATS[name], self._matrix, self._range, "left")
         shapes = how.format.shapes(picture.width, picture.height)
         planes = [_plane(p, shape, how.format.dtype, pinned) for p, shape in zip(picture.planes, shapes, strict=False)]
-        return Codes(tuple(planes), how, self.info.rotation // 90)
+        alpha = None
+        if name.startswith("yuva"):
+            alpha = _plane(picture.planes[3], shapes[0], how.format.dtype, pinned)
+        return Codes(tuple(planes), how, self.info.rotation // 90, alpha)
 
     def _packed(self, picture: Any) -> torch.Tensor:
         """RGB to RGB: swscale changes the layout, no matrix is involved."""

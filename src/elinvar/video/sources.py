@@ -218,17 +218,48 @@ def _read_image(path: Path) -> tuple[torch.Tensor, str]:
         from elinvar.video.exr import read_exr
 
         return read_exr(path)
+    wide = _read_wide(path)
+    if wide is not None:
+        return _planes(wide, f"video.Images {path}"), "srgb"
     pillow = optional_library("PIL.Image", "video.Images")
     try:
         with pillow.open(path) as picture:
-            wide = picture.mode in ("I;16", "I", "F")
-            pixels = np.asarray(picture if wide or picture.mode in ("RGB", "RGBA") else picture.convert("RGBA"))
+            plain = picture.mode in ("I;16", "I", "F", "RGB", "RGBA")
+            pixels = np.asarray(picture if plain else picture.convert("RGBA"))
     except (OSError, ValueError) as error:
         raise InputError(f"video.Images: {path} cannot be read ({error}); is it an image?") from error
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, 2)
         pixels = pixels.astype(np.uint16) if pixels.dtype != np.float32 else pixels
     return _planes(pixels, f"video.Images {path}"), "srgb"
+
+
+def _read_wide(path: Path) -> Any:
+    """Return an image of more than 8 bits as [H, W, 3 or 4], which Pillow would cut down to 8; None for others."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        with path.open("rb") as file:
+            if file.read(26)[24:25] != b"\x10":  # IHDR's bit depth
+                return None
+    elif suffix not in (".tif", ".tiff"):
+        return None
+    av = optional_library("av", "video.Images")
+    try:
+        with av.open(str(path)) as container:
+            picture = next(container.decode(video=0))
+    except (av.error.FFmpegError, StopIteration, OSError):
+        return None  # Pillow says what is wrong with it, or reads it
+    kind = next((k for k in _WIDE if picture.format.name.startswith(k)), None)
+    if kind is None:
+        return None
+    pixels = picture.to_ndarray(format=_WIDE[kind])  # a change of layout and byte order
+    return np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+
+
+_WIDE = {
+    "rgb48": "rgb48le", "rgba64": "rgba64le", "gray16": "gray16le", "ya16": "rgba64le", "rgbf32": "rgbf32le",
+    "rgbaf32": "rgbaf32le", "grayf32": "grayf32le",
+}  # fmt: skip
 
 
 def _planes(pixels: Any, operation: str) -> torch.Tensor:

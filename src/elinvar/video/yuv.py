@@ -92,6 +92,7 @@ FORMATS = {
         PixelFormat("yuv420p10", "yuv420p10le", 2, 2, 10),
         PixelFormat("yuv422p", "yuv422p", 2, 1, 8),
         PixelFormat("yuv422p10", "yuv422p10le", 2, 1, 10),
+        PixelFormat("yuv422p12", "yuv422p12le", 2, 1, 12),
         PixelFormat("yuv444p", "yuv444p", 1, 1, 8),
         PixelFormat("yuv444p10", "yuv444p10le", 1, 1, 10),
         PixelFormat("yuv444p12", "yuv444p12le", 1, 1, 12),
