@@ -36,6 +36,23 @@ def test_copies_are_counted_by_direction_and_bytes() -> None:
     assert (counter.h2d_calls, counter.h2d_bytes, counter.d2h_calls, counter.d2h_bytes) == (2, 116, 2, 60)
 
 
+def test_a_copy_into_given_memory_is_counted_and_checked() -> None:
+    out = torch.ones(2, 3)
+    with transfers.count(plain=True) as counter, copyable_meta():
+        assert to_host(far(2, 3), out=out) is out
+    assert counter.counts == TransferCounts(0, 0, 1, 24)
+    assert out.sum() == 0
+    with transfers.count() as counter:
+        assert to_host(torch.full((2, 3), 7.0), out=out) is out
+    assert counter.counts == TransferCounts()
+    assert out.min() == 7
+    for wrong in (torch.ones(3, 2), torch.ones(2, 3, dtype=torch.float64), far(2, 3)):
+        with pytest.raises(InputError, match="to_host: out is"):
+            to_host(far(2, 3), out=wrong)
+    with no_transfers(), pytest.raises(TransferForbidden):
+        to_host(far(2, 3), out=out)
+
+
 def test_what_is_there_already_is_returned_uncounted() -> None:
     here, there = torch.ones(3), far(3)
     with transfers.count() as counter, no_transfers():

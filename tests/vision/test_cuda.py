@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from elinvar.runtime.transfers import transfers
 from elinvar.vision import Engine, match, plain
 from elinvar.vision.catalogue import variant
 from elinvar.vision.kernels.nearest import filtered, metal
@@ -49,6 +50,16 @@ def test_every_output_equals_the_plain_rendition(gpu, pictures, truth):
         for name, output in (result.compute() if together else result).outputs().items():
             assert relative(output, truth[0][name]) < 3e-5, (name, together)
     assert set(result.timing.heads) == {"dense_1_ms", "dense_2_ms", "local_1_ms", "local_2_ms"}
+
+
+def test_a_copy_into_ones_own_memory(gpu, pictures):
+    points = gpu.infer(*pictures[:2]).pts3d_2
+    whole = np.zeros((*points.shape[:2], 4), np.float32)
+    for out in (whole[..., :3], whole[::-1, ::-1, 1:]):
+        with transfers.count() as counter:
+            assert points.copy_to(out) is out
+        assert counter.counts.d2h_bytes == points.nbytes
+        assert np.array_equal(out, points.numpy())
 
 
 def test_small_formats_stay_near(kind, weights, pictures, truth):

@@ -44,6 +44,7 @@ def test_lazy_tensors_hand_out_values_every_way(engine, images):
     out = np.empty(points.shape, np.float32)
     assert points.copy_to(out) is out
     assert np.array_equal(out, points.numpy())
+    assert np.array_equal(points.copy_to(np.empty(points.shape, np.float32)[::-1, ::-1]), out)
     assert torch.equal(torch.from_dlpack(points), points.torch())
     assert np.asarray(points, np.float64).dtype == np.float64
     assert points.ndim == 3

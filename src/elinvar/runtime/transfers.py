@@ -216,22 +216,36 @@ def _refuse(to_device: bool, nbytes: int) -> None:
     )
 
 
-def _move(tensor: torch.Tensor, target: torch.device, *, non_blocking: bool) -> torch.Tensor:
-    return tensor.to(target, non_blocking=non_blocking)
+def _move(
+    tensor: torch.Tensor, target: torch.device, *, non_blocking: bool, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    return tensor.to(target, non_blocking=non_blocking) if out is None else out.copy_(tensor)
 
 
-def _copy(operation: str, tensor: torch.Tensor, target: torch.device, *, non_blocking: bool) -> torch.Tensor:
+def _copy(
+    operation: str,
+    tensor: torch.Tensor,
+    target: torch.device,
+    *,
+    non_blocking: bool,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{operation}: {type(tensor).__name__} is not a torch tensor; pass torch.as_tensor(x).")
+    if out is not None and (out.shape != tensor.shape or out.dtype != tensor.dtype or out.device != target):
+        raise InputError(
+            f"{operation}: out is {out.dtype} {tuple(out.shape)} on {out.device}; pass a tensor of {tensor.dtype} "
+            f"{tuple(tensor.shape)} on {target}."
+        )
     if tensor.device == target:
-        return tensor
+        return tensor if out is None else out.copy_(tensor)
     crosses = (tensor.device.type == _HOST) != (target.type == _HOST)
     to_device = tensor.device.type == _HOST
     if crosses and _forbidden.get():
         _refuse(to_device, _nbytes(tensor))
     token = _moving.set(True)  # a watch would count it a second time
     try:
-        moved = _move(tensor, target, non_blocking=non_blocking)
+        moved = _move(tensor, target, non_blocking=non_blocking, out=out)
     finally:
         _moving.reset(token)
     if crosses:
@@ -264,14 +278,21 @@ def to_device(tensor: torch.Tensor, device: Device | str | torch.device, *, non_
     return _copy("to_device", tensor, target, non_blocking=non_blocking)
 
 
-def to_host(tensor: torch.Tensor) -> torch.Tensor:
+def to_host(tensor: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """Return the tensor in host memory; itself, uncounted, when it is there already. Waits for the device.
+
+    Parameters
+    ----------
+    tensor
+        Any torch tensor.
+    out
+        Host memory of the same shape and dtype to copy into, and to return: nothing is allocated.
 
     Raises
     ------
     TransferForbidden
         Inside `no_transfers`.
     InputError
-        Not a tensor.
+        Not a tensor, or `out` does not fit.
     """
-    return _copy("to_host", tensor, torch.device(_HOST), non_blocking=False)
+    return _copy("to_host", tensor, torch.device(_HOST), non_blocking=False, out=out)

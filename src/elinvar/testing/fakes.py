@@ -176,10 +176,12 @@ def copyable_meta() -> Iterator[None]:
     """Let `to_host` copy from torch's ``meta`` device, as zeros: a device for tests on machines that have none."""
     real = transfers._move  # noqa: SLF001
 
-    def move(tensor: torch.Tensor, target: torch.device, *, non_blocking: bool) -> torch.Tensor:
+    def move(
+        tensor: torch.Tensor, target: torch.device, *, non_blocking: bool, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if tensor.device.type == "meta" and target.type == "cpu":
-            return torch.zeros(tensor.shape, dtype=tensor.dtype)
-        return real(tensor, target, non_blocking=non_blocking)
+            return torch.zeros(tensor.shape, dtype=tensor.dtype) if out is None else out.zero_()
+        return real(tensor, target, non_blocking=non_blocking, out=out)
 
     transfers._move = move  # noqa: SLF001
     try:

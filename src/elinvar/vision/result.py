@@ -79,7 +79,9 @@ class LazyTensor:
         return np.asarray(to_host(self._values()).numpy())
 
     def copy_to(self, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Write the values into a float32 array of this shape and return it; allocates nothing on the CPU.
+        """Write the values into a float32 array of this shape and return it.
+
+        Allocates nothing, unless values come from a GPU into an array with backward strides.
 
         Raises
         ------
@@ -91,7 +93,11 @@ class LazyTensor:
             raise InputError(f"{self.name}.copy_to: got {got}; pass a float32 array of shape {self.shape}.")
         if not out.flags.writeable:
             raise InputError(f"{self.name}.copy_to: the array is read-only; pass one that can be written.")
-        np.copyto(out, self.numpy())
+        values = self._values()
+        if values.is_cpu or min(out.strides, default=0) < 0:  # torch knows no backward strides
+            np.copyto(out, self.numpy())
+        else:
+            to_host(values, out=torch.from_numpy(out))
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
