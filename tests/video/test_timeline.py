@@ -159,3 +159,10 @@ def test_a_timeline_is_exported_from_its_file(folder: Path, tmp_path: Path) -> N
     otio.adapters.write_to_file(timeline([clip("a", 4, 5), clip("b", 10, 3)]), str(folder / "cut.otio"))
     done = export(folder / "cut.otio", tmp_path / "cut.mkv", codec="ffv1", delivery="rec709")
     assert (done.frames, done.audio) == (8, None)
+    assert export(folder / "cut.otio", tmp_path / "own.mkv", codec="ffv1").space == "rec709", "as all its media are"
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("RGB", (16, 16)).save(folder / "black.png")
+    still = otio.schema.Clip("s", otio.schema.ExternalReference("black.png"), otio.opentime.TimeRange(time(0), time(1)))
+    mixed = Timeline(timeline([clip("a", 4, 5), still]), folder)
+    with pytest.raises(InputError, match="--view"):
+        export(mixed, tmp_path / "mixed.mkv", codec="ffv1")

@@ -40,6 +40,7 @@ def _graph(
 ) -> Graph:
     """Build what the options say."""
     from elinvar import video
+    from elinvar.video.exporting import own_space
 
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         graph = video.Graph.from_manifest(path, device)
@@ -58,7 +59,7 @@ def _graph(
     if lut is not None:
         graph.add(video.passes.LUT(str(lut)))
     plain = look is None and not exposure and lut is None
-    chosen = view or (node.content.space if plain else "aces-fit")
+    chosen = view or (own_space(node.content) if plain else "aces-fit")
     return graph.output(chosen)
 
 

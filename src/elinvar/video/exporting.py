@@ -234,8 +234,7 @@ def _graph_of(
         options: dict[str, Any] = {"frame_rate": rate} if rate is not None else {}
         graph = Graph(device)
         node = graph.source(source, **options)
-        where = node.content.space
-        graph.output(delivery or _own_space(where))
+        graph.output(delivery or own_space(node.content))
     elif rate is not None and rate != graph.frame_rate:
         raise InputError(
             f"video.export: the graph runs at {graph.frame_rate}; give frame_rate={rate} to its source instead."
@@ -252,8 +251,12 @@ def _graph_of(
     return graph, told, 0
 
 
-def _own_space(where: str) -> str:
-    """Return a source's own space when files can be tagged with it, or it is linear light; else Rec.709."""
+def own_space(source: Any) -> str:
+    """Return a source's own space when files can be tagged with it, or it is linear light; else Rec.709.
+
+    A timeline's is that of all its media.
+    """
+    where: str = getattr(source, "delivery", None) or source.space
     known = where in TAGS or (where in SPACES and SPACES[where].transfer == "linear")
     return where if known else "rec709"
 

@@ -270,5 +270,8 @@ def _audio(stream: Any) -> AudioInfo:
 def tag_of(space: str) -> Tag:
     """Return the codes a file in a space carries."""
     if space not in TAGS:
-        raise InputError(f"video: {space} has no H.273 codes; deliver in one of {', '.join(TAGS)}.")
+        raise InputError(
+            f"video: {space} has no H.273 codes, so that no film can say what it holds; deliver in one of "
+            f"{', '.join(TAGS)}, or through a rendering such as aces1.3-sdr (--view, or Graph.output)."
+        )
     return TAGS[space]

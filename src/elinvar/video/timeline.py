@@ -132,6 +132,12 @@ class Timeline:
         return cls(found, place.parent, **options)
 
     @cached_property
+    def delivery(self) -> str | None:
+        """The space of all clips' media, in which a film of them is delivered unless told; None where they differ."""
+        spaces = {self._open(c.media).space for cut in self._seen for c in cut.clips}
+        return spaces.pop() if len(spaces) == 1 else None
+
+    @cached_property
     def soundtrack(self) -> Soundtrack:
         """The timeline's sound: of its audio tracks; without any, what the files on its video tracks bring."""
         return Soundtrack(self._sounding, self._fades)
