@@ -32,6 +32,7 @@ class Thing:
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.sgy"), 1, "a.sgy"),
         (PermissionError(errno.EACCES, "Permission denied", "a.sgy"), 1, "permissions"),
         (OSError(errno.ENOSPC, "No space left on device", "out.zarr"), 1, "disk is full (out.zarr)"),
+        (OSError(errno.EFBIG, "File too large", "out.zarr"), 1, "too large (out.zarr) for this disk, or for the limit"),
         (ModuleNotFoundError("No module named 'segyio'", name="segyio"), 1, "elinvar doctor"),
         (ModuleNotFoundError("No module named 'elinvar.x'", name="elinvar.x"), 1, "--debug"),
         (ValueError("two\nlines"), 1, "ValueError: two lines; run again with --debug"),

@@ -218,7 +218,7 @@ def test_signals_pause_and_the_same_command_goes_on(folder, small_blocks, after,
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 16)
-    run("run", "job.yaml", "--resume")
+    assert "contributions in all, the rest of them in" in run("run", "job.yaml", "--resume").stdout
     assert image().image.values.tobytes() == whole.image.values.tobytes()
     assert not (folder / "image.zarr.checkpoint").exists()
 

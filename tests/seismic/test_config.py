@@ -163,6 +163,7 @@ WRONG = {
     "algorithm: {aperture: {raduis: 3}}": "aperture.raduis is no option; did you mean algorithm.aperture.radius",
     "algorithm: {aperature: {}}": "algorithm.aperature is no option; did you mean algorithm.aperture",
     "algorithm: {dip: 30}": "algorithm.dip is no option; it belongs in algorithm.aperture.dip",
+    "algorithm: {antialias: bank, spacing: 12.5}": "spacing is 12.5; it should be a list in brackets, such as [25, 25]",
     "dip: 30": "dip is no option; it belongs in algorithm.aperture.dip",
     "velocity: {type: constant, v: 2000, k: 0.5}": "velocity.k is no option",
     "velocity: {type: konstant, v: 2}": "velocity.type is 'konstant'; choose one of constant, linear, table, cube",

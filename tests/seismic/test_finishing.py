@@ -248,6 +248,17 @@ def test_wrong_options_are_named(survey, options, words):
         migrate(survey, V, GRID, device="cpu", **options)
 
 
+def test_slow_versions_get_small_blocks(survey, monkeypatch):
+    """Blocks are what progress is told by, and what a pause waits for."""
+    quick, slow = (plan(survey, V, GRID, kernel=version, device="cpu") for version in ("v2", "baseline"))
+    assert quick.block == slow.block == survey.n_traces
+    monkeypatch.setattr("elinvar.seismic.job._SLOW", {"baseline": slow.contributions / 3})
+    assert plan(survey, V, GRID, kernel="baseline", device="cpu").block == survey.n_traces // 3
+    assert plan(survey, V, GRID, kernel="v2", device="cpu").block == survey.n_traces
+    monkeypatch.setattr("elinvar.seismic.job._SLOW", {"baseline": 1.0})
+    assert plan(survey, V, GRID, kernel="baseline", device="cpu").block == 16
+
+
 def test_illumination_is_a_divisor_and_no_division(survey):
     with pytest.raises(InputError, match="normalize does not apply"):
         illumination(survey, V, GRID, normalize="fold")

@@ -57,6 +57,8 @@ def _explain_os(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and run the same command again."
+    if error.errno == errno.EFBIG:
+        return f"{what.lower()}{where} for this disk, or for the limit of this session (`ulimit -f`); write elsewhere."
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return f"{what.lower()}{where}; check the permissions, or choose another folder."
     return f"{what.lower()}{where}; check the path."

@@ -142,6 +142,7 @@ def run(
     said = "".join(f"\n  - {text}" for text in workflow.findings(work, plan))
     typer.echo(f"elinvar: {plan}{said}", err=True)
     begin = time.perf_counter()
+    rest = checkpoint is not None and checkpoint.resume is not False and (checkpoint.folder / "job.json").exists()
     try:
         with _pausing(checkpoint), progress("migrating", total=plan.traces, unit="traces") as report:
             image = workflow.execute(work, checkpoint, report)
@@ -149,7 +150,8 @@ def run(
         fail(f"{str(paused).partition(';')[0]}; go on with: elinvar seismic run {job}", code=EXIT_INTERRUPTED)
     out = work.config.output
     paths = [work.path(name) for name in (out.zarr, out.segy, out.products.qc) if name is not None]
-    rate = image.contributions / max(image.timing.kernel, 1e-9)
+    # The clocks know what this run did, which is less than all when it went on with another's.
+    rate = None if rest else image.contributions / max(image.timing.kernel, 1e-9)
     result = {
         "paths": paths,
         "shape": work.grid.shape,
@@ -160,7 +162,8 @@ def run(
     }
     line = (
         f"{', '.join(map(str, paths))}: {' x '.join(map(str, work.grid.shape))}, {image.contributions:.3g} "
-        f"contributions at {si(rate)}/s, {time.perf_counter() - begin:.1f} s"
+        f"contributions {'in all, the rest of them in' if rate is None else f'at {si(rate)}/s,'} "
+        f"{time.perf_counter() - begin:.1f} s"
     )
     emit(result, json_, lambda: line)
 

@@ -291,7 +291,7 @@ class Algorithm(Section):
     antialias: Literal["bank", "triangle"] | None = Field(default=None, description="operator anti-alias filter")
     interpolation: Literal["linear", "cubic", "sinc8"] = Field(default="linear", description="between input samples")
     oversample: Literal[1, 2] = Field(default=1, description="2 puts a sample between any two first")
-    spacing: tuple[float, float] | None = Field(default=None, description="of midpoints in m, for antialias")
+    spacing: tuple[float, float] | None = Field(default=None, description="of midpoints, m: [25, 25]; for antialias")
     area: Positive | None = Field(default=None, description="midpoint cell in m2; null takes bin_size, or dx times dy")
     aperture: ApertureOptions = ApertureOptions()
     normalize: Literal["fold", "illumination"] | None = Field(

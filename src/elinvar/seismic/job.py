@@ -52,6 +52,7 @@ __all__ = [
 Indices = NDArray[np.int64]
 _SAMPLED = 96  # traces, pillars and times looked at to estimate the work
 _BLOCKS_PER_LANE = 8  # at least, where there are traces enough: devices finish together
+_SLOW = {"baseline": 5e8, "v1": 3e9}  # contributions in some 10 s of one thread: blocks are what is kept and paused at
 TABLE_BYTES = 96  # that a kernel makes of one velocity: travel-time constants in float64 on their way to float32
 _TABLES = 1 << 28  # bytes of them that exist at a time
 _KEPT = 40  # bytes of the float32 that are kept of one velocity for the next block, and of its copy
@@ -350,8 +351,10 @@ def describe(
     block = block_size(survey.n_samples * width, traces, kernel.device.profile) if layout is None else layout.block
     if lanes > 1 and layout is None:
         block = min(block, max(64, -(-traces // (_BLOCKS_PER_LANE * lanes)) // 64 * 64))
-    count = count_blocks(survey, whole, block)
     work = estimate_contributions(survey, grid, velocity, options.aperture, whole)
+    if layout is None and kernel.backend != "metal" and kernel.version in _SLOW:
+        block = min(block, max(16, int(traces * _SLOW[kernel.version] / max(work, 1.0))))
+    count = count_blocks(survey, whole, block)
     trace_bytes = 4 * survey.n_samples
     per_call = pillars_at_once(options)
     per_lane = RuntimeJob(

@@ -155,6 +155,8 @@ def _sentence(problem: Any) -> str:
         return f"{where}.type is {got!r}; choose one of {', '.join(known)}"
     text = str(problem["msg"]).removeprefix("Value error, ")
     text = text.replace("Input should be", "it should be").replace("valid dictionary or instance of ", "section: ")
+    if kind in {"tuple_type", "list_type"}:
+        text = "it should be a list in brackets, such as [25, 25]"
     if kind == "value_error":
         return f"{where}: {text}" if where else text
     return f"{where} is {_shown(given)}; {text}"
