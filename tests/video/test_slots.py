@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,9 @@ def test_frames_on_cuda_share_one_context_of_ffmpegs(monkeypatch) -> None:
             def __init__(self, **options: Any) -> None:
                 self.options = options
 
+    touched: list[int] = []
+    stream = SimpleNamespace(query=lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: touched.append(index) or stream)
     monkeypatch.setattr(module, "optional_library", lambda *_: Frames)
     slots = made("device", "p010", 8, 4)
     slots.device = torch.device("cuda", 1)
@@ -113,4 +117,6 @@ def test_frames_on_cuda_share_one_context_of_ffmpegs(monkeypatch) -> None:
     assert asked[0]["shapes"] == [(4, 8), (2, 4, 2)]
     assert asked[0]["format"] == "p010le"
     assert asked[0]["cuda_context"] is asked[1]["cuda_context"]
-    assert asked[0]["cuda_context"].options == {"device_id": 1, "primary_ctx": True}
+    # FFmpeg will not retain torch's primary context, whose flags are others: it takes the current one as it is.
+    assert asked[0]["cuda_context"].options == {"device_id": 1, "primary_ctx": False, "current_ctx": True}
+    assert touched == [1]

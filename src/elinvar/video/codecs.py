@@ -189,7 +189,7 @@ def encoder_works(encoder: str, format: str, surface: str = "host", device: Any 
         else:
             context.open()
     except (av.error.FFmpegError, ValueError, TypeError, NotImplementedError, ImportError, AttributeError) as error:
-        return str(error)  # the last two: PyAV before 18 has no CUDA frames
+        return str(error)  # the last three: PyAV before 18.1 has no such frames
     return None
 
 

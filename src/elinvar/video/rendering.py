@@ -44,7 +44,7 @@ def rendered(job: Job, slots: Slots) -> Iterator[tuple[int, Slot]]:
         with _unless_it_fails(slots.acquire()) as slot:
             for target, plane in zip(slot.planes, source.planes, strict=True):
                 transfers.record(False, plane.numel() * plane.element_size())
-                target.copy_(plane, non_blocking=True)
+                target.copy_(plane, non_blocking=device.kind == "cuda")
             if device.kind == "cuda":  # the codes may be drawn over when they have arrived, not before
                 torch.cuda.current_stream(device.torch).record_event().synchronize()
         source.discard()

@@ -164,11 +164,16 @@ class DeviceSlots(Slots):
         return loans, [self._borrow(loan) for loan in loans]
 
     def wrap(self, views: list[Any]) -> Any:
-        """See `Slots`. All frames share one of FFmpeg's CUDA contexts, torch's own of the device."""
+        """See `Slots`. All frames share one context of FFmpeg's around torch's own of the device.
+
+        FFmpeg refuses to retain a primary context that torch made with other flags (``primary_ctx``), and memory of one
+        context cannot be registered in another: it is given the one that is current.
+        """
         if self.device.type != "cuda":
             return super().wrap(views)
         frames = optional_library("av.video.frame", "video.export")
         if self._context is None:
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
-            self._context = frames.CudaContext(device_id=index, primary_ctx=True)
+            torch.cuda.current_stream(index).query()  # makes torch's context this thread's
+            self._context = frames.CudaContext(device_id=index, primary_ctx=False, current_ctx=True)
         return frames.VideoFrame.from_dlpack(tuple(views), format=self.format.av, cuda_context=self._context)
