@@ -72,23 +72,12 @@ def bars(
         raise InputError(f"bars: a logarithmic axis needs values > 0, got {min(values)!r}; use log=False.")
     chosen = {highlight} if isinstance(highlight, str) else set(highlight)
     colours = [_BLUE if not chosen or name in chosen else _GREY for name in names]
-    error = None
-    if intervals is not None:
-        error = {
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
-            "arrayminus": [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
-            "thickness": 1.5,
-            "width": 5,
-            "color": "#7d8894",
-        }
     go = _graph_objects()
     trace = go.Bar(
         x=list(values),
         y=list(names),
         orientation="h",
-        error_x=error,
+        error_x=None if intervals is None else _whiskers(values, intervals),
         marker={"color": colours, "cornerradius": 4},
         hovertemplate="%{y}: %{x:.4g} " + unit + "<extra></extra>",
     )
@@ -103,26 +92,37 @@ def bars(
         cliponaxis=False,
         hoverinfo="skip",
     )
-    axis: dict[str, Any] = {"title": {"text": unit}, "showgrid": True}
-    if log:
-        low = math.floor(math.log10(min(values)) - 0.3)
-        axis |= {
-            "type": "log",
-            "dtick": 1,
-            "range": [low, math.log10(max(ends)) + 0.25 * (math.log10(max(ends)) - low)],
-        }
-    else:
-        axis |= {"range": [min(0.0, *values), 1.18 * max(*ends, 0.0) or 1.0], "rangemode": "tozero"}
     layout = {
         "height": 110 + 42 * len(names),
         "bargap": 0.42,
         "showlegend": False,
-        "xaxis": axis,
+        "xaxis": {"title": {"text": unit}, "showgrid": True, **_span(values, ends, log=log)},
         "yaxis": {"autorange": "reversed", "showgrid": False, "ticksuffix": "  "},
     }
     if title:
         layout["title"] = {"text": title, "x": 0.01, "font": {"size": 16}}
     return go.Figure([trace, text], layout)
+
+
+def _whiskers(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return error bars from each value to the ends of its interval."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
+        "arrayminus": [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
+        "thickness": 1.5,
+        "width": 5,
+        "color": "#7d8894",
+    }
+
+
+def _span(values: Sequence[float], ends: Sequence[float], *, log: bool) -> dict[str, Any]:
+    """Return what an axis of bars spans, with room for the labels behind them."""
+    if not log:
+        return {"range": [min(0.0, *values), 1.18 * max(*ends, 0.0) or 1.0], "rangemode": "tozero"}
+    low, high = math.floor(math.log10(min(values)) - 0.3), math.log10(max(ends))
+    return {"type": "log", "dtick": 1, "range": [low, high + 0.25 * (high - low)]}
 
 
 def roofline_plot(
