@@ -57,7 +57,7 @@ class Arrivals:
                 frame.on(self._device.torch).pixels(place)
             elif place is not frame:
                 transfers.record(True, frame.nbytes)
-                place.copy_(frame, non_blocking=frame.is_pinned())
+                place.copy_(frame)  # whoever made it may write to it again: it has arrived when this returns
 
     def close(self) -> None:
         """Give the memory back."""
