@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from elinvar.errors import WeightsError
+from elinvar.errors import InputError, WeightsError
 from elinvar.vision.catalogue import variant
 from elinvar.vision.checkpoint import Random, State, checked, find_weights, open_weights
 from elinvar.vision.keys import canonical, expected
@@ -128,6 +128,8 @@ def test_another_networks_weights_are_refused(weights):
 def test_bad_files(tmp_path, weights):
     with pytest.raises(WeightsError, match="Three ways"):
         open_weights(tmp_path / "nothing", variant("mast3r"))
+    with pytest.raises(InputError, match="weights are int"):
+        open_weights(3, variant("mast3r"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="no checkpoint"):
         open_weights(tmp_path / "empty", MICRO)

@@ -63,7 +63,12 @@ def test_found_without_a_download(free):
     assert fetch.inspect(path, FREE)["dtypes"] == ["float16"]
     assert fetch.status(FREE)["found"] == path
     assert FREE.licence.startswith("Apache-2.0")
-    assert json.loads(call("weights", "verify", "free", "--json").stdout)["sha256"] == sha256_of(path)
+    told = json.loads(call("weights", "verify", "free", "--json").stdout)
+    assert told["sha256"] == sha256_of(path)
+    assert told["licence"] == FREE.licence
+    text = call("weights", "verify", "free").stdout
+    assert sha256_of(path) in text
+    assert FREE.licence in text
     assert str(path) in call("weights", "status", "--json").stdout
     assert json.loads(call("weights", "download", "free", "--json").stdout)["path"] == str(path)
 
@@ -128,7 +133,7 @@ def test_weights_of_ones_own_are_not_cautioned_about(pictures, tmp_path):
 def test_who_lacks_other_weights_hears_of_these():
     with pytest.raises(WeightsError, match="--model free"):
         checkpoint.find_weights(variant("mast3r"))
-    with pytest.raises(WeightsError, match=r"\(--weights\)\.$"):
+    with pytest.raises(WeightsError, match="leave the path out"):
         checkpoint.open_weights("/nowhere", FREE)
 
 

@@ -35,3 +35,9 @@ def test_bad_graphs():
     ):  # fmt: skip
         with pytest.raises(InputError, match="image_pairs"):
             image_pairs(*arguments)
+
+
+@pytest.mark.parametrize(("n", "graph"), [(3.0, "sequence"), ("3", "sequence"), (True, "sequence"), (3, None), (3, 2)])
+def test_graphs_of_the_wrong_kind(n, graph):
+    with pytest.raises(InputError, match="image_pairs"):
+        image_pairs(n, graph)

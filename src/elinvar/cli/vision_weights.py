@@ -105,6 +105,7 @@ def verify(
         facts["sha256"] = sha256_of(where)
         if sha256 is not None and facts["sha256"] != sha256.lower():
             raise WeightsError(f"{where} has SHA-256 {facts['sha256']}, expected {sha256}; get it again.")
-    emit(
-        facts, json_, lambda: f"{where}: {facts['tensors']} tensors, {facts['parameters'] / 1e6:.1f} M parameters, fits"
-    )
+    facts["licence"] = kind.licence
+    lines = [f"{where}: {facts['tensors']} tensors, {facts['parameters'] / 1e6:.1f} M parameters, fits {kind.name}"]
+    lines += [f"SHA-256 {facts['sha256']}"] if "sha256" in facts else []
+    emit(facts, json_, lambda: [*lines, f"licence: {kind.licence}"])

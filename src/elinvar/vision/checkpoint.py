@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from elinvar.errors import WeightsError
+from elinvar.errors import InputError, WeightsError
 from elinvar.runtime import weights
 
 from .catalogue import Variant
@@ -231,6 +231,8 @@ def checked(source: Source, kind: Variant) -> tuple[Source, dict[str, Shape]]:
 
 def open_weights(path: str | os.PathLike[str], kind: Variant) -> tuple[Source, dict[str, Shape]]:
     """Open a checkpoint in any published layout; see `checked` for what is returned and raised."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"vision: weights are {type(path).__name__}; pass a file, a folder or a state dict.")
     where = Path(path).expanduser()
     if not where.exists():
         raise WeightsError(missing(kind, where))
@@ -241,13 +243,15 @@ def missing(kind: Variant, looked: Path | None = None) -> str:
     """Return the sentence for weights that are not there: where to get them, under which licence, where to put them."""
     folder = weights.folders()[-1]
     lead = f"{looked} does not exist" if looked is not None else f"No weights for {kind.name} were found"
+    if shipped(kind.name) is not None:
+        return f"{lead}; leave the path out: weights of {kind.name} come with elinvar."
     if not kind.where:
         return f"{lead}; {kind.name} has no published weights: pass the path of your own, or use random weights."
     free = " Without them: the variant 'free' (--model free) comes with elinvar, small and weak on photographs."
     return (
         f"{lead} (licence: {kind.licence}). Three ways to supply them: download them from {kind.where} into {folder}; "
         f"or set ELINVAR_WEIGHTS to a folder that has a sub-folder {kind.name}; or pass their path (--weights)."
-        f"{free if kind.name != _FREE and shipped(_FREE) is not None else ''}"
+        f"{free if shipped(_FREE) is not None else ''}"
     )
 
 

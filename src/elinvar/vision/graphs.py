@@ -78,8 +78,10 @@ def image_pairs(
     InputError
         Fewer than two images, an unknown graph, an image that does not exist.
     """
-    if n < 2:
-        raise InputError(f"image_pairs: {n} image(s) make no pair; pass at least two.")
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
+        raise InputError(f"image_pairs: {n!r} image(s) make no pair; pass at least two.")
+    if not isinstance(graph, str):
+        raise InputError(f"image_pairs: graph is {graph!r}; pass its name, such as 'sequence'.")
     if graph == "sequence":
         return _window(n, 1)
     if graph == "complete":
