@@ -23,7 +23,7 @@ from elinvar.audio.htdemucs_ops import analyse, as_compute, project, resynthesis
 from elinvar.audio.htdemucs_transformer import CrossTransformer
 from elinvar.errors import InputError
 
-__all__ = ["MODES", "HTDemucs", "HTDemucsConfig"]
+__all__ = ["MODES", "HTDemucs", "HTDemucsConfig", "Network"]
 
 MODES = ("full", "preview")
 _FOUR = ("drums", "bass", "other", "vocals")
@@ -127,7 +127,39 @@ CONFIGS = {
 }
 
 
-class HTDemucs(nn.Module):
+class Network(nn.Module):
+    """What a network and a bag of them say of themselves.
+
+    Attributes
+    ----------
+    config
+        The `HTDemucsConfig`, in a bag the one its networks share.
+    """
+
+    config: HTDemucsConfig
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the stems, in the order of the output."""
+        return self.config.sources
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of its input and output."""
+        return self.config.sample_rate
+
+    @property
+    def length(self) -> int:
+        """Samples of a full segment; shorter input is padded with zeros, longer input is refused."""
+        return self.config.length
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all parameters as they are stored now."""
+        return sum(p.numel() * p.element_size() for p in self.parameters())
+
+
+class HTDemucs(Network):
     """The network, with random weights until `load_state_dict` or `elinvar.audio.load_model`.
 
     Parameters
@@ -177,26 +209,6 @@ class HTDemucs(nn.Module):
         self.requires_grad_(False)
 
     # -- what it is --------------------------------------------------------------------------------------------------
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the stems, in the order of the output."""
-        return self.config.sources
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of its input and output."""
-        return self.config.sample_rate
-
-    @property
-    def length(self) -> int:
-        """Samples of a full segment; shorter input is padded with zeros, longer input is refused."""
-        return self.config.length
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of all parameters as they are stored now."""
-        return sum(p.numel() * p.element_size() for p in self.parameters())
 
     @property
     def fingerprint(self) -> str:

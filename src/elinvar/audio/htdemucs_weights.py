@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from elinvar.audio.htdemucs import HTDemucs, HTDemucsConfig
+from elinvar.audio.htdemucs import HTDemucs, HTDemucsConfig, Network
 from elinvar.audio.htdemucs_layers import Shape
 from elinvar.errors import InputError, WeightsError
 from elinvar.runtime import weights
@@ -98,7 +98,7 @@ MODELS: dict[str, tuple[Checkpoint, ...]] = {
 """Published models; of the four of ``htdemucs_ft`` each is tuned for one stem: drums, bass, other, vocals."""
 
 
-class Bag(nn.Module):
+class Bag(Network):
     """Several models of the same stems, averaged stem by stem.
 
     Parameters
@@ -127,26 +127,6 @@ class Bag(nn.Module):
         self.shares: list[list[float]] = (table / table.sum(0)).tolist()
         self.register_buffer("_table", table / table.sum(0), persistent=False)  # on the device, for CUDA graphs
         self.config = models[0].config
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the stems."""
-        return self.config.sources
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of input and output."""
-        return self.config.sample_rate
-
-    @property
-    def length(self) -> int:
-        """Samples of a segment."""
-        return self.config.length
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of all parameters."""
-        return sum(p.numel() * p.element_size() for p in self.parameters())
 
     @property
     def fingerprint(self) -> str:
