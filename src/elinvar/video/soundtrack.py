@@ -89,7 +89,7 @@ class Soundtrack:
     fades
         "equal-power" or "linear", where a transition does not say.
     rate, channels
-        Of the mixture; None takes the first clip's rate and the most channels of any.
+        Of the mixture; None takes the highest rate and the most channels of any clip.
 
     Attributes
     ----------
@@ -106,9 +106,8 @@ class Soundtrack:
         self._cuts = tuple(cuts)
         self._known: dict[tuple[str, int], _Stream | None] = {}
         streams = [s for cut in cuts for clip in cut.clips if (s := self._stream(clip)) is not None]
-        self.rate = (
-            count("Soundtrack", "rate", rate, 1000, 768_000) if rate else (streams[0].rate if streams else 48000)
-        )
+        finest = max((s.rate for s in streams), default=48000)
+        self.rate = count("Soundtrack", "rate", rate or finest, 1000, 768_000)
         most = max((s.channels for s in streams), default=2)
         self.channels = count("Soundtrack", "channels", channels or most, 1, max(_LAYOUTS))
         self.layout = _LAYOUTS[self.channels]
