@@ -30,7 +30,7 @@ from elinvar.tensor import measure
 EDGES = {"cpu": (64, 128, 256, 512, 1024), "cuda": (256, 1024, 4096), "mps": (256, 1024, 2048)}
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 SIXTEEN_MILLION = 1 << 24
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SWEEPS = (("linear", 64), ("linear", 256), ("matmul", 64), ("layer_norm", 256), ("affine", 256))
 LEAST_FASTER = {64: 0.15, 128: 0.08, 256: 0.0}
 
 
@@ -220,18 +220,28 @@ def run(*, runs: int = 31, warmup: int = 3, device: str = "cpu", save: bool = Fa
             more, ratio = halves(runs, warmup, device)
             samples |= more
             samples |= affine_with_kept_pages(max(11, runs // 2), warmup) if keep_pages_works() else {}
-        sweeps = {width: measure.batch_sweep(width, BATCHES, device) for width in (64, 256)}
+        sweeps = {
+            f"{operation}, {width} wide": measure.batch_sweep(width, measure.BATCHES, device, operation=operation)
+            for operation, width in (
+                ("linear", 64),
+                ("linear", 256),
+                ("matmul", 64),
+                ("layer_norm", 256),
+                ("affine", 256),
+            )
+        }
         roof = measure_roofline(device, runs=5, warmup=1)
-    sizes = {width: measure.efficient_sizes(sweep) for width, sweep in sweeps.items()}
+    sizes = {name: measure.efficient_sizes(sweep) for name, sweep in sweeps.items()}
     if save:
-        measure.save_sizes("linear", device, sizes[256])
+        for name, pair in sizes.items():
+            measure.save_sizes(name.partition(",")[0], device, pair)
     rates = measure.pool_rates(device=device)
     extras = {
         "threads": 1 if kind == "cpu" else None,
         "bars": judge(samples, kind, ratio, rates),
         "pool": rates,
-        "batch sweep": {str(width): sweep for width, sweep in sweeps.items()},
-        "smallest efficient and best batch": {str(width): list(pair) for width, pair in sizes.items()},
+        "batch sweep": sweeps,
+        "rows in a batch": {name: {"smallest efficient": least, "best": best} for name, (least, best) in sizes.items()},
         "roofline": roof.to_json(),
     }
     return Result("tensor", samples, extras=extras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -64,3 +65,29 @@ def test_an_unknown_device_is_one_sentence() -> None:
     assert result.exit_code == 1
     assert "tpu" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("one_kernel")
+def test_a_file_or_module_of_ones_own_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+from elinvar.runtime import kernels
+
+def same(x):
+    return x
+
+kernels.default_registry.register(
+    "{0}.same", "v1", reference=same, cpu=same, example=lambda seed: ((), {{}}), tolerance=1e-6, summary="same"
+)
+"""
+    (tmp_path / "kernels_in_a_file.py").write_text(text.format("filed"))
+    (tmp_path / "kernels_in_a_module.py").write_text(text.format("moduled"))
+    monkeypatch.chdir(tmp_path)
+    found = runner.invoke(
+        main.app, ["kernels", "--json", "-i", str(tmp_path / "kernels_in_a_file.py"), "-i", "kernels_in_a_module"]
+    )
+    assert found.exit_code == 0, found.output
+    assert {"filed.same", "moduled.same"} <= {item["name"] for item in json.loads(found.stdout)}
+    for wrong in ("kernels_nowhere", "nowhere.py"):
+        refused = runner.invoke(main.app, ["kernels", "--import", wrong])
+        assert refused.exit_code != 0
+        assert "kernels: there is no" in str(refused.exception) + refused.output

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from elinvar import bench
+from elinvar import bench, tensor
 from elinvar.cli import main, tune
 from elinvar.runtime import placement
 from elinvar.runtime.device import Device, DeviceProfile, device
@@ -31,6 +31,7 @@ def ceilings(monkeypatch: pytest.MonkeyPatch) -> bench.Roofline:
     known = bench.Roofline(copy_gbps=90.0, f32_gflops=250.0, bf16_gflops=None, device="cpu", name="x")
     monkeypatch.setattr(bench, "roofline", lambda _: known)
     monkeypatch.setattr("elinvar.seismic.versions.tuned_rate", lambda _: 3e9)  # tested in seismic/test_versions
+    monkeypatch.setattr("elinvar.tensor.measure.tuned_batches", lambda _: {"tensor.batch.linear": [8, 128]})
     return known
 
 
@@ -44,6 +45,8 @@ def test_what_is_measured_is_kept() -> None:
     assert known.copy_gbps == 90.0
     assert known.matmul_gflops == {"fp32": 250.0}
     assert known.rates == item["rates"] == {"seismic.migrate": 3e9}
+    assert item["settings"] == {"tensor.batch.linear": [8, 128]}
+    assert tensor.batch_sizes("linear", "cpu") == (8, 128)
     assert Path(item["file"]).is_file()
 
 
@@ -95,7 +98,7 @@ def test_an_accelerators_crossovers_are_stored_under_its_own_profile(monkeypatch
     steps: list[int] = []
     found = tune.tune_device(place, lambda: steps.append(1))
     assert found.crossovers == dict.fromkeys(tune.operations(), 4096.0)
-    assert len(steps) == 1 + len(found.crossovers) + len(tune.JOBS)
+    assert len(steps) == 1 + len(found.crossovers) + len(tune.JOBS) + len(tune.SETTINGS)
     assert tuned(profile).crossovers["sort"] == 4096.0
     assert set(tune.operations()) <= {*tuned(profile).crossovers}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from elinvar import tensor
+from elinvar.runtime.device import device
 from elinvar.tensor import measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,3 +61,10 @@ def test_the_h200_script_runs_on_a_cpu(tmp_path):
     assert bars["contraction error over its bound"]["met"]
     assert bars["pool allocations after training step 2"]["met"]
     assert bars["relu keeps NaN"]["met"]
+
+
+def test_batches_of_every_operation_are_tuned(monkeypatch):
+    monkeypatch.setattr(measure, "BATCHES", (1, 4))
+    found = measure.tuned_batches(device("cpu"))
+    assert set(found) == {f"tensor.batch.{name}" for name in ("linear", "matmul", "layer_norm", "affine")}
+    assert all(least in (1, 4) and least <= best <= 4 for least, best in found.values())

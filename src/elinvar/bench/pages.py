@@ -126,9 +126,15 @@ def page(result: Result, comparison: Comparison | None = None) -> Page:
     _roofline(out, result)
     if comparison is not None and comparison.verdicts:
         _verdicts(out, comparison)
+    tables = words.facts(result.extras)
+    if tables:
+        out.section("Findings", "What the benchmark worked out beside the times.")
+    for title, lines in tables.items():
+        out.table(lines, title)
     out.section("How to read this")
     out.text(_HOW)
     out.section("Machine")
-    facts = {**result.machine, **{f"result: {key}": value for key, value in result.extras.items()}}
+    single = {key: value for key, value in result.extras.items() if not words.facts({key: value})}
+    facts = {**result.machine, **{f"result: {key}": value for key, value in single.items()}}
     out.table([{"": key.replace("_", " "), "value": _plain(value)} for key, value in facts.items()])
     return out

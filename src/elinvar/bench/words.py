@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .samples import Samples
 
-__all__ = ["duration", "interval", "rate", "row", "unit_for"]
+__all__ = ["duration", "facts", "interval", "rate", "row", "unit_for"]
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -30,7 +33,10 @@ def interval(bounds: tuple[float, float]) -> str:
 
 
 def rate(samples: Samples) -> str:
-    """Write what was achieved per second: items, else GFLOP/s, else GB/s, at the median; empty without work."""
+    """Write what was achieved per second at the median: items, else GFLOP/s or GB/s; empty without work.
+
+    Work that computes less than one operation per byte is bound by memory: its rate is GB/s.
+    """
     work = samples.work
     if work is None:
         return ""
@@ -40,9 +46,39 @@ def rate(samples: Samples) -> str:
             if value >= scale:
                 return f"{value / scale:.3g} {prefix} {work.unit}/s"
         return f"{value:.3g} {work.unit}/s"
-    if work.flops:
+    if work.flops and work.flops >= work.bytes:
         return f"{work.flops / samples.median / 1e9:.4g} GFLOP/s"
     return f"{work.bytes / samples.median / 1e9:.4g} GB/s" if work.bytes else ""
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_cell(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def facts(extras: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Return what a benchmark found beside its times, as tables by their titles: what is a table, not single values."""
+    found = {}
+    for title, value in extras.items():
+        if _is_rows(value):
+            found[title] = [{key: _cell(cell) for key, cell in line.items()} for line in value]
+        elif isinstance(value, Mapping) and value and all(_is_rows(rows) for rows in value.values()):
+            for name, rows in value.items():
+                found[f"{title}: {name}"] = [{key: _cell(cell) for key, cell in line.items()} for line in rows]
+        elif isinstance(value, Mapping) and value and all(isinstance(line, Mapping) for line in value.values()):
+            found[title] = [
+                {"": str(name), **{str(key): _cell(cell) for key, cell in line.items()}} for name, line in value.items()
+            ]
+    return found
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(line, Mapping) for line in value)
 
 
 def row(samples: Samples) -> dict[str, str]:

@@ -67,7 +67,8 @@ def run(
         pages.page(result, comparison).write(report)
 
     def render() -> object:
-        return table([words.row(s) for s in result.samples.values()], title=_title(result))
+        times = table([words.row(s) for s in result.samples.values()], title=_title(result))
+        return [times, *(table(lines, title=title) for title, lines in words.facts(result.extras).items())]
 
     emit(result.to_json(), json_, render)
     for label, path in (("samples", output), ("report", report)):

@@ -17,14 +17,22 @@ app = typer.Typer(add_completion=False)
 def kernels(
     device: Annotated[str, typer.Option(help="The device to choose for: auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     check: Annotated[bool, typer.Option("--check", help="Run every version's self-check first.")] = False,
+    import_: Annotated[
+        list[str] | None,
+        typer.Option("--import", "-i", help="A module or Python file that registers kernels of yours; repeatable."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
     """List kernels, their versions and devices, and why the current one is chosen.
 
+    Kernels of installed packages are found by their entry points (group "elinvar.kernels"), others with --import.
     Choose another one with ELINVAR_KERNELS="seismic.migrate=v2" or a version argument; such a choice never falls back.
     """
     from elinvar.runtime import kernels as registry
+    from elinvar.runtime._plugins import import_named
 
+    for name in import_ or ():
+        import_named(name)
     if check:
         for name in registry.default_registry.names():
             registry.kernel(name, device)

@@ -1,9 +1,10 @@
 """``elinvar tune``: measure this machine and keep what the planner should know about it.
 
 Stored per device, in the cache folder: copy bandwidth, matrix-product rates, how fast jobs go, for accelerators the
-sizes from which moving an operation's data there pays, and settings of kernels that were fastest. Until then documented
-defaults apply (`elinvar.runtime.tuning`). Which version of a kernel is fastest is not measured here: a self-check tile
-is too small to say.
+sizes from which moving an operation's data there pays, the smallest efficient and the best batch for
+`elinvar.tensor.batched`, and settings of kernels that were fastest. Until then documented defaults apply
+(`elinvar.runtime.tuning`). Which version of a kernel is fastest is not measured here: a self-check tile is too small to
+say.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 
     from elinvar.runtime.device import Device
 
-__all__ = ["JOBS", "Operation", "Tuning", "app", "measure_crossover", "operations", "tune_device"]
+__all__ = ["JOBS", "SETTINGS", "Operation", "Tuning", "app", "measure_crossover", "operations", "tune_device"]
 
 app = typer.Typer(add_completion=False)
 
 #: Job -> where its engine measures how fast it goes on a device: ``function(device) -> units per second``.
 JOBS = {"seismic.migrate": "elinvar.seismic.versions:tuned_rate"}
+
+#: Where engines measure settings of their own: ``function(device) -> values by their names``.
+SETTINGS = ("elinvar.tensor.measure:tuned_batches",)
 
 _REPEATS = 5
 _SLOW = 0.5  # seconds: one call this long needs no repeats, and larger sizes no measurement
@@ -68,6 +72,7 @@ class Tuning:
     matmul_gflops: Mapping[str, float]
     crossovers: Mapping[str, float]
     rates: Mapping[str, float]
+    settings: Mapping[str, Any]
     file: str
 
 
@@ -161,11 +166,23 @@ def tune_device(
         report()
     speeds: dict[str, float] = {}
     for job, where in JOBS.items():
-        module, _, function = where.partition(":")
-        speeds[job] = float(getattr(importlib.import_module(module), function)(place))
+        speeds[job] = float(_named(where)(place))
         save_tuned(place.profile, f"rate.{job}", speeds[job])
         report()
-    return Tuning(str(place), place.name, ceiling.copy_gbps, known, found, speeds, str(tuning_file(place.profile)))
+    settings: dict[str, Any] = {}
+    for where in SETTINGS:
+        for name, value in _named(where)(place).items():
+            settings[name] = value
+            save_tuned(place.profile, f"option.{name}", value)
+        report()
+    kept = str(tuning_file(place.profile))
+    return Tuning(str(place), place.name, ceiling.copy_gbps, known, found, speeds, settings, kept)
+
+
+def _named(where: str) -> Callable[[Device], Any]:
+    module, _, function = where.partition(":")
+    found: Callable[[Device], Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _row(item: Tuning) -> dict[str, object]:
@@ -178,6 +195,7 @@ def _row(item: Tuning) -> dict[str, object]:
         "copy GB/s": f"{item.copy_gbps:.0f}",
         **{f"{name} GFLOP/s": f"{rate:.0f}" for name, rate in item.matmul_gflops.items()},
         **{job: f"{si(rate)}/s" for job, rate in item.rates.items()},
+        **{name: ", ".join(str(v) for v in value) for name, value in item.settings.items()},
         "moving pays from": ", ".join(f"{name} {size(at)}" for name, at in item.crossovers.items()),
     }
 
@@ -197,7 +215,7 @@ def tune(
     from elinvar.runtime.device import devices
 
     places = devices() if device == "all" else [resolve(device)]
-    steps = sum(1 + len(JOBS) + (0 if place.kind == "cpu" else len(operations())) for place in places)
+    steps = sum(1 + len(JOBS) + len(SETTINGS) + (0 if place.kind == "cpu" else len(operations())) for place in places)
     done = 0
     probe = LoadProbe()
     with progress("measuring", total=steps, unit="measurements") as report:

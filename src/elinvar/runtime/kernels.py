@@ -17,10 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
-import importlib.util
 import logging
-import pkgutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from elinvar.errors import InputError, KernelError, KernelRejected, UnknownKernel
 
+from ._plugins import import_all, import_package
 from ._wishes import Wishes
 from .kernelinfo import (
     Case,
@@ -67,7 +65,8 @@ __all__ = [
 _log = logging.getLogger("elinvar.kernels")
 
 CATALOGUE: list[str] = []
-"""Extra packages whose import registers kernels. ``elinvar.<engine>.kernels`` packages are found by themselves."""
+"""Extra packages whose import registers kernels. ``elinvar.<engine>.kernels`` packages are found by themselves, and so
+are modules that installed packages name as entry points of the group ``elinvar.kernels``."""
 
 
 class Registry:
@@ -178,9 +177,9 @@ class Registry:
             Nothing is registered under that name.
         """
         if name not in self._versions and self._discover:
-            _import_package(f"elinvar.{name.partition('.')[0]}.kernels")
+            import_package(f"elinvar.{name.partition('.')[0]}.kernels")
             if name not in self._versions:
-                _import_all()
+                import_all(CATALOGUE)
         with self._lock:
             found = list(self._versions.get(name, {}).values())
         if not found:
@@ -392,7 +391,7 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names of every kernel there is, importing the engines' kernel packages."""
         if self._discover:
-            _import_all()
+            import_all(CATALOGUE)
         with self._lock:
             return sorted(self._versions)
 
@@ -467,26 +466,6 @@ def _tuned_version(name: str, device: Device) -> str | None:
     from .tuning import tuned
 
     return tuned(device.profile).kernels.get(name)
-
-
-def _import_package(module: str) -> None:
-    """Import one package of kernels if it exists; an engine that is not there registers nothing."""
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return
-    if found is not None:
-        importlib.import_module(module)
-
-
-def _import_all() -> None:
-    root = importlib.import_module(__name__.partition(".")[0])
-    folders = [Path(folder) for folder in root.__path__]
-    for module in pkgutil.iter_modules(root.__path__):
-        if module.ispkg and any((folder / module.name / "kernels" / "__init__.py").exists() for folder in folders):
-            _import_package(f"{root.__name__}.{module.name}.kernels")
-    for extra in CATALOGUE:
-        importlib.import_module(extra)
 
 
 default_registry = Registry(discover=True)

@@ -18,7 +18,7 @@ from elinvar.tensor.lists import stack, unbind
 __all__ = ["DEFAULT_SIZES", "Batches", "batch_sizes", "batched", "run_batch"]
 
 DEFAULT_SIZES = {"cpu": (16, 64), "cuda": (64, 1024), "mps": (64, 512)}
-"""Rows per batch from which a layer is efficient, and best, until ``elinvar bench tensor --save`` has measured them."""
+"""Rows per batch from which a layer is efficient, and best, until ``elinvar tune`` has measured them."""
 
 _ELEMENTS = 1 << 26
 """A default batch does not hold more elements than this (256 MB of float32)."""
@@ -47,7 +47,8 @@ class Batches(list[Any]):
 def batch_sizes(operation: str = "linear", device: Any = "auto") -> tuple[int, int]:
     """Return (smallest efficient, best) number of rows in one call of an operation on a device.
 
-    Measured by ``python benchmarks/tensor.py --save`` where that ran, else `DEFAULT_SIZES`.
+    `operation` is "linear", "matmul", "layer_norm" or "affine". Measured by ``elinvar tune`` where that ran, else
+    `DEFAULT_SIZES`.
     """
     target = find_device(device)
     known = tuned(target.profile).options.get(f"tensor.batch.{operation}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,15 +15,18 @@ from elinvar.runtime.device import device as find_device
 from elinvar.runtime.memory import Pool
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.tuning import save_tuned
-from elinvar.tensor.dense import linear
+from elinvar.tensor.dense import linear, matmul
 from elinvar.tensor.elementwise import add_relu, affine, mul_relu
 from elinvar.tensor.nn import FusedMLP
+from elinvar.tensor.norms import layer_norm
 
 if TYPE_CHECKING:
     from elinvar.runtime.device import Device
 
 __all__ = [
+    "BATCHES",
     "affine_ways",
+    "batch_operations",
     "batch_sweep",
     "efficient_sizes",
     "elementwise_ways",
@@ -32,7 +35,10 @@ __all__ = [
     "pool_rates",
     "random",
     "save_sizes",
+    "tuned_batches",
 ]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 _Ways = dict[str, Callable[[], object]]
 
@@ -99,29 +105,55 @@ def affine_ways(n: int, device: torch.device | str = "cpu", dtype: torch.dtype =
     }, Work(bytes=4.0 * n * x.element_size(), flops=3.0 * n)
 
 
+def batch_operations(width: int, device: torch.device) -> dict[str, tuple[tuple[int, ...], Callable[..., object]]]:
+    """Operations whose batches are measured: one item's shape, and the function of a batch of them."""
+    w, b = random(width, width, device=device), random(width, device=device)
+    right = random(64, 64, device=device)
+    return {
+        "linear": ((width,), lambda x: linear(x, w, b, "relu")),
+        "matmul": ((64, 64), lambda x: matmul(x, right, activation="relu")),
+        "layer_norm": ((width,), lambda x: layer_norm(x, width, b, b)),
+        "affine": ((width,), lambda x: affine(x, b, 1.0, "relu")),
+    }
+
+
 def batch_sweep(
-    width: int, batches: Sequence[int], device: str | Device = "cpu", *, runs: int = 5
+    width: int, batches: Sequence[int], device: str | Device = "cpu", *, runs: int = 5, operation: str = "linear"
 ) -> list[dict[str, float]]:
-    """Rows per second through one layer by the rows in a call: medians of `runs` rounds."""
+    """Rows (or matrices) per second through one operation by the rows in a call: medians of `runs` rounds."""
     target = find_device(device)
-    w, b = random(width, width, device=target.torch), random(width, device=target.torch)
-    inputs = {n: random(n, width, device=target.torch) for n in batches}
+    shape, run = batch_operations(width, target.torch)[operation]
+    inputs = {n: random(n, *shape, device=target.torch) for n in batches}
     times: dict[int, list[float]] = {n: [] for n in batches}
     clock = time.thread_time if target.kind == "cpu" else time.perf_counter
+    per_call = 4096 if operation != "matmul" else 256
     with torch.no_grad():
         for _ in range(runs + 1):
             for n, x in inputs.items():
-                inner = max(1, 4096 // n)
+                inner = max(1, per_call // n)
                 target.synchronize()
                 started = clock()
                 for _ in range(inner):
-                    linear(x, w, b, "relu")
+                    run(x)
                 target.synchronize()
                 times[n].append((clock() - started) / inner)
     return [
         {"rows": n, "seconds": statistics.median(spent[1:]), "rows_per_second": n / statistics.median(spent[1:])}
         for n, spent in times.items()
     ]
+
+
+def tuned_batches(device: Device) -> dict[str, list[int]]:
+    """Measure (smallest efficient, best) batch of every operation: what ``elinvar tune`` stores.
+
+    On a CPU this is the CPU time of one thread, whatever the number that will run.
+    """
+    found = {}
+    with one_thread() if device.kind == "cpu" else nullcontext():
+        for operation in batch_operations(8, device.torch):
+            sweep = batch_sweep(256, BATCHES, device, runs=3, operation=operation)
+            found[f"tensor.batch.{operation}"] = list(efficient_sizes(sweep))
+    return found
 
 
 def efficient_sizes(sweep: Sequence[dict[str, float]]) -> tuple[int, int]:
