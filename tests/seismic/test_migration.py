@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -297,6 +298,18 @@ def test_interpolation_is_part_of_the_image_and_asked_of_the_kernel(survey, imag
 def test_wrong_options_are_named(survey, options, words):
     with pytest.raises(InputError, match=words):
         migrate(survey, V, GRID, device="cpu", **options)
+
+
+def test_what_is_no_survey_velocity_or_grid(survey):
+    for given, words in (
+        (("a.sgy", V, GRID), r"survey is of type str; give seismic.open_segy\(path\)"),
+        ((survey, 2500, GRID), "velocity is of type int; give Velocity.constant"),
+        ((survey, V, (3, 4)), "grid is of type tuple; give Grid"),
+        ((survey, V, replace(GRID, dt=4.0)), r"dt is 4; it is given in seconds \(4 ms is 0.004\)"),
+    ):
+        for call in (migrate, plan):
+            with pytest.raises(InputError, match=words):
+                call(*given, device="cpu")
 
 
 def test_an_unknown_kernel_version_is_named(survey):

@@ -21,7 +21,7 @@ from .choosing import choose
 from .finishing import describe_weighed, lanes_of, run_of
 from .job import Job
 from .lane import Lane
-from .options import KERNEL, Options, check_options, resolve
+from .options import KERNEL, Options, check_kinds, check_options, resolve
 from .run import Progress
 from .shards import Staff, workers_of
 from .statics import warn_of_elevations
@@ -183,6 +183,7 @@ def migrate(
     Cancelled
         The run was paused; what is done is in the checkpoint.
     """
+    check_kinds(survey, velocity, grid)
     check_options(physics, eta, antialias, amplitude, interpolation, oversample, normalize, mute, dimension)
     if datum is None:
         warn_of_elevations(survey)

@@ -169,6 +169,25 @@ def _feed(code: Any, value: object) -> None:
         code.update(f"{type(value).__name__}:{value!r};".encode())
 
 
+def check_kinds(survey: object, velocity: object, grid: object) -> None:
+    """Refuse what is no survey, velocity field or grid, before anything is asked of it."""
+    from .grid import Grid
+    from .survey import Survey
+    from .velocity import Velocity
+
+    wanted = (
+        ("survey", survey, Survey, "seismic.open_segy(path), or Survey.from_arrays(...)"),
+        ("velocity", velocity, Velocity, "Velocity.constant(2500), .linear, .table, .cube or .open"),
+        ("grid", grid, Grid, "Grid(...) or Grid.from_survey(survey)"),
+    )
+    for name, value, kind, how in wanted:
+        if not isinstance(value, kind):
+            raise InputError(f"migrate: {name} is of type {type(value).__name__}; give {how}.")
+    assert isinstance(grid, Grid)
+    if grid.dt > 1.0:
+        raise InputError(f"migrate: the grid's dt is {grid.dt:g}; it is given in seconds (4 ms is 0.004).")
+
+
 def resolve(
     survey: Survey,
     velocity: Velocity,
@@ -191,6 +210,7 @@ def resolve(
     replacement: float | None = None,
 ) -> Options:
     """Fill in defaults and check what can be checked without reading."""
+    check_kinds(survey, velocity, grid)
     if survey.n_samples < 2:
         raise InputError("migrate: the traces have 1 sample; interpolation needs at least 2.")
     cell = (grid.dx, grid.dy) if survey.bin_size is None else survey.bin_size
