@@ -62,9 +62,10 @@ def chosen_tracks(source: Path | Soundtrack, audio: bool | str | int) -> tuple[i
         audio = "all" if audio else "none"
     if isinstance(audio, int):
         if not 0 <= audio < count:
+            numbers = f"a number from 0 to {count - 1}, " if count else ""
             raise InputError(
-                f"video.export: audio={audio}, but {_named(source)} has {count} audio tracks; give a number from 0 to "
-                f"{max(count - 1, 0)}, 'all', 'first' or 'none'."
+                f"video.export: audio={audio}, but {_named(source)} has {count or 'no'} audio tracks; give {numbers}"
+                "'all', 'first' or 'none'."
             )
         return (audio,)
     known = {"all": tuple(range(count)), "first": tuple(range(min(1, count))), "none": ()}
