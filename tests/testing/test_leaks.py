@@ -72,9 +72,10 @@ def test_descriptors_are_named() -> None:
 
 
 def test_memory() -> None:
+    # 40 MiB in ten runs: a system short of memory takes some MiB of a process's code back meanwhile.
     kept = []
     with pytest.raises(LeakError, match=r"resident memory grew by \d+\.\d MiB in 10 repeats"):
-        assert_no_leak(lambda: kept.append(torch.ones(1 << 18)), repeats=10, max_rss_bytes=4 << 20)
+        assert_no_leak(lambda: kept.append(torch.ones(1 << 20)), repeats=10, max_rss_bytes=4 << 20)
 
 
 def test_memory_that_stops_growing_is_a_cache_not_a_leak() -> None:
