@@ -54,6 +54,16 @@ def test_a_slot_comes_back_with_the_last_reference(kind: str, format: str) -> No
     assert (slots.acquire(), slots.made) == (slot, 2)
 
 
+def test_a_slot_waits_for_all_of_its_planes(monkeypatch) -> None:
+    slots = made("host", "yuv420p")
+    monkeypatch.setattr(slots, "wrap", lambda views: SimpleNamespace(views=list(views)))
+    held = slots.acquire().frame(0, TAGS["rec709"]).views
+    while held:
+        assert slots.free == []
+        held.pop()
+    assert len(slots.free) == 1
+
+
 def test_planes_for_nvenc_are_one_piece_with_one_pitch() -> None:
     luma, chroma = made("device", "p010", 50, 6).acquire().planes
     assert chroma.data_ptr() == luma.data_ptr() + 50 * 6 * 2

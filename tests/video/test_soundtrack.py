@@ -131,6 +131,33 @@ def test_transitions_cross_over_in_their_handles(folder: Path, curve: str) -> No
     assert own[0, (begin + end) // 2] == pytest.approx(0.375, abs=1e-3)
 
 
+@pytest.mark.parametrize("speed", [1, 2])
+def test_the_incoming_clip_begins_in_its_handle(folder: Path, speed: int) -> None:
+    incoming = clip("counting.wav", 12, 10)
+    if speed != 1:
+        incoming.effects.append(otio.schema.LinearTimeWarp("w", time_scalar=float(speed)))
+    items = [clip("silence.wav", 0, 10), change(4, 0), incoming]
+    write(folder / "silence.wav", np.zeros((1, 2 * RATE), np.int16))
+    sound = line(folder, items, fades="linear").soundtrack
+    found, begin, cut = sound.samples()[0], at(6), at(10)
+    n = np.arange(begin, cut)
+    source = (at(12) + speed * (n - cut)) % 32000  # what plays at the cut is frame 12, before it what precedes that
+    gain = (n + 0.5 - begin) / (cut - begin)
+    inner = slice(2000, None) if speed == 1 else slice(2000, -2000)
+    smooth = np.abs(np.diff(source, append=source[-1])) < 100  # away from where the count begins again
+    smooth = np.convolve(~smooth, np.ones(400), "same") == 0
+    off = np.abs(found[begin:cut] - gain * source / 32768)[inner][smooth[inner]]
+    assert off.max() < (1e-4 if speed == 1 else 2e-4)
+
+
+def test_a_part_is_what_the_whole_has_there(folder: Path) -> None:
+    """Decoders need what comes before: a part of compressed sound is that of the whole, from its first sample."""
+    sound = line(folder, [clip("noise.m4a", 0, 40)]).soundtrack
+    whole = sound.samples()[0]
+    for first in (20000, 33333):
+        assert np.abs(sound.samples(first, 3000)[0] - whole[first : first + 3000]).max() < 1e-4
+
+
 def test_a_transition_beside_nothing_is_a_fade(folder: Path) -> None:
     sound = line(folder, [change(0, 4), clip("flat.wav", 0, 20), change(4, 0), gap(5)], fades="linear").soundtrack
     found = sound.samples()[0]
