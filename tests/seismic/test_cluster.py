@@ -81,6 +81,8 @@ def test_the_same_image_and_the_same_bits(survey, whole, inside, relative):
     assert image.panels.traces == whole.panels.traces
     assert calls == [(64 * i, survey.n_traces) for i in range(1, 7)]
     assert image.timing.kernel > 0
+    alone = migrate(survey, V, GRID, cluster=inside, shards=1)  # the same blocks one after the other: the same bits
+    assert alone.values.tobytes() == migrate(survey, V, GRID, device="cpu").values.tobytes()
     assert same(migrate(survey, V, GRID, **given), image)
 
 

@@ -66,3 +66,13 @@ def test_a_job_is_judged_by_its_clocks_and_its_memory(script, tmp_path):
     assert last["memory"]["planned_bytes"] == study.image.job.peak_bytes
     assert set(last["met"]) == {"kernel_share", "hidden_share", "memory_over_plan", "checkpoint_share"}
     assert not (tmp_path / "kept").exists()
+
+
+def test_tables_are_refused_where_they_are_off(script):
+    tables = script("seismic_tables")
+    extras = tables.run(runs=1, warmup=0, traces=9, pillars=6).extras
+    assert extras["error in samples"]["knots"]["largest"] < 0.005
+    assert extras["refused"]["table 10 m, half precision"]
+    assert extras["refused"]["half-precision velocity"]
+    assert not extras["refused"]["knots"]
+    assert set(extras["of knots"]) == {"exact", "knots", "table 10 m", "table 25 m"}

@@ -32,7 +32,7 @@ from elinvar.runtime.transfers import transfers
 from ._check import count
 from .choosing import choose
 from .finishing import images_of, lane_of
-from .job import Item, Job, Pass, neighbours, shares
+from .job import Item, Job, Pass, shares
 from .lane import CLOCKS, Lane, State
 from .options import KERNEL
 from .survey import Survey
@@ -146,9 +146,7 @@ def migrate_shard(shard: Shard) -> ShardImage:
     """Migrate one shard on this process's device."""
     chosen = choose_kernel(KERNEL, resolve_device(shard.device), shard.version)
     rows = shard.pillars.stop - shard.pillars.start
-    survey = shard.images[0].survey
-    order = neighbours(survey, Item(0, 0, np.arange(survey.n_traces)))
-    step = Pass(shard.pillars, None, order.index)
+    step = Pass(shard.pillars, None, np.arange(shard.images[0].survey.n_traces))  # cut into the same blocks again
     job = replace(shard.job, plan=replace(shard.job.plan, tile_rows=rows))
     lane = lane_of(shard.images, chosen, job, [step])
     board = _Solo(shard.near)
