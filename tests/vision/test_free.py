@@ -92,7 +92,13 @@ def test_the_tour_shows_it_where_weights_are(tmp_path, monkeypatch, state):
     monkeypatch.setenv("ELINVAR_WEIGHTS", str(tmp_path))
     training.save(state, tmp_path / "elinvar_free.safetensors")
     page = Page("tour")
-    tour._free(page, Context())
+    tour._free(page, Context(), tour.stereo_pair())
     html = page.html_text()
-    for words in ("the free network", "median relative error", 'class="cloud"', "not among those"):
+    for words in (
+        "the free network",
+        "median relative error",
+        'class="cloud"',
+        "not among those",
+        "never seen a photograph",
+    ):
         assert words in html, words

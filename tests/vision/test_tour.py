@@ -38,7 +38,7 @@ def test_the_tour_shows_everything(tmp_path):
         "trained on made-up rooms alone",
     ):
         assert words in html, words
-    assert html.count("<img") == 4
+    assert html.count("<img") == 5
     assert "match" in context.stages
     assert list(tmp_path.iterdir()) == []
 
