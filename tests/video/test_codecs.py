@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,13 +111,20 @@ def test_every_codec_goes_into_every_container_it_names(codec: str, suffix: str,
     assert abs(float(VideoFile(path).frame(1).mean()) - 0.5) < 0.02
 
 
-@pytest.mark.parametrize("codec", ["h264", "av1"])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
 def test_hdr10_names_its_mastering_display(codec: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    export(sources.ramp(64, 64, frame_count=2), path, codec=codec, speed="ultrafast", delivery="rec2100-pq")
+    source = sources.ramp(64, 64, frame_count=2)
+    export(source, path, codec=codec, speed="ultrafast", delivery="rec2100-pq", peak=4000)
     with av.open(str(path)) as container:
-        kinds = {d.type.name for d in next(container.decode(video=0)).side_data}
-    assert kinds >= {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}
+        found = {d.type.name: bytes(d) for d in next(container.decode(video=0)).side_data}
+    assert struct.unpack("2I", found["CONTENT_LIGHT_LEVEL"][:8]) == (4000, 0)
+    display = struct.unpack(
+        "20i", found["MASTERING_DISPLAY_METADATA"][:80]
+    )  # AVRationals: r, g, b, white, dark, bright
+    values = [n / d for n, d in zip(display[::2], display[1::2], strict=True)]
+    want = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329, 0.005, 4000]
+    assert values == pytest.approx(want, rel=0.01)
     assert probe(path).space == "rec2100-pq"
 
 

@@ -220,6 +220,7 @@ def export(  # one option per knob of the library
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Give way while memory, heat or power is short.")
     ] = False,
+    peak: Annotated[float, typer.Option(help="Of PQ: brightest light, in cd/m², for the metadata.")] = 1000.0,
     segment: Annotated[
         float | None, typer.Option(help="Seconds per piece: an interrupted export goes on from there.")
     ] = None,
@@ -248,7 +249,7 @@ def export(  # one option per knob of the library
             graph if manifest else source, out, graph=graph, codec=codec, bitrate=bitrate,
             quality=quality, bit_depth=depth, in_flight=in_flight or None, device=device, progress=report,
             preset=preset, size=wanted, fit=fit, speed=speed, start=start, frames=frames, audio=audio, segment=segment,
-            monitor=monitor,
+            monitor=monitor, peak=peak,
         )  # fmt: skip
     line = (
         f"{done.path}: {done.frames} frames of {done.width} x {done.height} at {done.frame_rate}, {done.encoder} "

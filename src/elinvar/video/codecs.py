@@ -263,6 +263,7 @@ def settings(
     peak: float = 1000.0,
 ) -> Settings:
     """Collect an encoder's settings; see `elinvar.video.export`."""
+    number("video.export", "peak", peak, 1, 10000)
     choice("video.export", "codec", codec, CODECS)
     encoder, format, surface = choose(codec, bit_depth, device, width=width, tag=tag)
     options: dict[str, str] = {}
@@ -301,7 +302,7 @@ def _display(peak: float) -> str:
 
 def _defaults(encoder: str, tag: Tag, speed: str | None, peak: float) -> dict[str, str]:
     siting = {"chroma_sample_location": "topleft" if tag.matrix == 9 else "left"}
-    lights = f"{round(peak)},{round(peak * 0.4)}"
+    lights = f"{round(peak)},0"  # MaxFALL is not measured: 0 is "unknown" (CTA-861.3)
     hdr10 = tag.transfer == 16
     if encoder == "libx264":
         extra = {"x264-params": f"mastering-display={_display(peak)}:cll={lights}"} if hdr10 else {}

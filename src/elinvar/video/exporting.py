@@ -125,6 +125,7 @@ def export(
     segment: float | None = None,
     cancel: Callable[[], bool] | None = None,
     monitor: Monitor | None = None,
+    peak: float = 1000.0,
 ) -> Exported:
     """Render and encode.
 
@@ -177,6 +178,8 @@ def export(
     monitor
         A started `elinvar.Monitor`: while it sees memory, heat or power run short, fewer frames are on their way
         (`elinvar.video.adaptive`). The file is the same.
+    peak
+        Of PQ: the mastering display's white and the brightest light of the film (MaxCLL), in cd/m², for its metadata.
 
     Returns
     -------
@@ -212,7 +215,7 @@ def export(
     job = plan_job(
         built, Path(path), codec or "h264", size or built.size, start, frames, in_flight, sound,
         bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
-        keyframe_interval=keyframe_interval, speed=speed, fit=fit or "fit",
+        keyframe_interval=keyframe_interval, speed=speed, fit=fit or "fit", peak=peak,
     )  # fmt: skip
     tracks = chosen_tracks(sound, audio) if sound is not None else ()
     job = dataclasses.replace(job, tracks=tracks, late=late, monitor=monitor)
