@@ -114,7 +114,11 @@ def test_what_cannot_be_aligned(four):
     two = [pair(four, 0, 1)]
     for options, message in (
         ({"intrinsics": np.eye(4)}, "intrinsics"),
-        ({"poses": np.zeros((2, 4, 4))}, "one place"),
+        ({"intrinsics": np.zeros((3, 3))}, "focal lengths above 0"),
+        ({"intrinsics": np.full((2, 3, 3), np.nan)}, "finite"),
+        ({"poses": np.stack([np.eye(4)] * 2)}, "one place"),
+        ({"poses": np.zeros((2, 4, 4))}, "no rotation"),
+        ({"poses": np.stack([np.diag([1.0, 1, -1, 1])] * 2)}, "no rotation"),
         ({"poses": np.zeros((3, 4, 4))}, "poses"),
         ({"names": ["a"]}, "names"),
         ({"intrinsics": "left.json"}, "intrinsics are no matrices"),

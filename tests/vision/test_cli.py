@@ -96,6 +96,9 @@ def test_missing_weights_are_exit_3(folder, monkeypatch, tmp_path):
         (("reconstruct", "NONE", "-o", "OUT"), "does not exist"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "1,2"), "fx,fy,cx,cy"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--poses", "NONE"), "poses"),
+        (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "0,0,1,1"), "focal lengths above 0"),
+        (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "FEW"), "intrinsics have shape (1, 3, 3)"),
+        (("reconstruct", "PICTURES", "-o", "OUT", "--poses", "FEW"), "poses have shape (1, 3, 3)"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "ring"), "unknown"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "retrieval-2-1"), "needs --retrieval"),
         (("retrieve", "PICTURES"), "pass --retrieval"),
@@ -107,7 +110,8 @@ def test_missing_weights_are_exit_3(folder, monkeypatch, tmp_path):
 )
 def test_wrong_use_is_one_sentence(folder, words, message):
     (folder / "empty").mkdir()
-    places = {"PICTURES": "pictures", "EMPTY": "empty", "NONE": "none", "OUT": "out"}
+    (folder / "few.json").write_text("[[[9, 0, 1], [0, 9, 1], [0, 0, 1]]]")
+    places = {"PICTURES": "pictures", "EMPTY": "empty", "NONE": "none", "OUT": "out", "FEW": "few.json"}
     given = []
     for word in words:
         head, _, rest = word.partition("/")

@@ -141,6 +141,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
     import numpy as np
 
     from elinvar.vision import align
+    from elinvar.vision.alignment import given_cameras
     from elinvar.vision.export import FORMATS
     from elinvar.vision.graphs import image_pairs
 
@@ -151,6 +152,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
     paths, cameras, given = _pictures(images), _intrinsics(intrinsics), _poses(poses)
     if len(paths) < 2:
         raise InputError(f"reconstruct: {len(paths)} picture; pass at least two that show the same things.")
+    given_cameras(len(paths), cameras, given)  # what is wrong with them is found before weights are read
     by_retrieval = graph.startswith("retrieval")
     if by_retrieval and retrieval is None and random_weights is None:
         raise InputError(f"--graph {graph} needs --retrieval, the retrieval checkpoint of the network's encoder.")

@@ -308,24 +308,36 @@ def _numbers(name: str, given: Any) -> Array:
         raise InputError(f"align: {name} are no matrices of numbers ({error}); pass one matrix per image.") from error
 
 
-def _given_cameras(images: Sequence[Prepared], intrinsics: Any) -> list[Array | None]:
-    """Turn cameras of the original pictures (one for all, or one each) into those at network size."""
-    if intrinsics is None:
-        return [None] * len(images)
-    array = _numbers("intrinsics", intrinsics)
-    if array.shape == (3, 3):
-        array = np.broadcast_to(array, (len(images), 3, 3))
-    if array.shape != (len(images), 3, 3):
-        raise InputError(f"align: intrinsics have shape {array.shape}; pass [3, 3] or [{len(images)}, 3, 3].")
-    return [image.intrinsics(K) for image, K in zip(images, array, strict=True)]
+def given_cameras(n: int, intrinsics: Any = None, poses: Any = None) -> tuple[Array | None, Array | None]:
+    """Return given cameras [n, 3, 3] and poses [n, 4, 4] of n images as arrays, checked; None where none are given.
+
+    Raises
+    ------
+    InputError
+        They are no finite matrices of numbers, or not as many as images.
+    """
+    K, pose = None, None
+    if intrinsics is not None:
+        K = _numbers("intrinsics", intrinsics)
+        if K.shape == (3, 3):
+            K = np.broadcast_to(K, (n, 3, 3))
+        if K.shape != (n, 3, 3) or not np.isfinite(K).all() or K[:, [0, 1], [0, 1]].min() <= 0:
+            raise InputError(
+                f"align: intrinsics have shape {K.shape}; pass [3, 3] or [{n}, 3, 3], finite, focal lengths above 0."
+            )
+    if poses is not None:
+        pose = _numbers("poses", poses)
+        if pose.shape != (n, 4, 4) or not np.isfinite(pose).all():
+            raise InputError(f"align: poses have shape {pose.shape}; pass finite [{n}, 4, 4], camera to world.")
+        turns = pose[:, :3, :3]
+        if np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() > 1e-3 or np.linalg.det(turns).min() < 0:
+            raise InputError("align: a pose's upper left 3x3 part is no rotation; pass camera-to-world matrices.")
+    return K, pose
 
 
-def _use_given_poses(placed: _Placing, poses: Any) -> None:
+def _use_given_poses(placed: _Placing, given: Array) -> None:
     """Replace the tree's poses by given ones, and bring depths and pair scales to their scale."""
-    given = _numbers("poses", poses)
     n = len(placed.images)
-    if given.shape != (n, 4, 4) or not np.isfinite(given).all():
-        raise InputError(f"align: poses have shape {given.shape}; pass finite [{n}, 4, 4], camera to world.")
     ours = np.stack([placed.poses[k][:3, 3] for k in range(n)])
     spread = [float(np.linalg.norm(c - c.mean(0), axis=1).sum()) for c in (given[:, :3, 3], ours)]
     if min(spread) <= 0:
@@ -381,6 +393,7 @@ def align(
     """
     if isinstance(pairs, Pairs):
         images = pairs.images
+        given_cameras(len(images), intrinsics, poses)  # before the heads run
         known: list[PairPoints] = _read(pairs, matched)
     else:
         known = list(pairs)
@@ -389,14 +402,18 @@ def align(
     n = len(images)
     if names is not None and len(names) != n:
         raise InputError(f"align: {len(names)} names for {n} images; pass one each.")
-    placed = _Placing(images, known, _given_cameras(images, intrinsics))
+    cameras, fixed_poses = given_cameras(n, intrinsics, poses)
+    inside: list[Array | None] = [None] * n
+    if cameras is not None:
+        inside = [image.intrinsics(K) for image, K in zip(images, cameras, strict=True)]
+    placed = _Placing(images, known, inside)
     fixed = {k for k, K in enumerate(placed.K) if K is not None}
     for k in sorted(range(n), key=lambda k: -max([p.score for p in known if p.i == k], default=-np.inf)):
         placed.focal_of(k)
     _place_all(placed, _tree(n, known))
-    if poses is not None:
-        _use_given_poses(placed, poses)
-    residual = _refine(placed, poses is not None, fixed, points_per_pair, iterations)
+    if fixed_poses is not None:
+        _use_given_poses(placed, fixed_poses)
+    residual = _refine(placed, fixed_poses is not None, fixed, points_per_pair, iterations)
     return _scene(placed, names, residual, _tracks(known))
 
 
