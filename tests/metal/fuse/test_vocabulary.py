@@ -54,6 +54,8 @@ def test_edges():
         F.selu,
         F.leaky_relu,
         F.hardtanh,
+        F.hardswish,
+        F.hardsigmoid,
         F.relu6,
         F.logsigmoid,
         torch.trunc,
@@ -70,6 +72,38 @@ def test_edges():
     torch.testing.assert_close(found, torch.logsumexp(rows, -1), equal_nan=True)
     one = torch.ones(2, 1)
     torch.testing.assert_close(elinvar.fuse(lambda v: v.var(-1))(one), torch.full((2,), nan), equal_nan=True)
+
+
+def test_slopes_where_a_function_bends_are_torchs():
+    kinks = [-6.0, -4.0, -3.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0]
+    for function in (
+        lambda v: torch.clamp(v, -1, 2),
+        lambda v: v.clamp_min(0.5) + v.clamp_max(-0.5),
+        lambda v: torch.clamp(v, 2.0, -1.0),
+        lambda v: v.clamp(nan, 2.0) * 0 + F.hardtanh(v),
+        F.relu6,
+        F.hardswish,
+        F.hardsigmoid,
+        F.leaky_relu,
+        F.elu,
+        F.selu,
+        F.softplus,
+        F.logsigmoid,
+        F.mish,
+        torch.relu,
+        torch.abs,
+        torch.sign,
+        lambda v: torch.maximum(v, v * 0),
+    ):
+        x = torch.tensor(kinks, requires_grad=True)
+        found, expected = elinvar.fuse(function)(x), function(x)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+        got, wanted = (torch.autograd.grad(y.sum(), x)[0] for y in (found, expected))
+        torch.testing.assert_close(got, wanted, rtol=2e-6, atol=1e-6, equal_nan=True)
+    low, high = torch.tensor([-1.0, nan, 0.0]), torch.tensor([1.0, 2.0, -1.0])
+    fused = elinvar.fuse(torch.clamp)
+    args = [t.requires_grad_() for t in (torch.tensor([3.0, 1.0, 0.5]), low, high)]
+    torch.testing.assert_close(fused(*args), torch.clamp(*args), equal_nan=True)
 
 
 @pytest.mark.gxx

@@ -111,16 +111,26 @@ def _where(condition: Any, a: Any, b: Any) -> Symbol:
 
 
 def _clamp(x: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002  (torch's names)
+    """Bounds by choice, not by maximum and minimum: at a bound torch's gradient is whole, not half."""
     result = x
     if min is not None:
-        result = result._make("maximum", min)
+        result = _where(_outside(result, "lt", min), min, result)
     if max is not None:
-        result = result._make("minimum", max)
+        result = _where(_outside(result, "gt", max), max, result)
     return result
 
 
+def _outside(x: Symbol, comparison: str, bound: Any) -> Symbol:
+    """Whether the bound is the result: where x is beyond it, and where it is NaN."""
+    beyond = x._make(comparison, bound)
+    if isinstance(bound, (int, float)) and not math.isnan(bound):
+        return beyond
+    bound = _symbol(bound, x.recording)
+    return beyond.logical("or", bound._make("ne", bound))
+
+
 def _clamp_min(x: Symbol, min: Any) -> Symbol:  # noqa: A002
-    return x._make("maximum", min)
+    return _clamp(x, min)
 
 
 def _masked_fill(x: Symbol, mask: Any, value: Any) -> Symbol:
@@ -200,7 +210,8 @@ def _softplus(x: Symbol, beta: Any = 1, threshold: Any = 20) -> Symbol:
     if isinstance(threshold, (int, float)) and threshold < 15:
         raise NotFusable(f"softplus with threshold={threshold}")
     if isinstance(beta, (int, float)) and beta == 1:
-        return x._make("relu") + (-x._make("abs"))._make("exp")._make("log1p")
+        above = x >= 0  # by choice: the slopes of relu and abs at 0 would not add up to one half
+        return _where(above, x, 0.0) + _where(above, -x, x)._make("exp")._make("log1p")
     return _softplus(x * beta)._make("div", beta)
 
 
@@ -220,7 +231,7 @@ def _leaky_relu(x: Symbol, negative_slope: Any = 0.01, inplace: bool = False) ->
 
 def _below_zero(x: Symbol) -> Symbol:
     """``e^x - 1`` for x <= 0, without cancellation: 2 t / (1 - t) with t = tanh(x / 2)."""
-    t = (x._make("minimum", 0.0) * 0.5)._make("tanh")
+    t = (_where(x > 0, 0.0, x) * 0.5)._make("tanh")
     return (t + t) / (1.0 - t)
 
 
@@ -236,24 +247,29 @@ def _selu(x: Symbol, inplace: bool = False) -> Symbol:
     return _where(x > 0, x * scale, scale * alpha * _below_zero(x))
 
 
+def _between(x: Symbol, least: Any, most: Any) -> Symbol:
+    """Bounds at which the slope is 0, as torch's activations have it."""
+    return _where(x <= least, least, _where(x >= most, most, x))
+
+
 def _hardtanh(x: Symbol, min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Symbol:
     _refuse_inplace(inplace, "hardtanh")
-    return _clamp(x, min_val, max_val)
+    return _between(x, min_val, max_val)
 
 
 def _relu6(x: Symbol, inplace: bool = False) -> Symbol:
     _refuse_inplace(inplace, "relu6")
-    return _clamp(x, 0.0, 6.0)
+    return _between(x, 0.0, 6.0)
 
 
 def _hardsigmoid(x: Symbol, inplace: bool = False) -> Symbol:
     _refuse_inplace(inplace, "hardsigmoid")
-    return _clamp(x + 3.0, 0.0, 6.0) / 6.0
+    return _between(x + 3.0, 0.0, 6.0) / 6.0
 
 
 def _hardswish(x: Symbol, inplace: bool = False) -> Symbol:
     _refuse_inplace(inplace, "hardswish")
-    return x * _clamp(x + 3.0, 0.0, 6.0) / 6.0
+    return _where(x >= 3, x, _where(x <= -3, x * 0.0, x * (x + 3.0) / 6.0))
 
 
 # --- along one axis --------------------------------------------------------------------------------------------------
