@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,37 @@ def test_ciede2000_of_sharmas_table() -> None:
 def test_lut_files(name: str, reference_data) -> None:
     processor = ocio.lut_processor(str(reference_data(f"video/ocio_luts/{name}")))
     assert torch.isfinite(ocio.apply_processor(processor, torch.rand(3, 8, 8))).all()
+
+
+@pytest.mark.parametrize("name", ["crosstalk.3dl", "discreet-3d-lut.3dl", "lut3d_17x17x17_10i_12i.clf"])
+def test_a_lut_that_is_one_table_is_the_same_by_our_lookup(name: str, reference_data) -> None:
+    path = str(reference_data(f"video/ocio_luts/{name}"))
+    table = ocio.lut_table(path)
+    assert table is not None
+    frame = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.2
+    values = {"low": 0.0, "high": 1.0, "amount": 1.0, "size": table.shape[0]}
+    got = shade.apply(frame, [Op(ops.table_lookup, values, ("table",))], [table])
+    assert (got - ocio.apply_processor(ocio.lut_processor(path), frame)).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "name", ["iridas_1d.cube", "iridas_3d.cube", "resolve_1d3d.cube", "multiple_ops.clf", "lut1d_lut3d_lut1d.clf"]
+)
+def test_a_lut_that_is_more_than_a_table_is_none(name: str, reference_data) -> None:
+    assert ocio.lut_table(str(reference_data(f"video/ocio_luts/{name}"))) is None
+
+
+def test_a_lut_that_is_written_anew_is_read_anew(tmp_path) -> None:
+    path = tmp_path / "a.cube"
+    for k, level in enumerate((0.5, 0.25, 0.75)):
+        rows = "\n".join(" ".join(str(level * v) for v in (r, g, b)) for b in (0, 1) for g in (0, 1) for r in (0, 1))
+        path.write_text(f"LUT_3D_SIZE 2\n{rows}\n")
+        os.utime(path, ns=(k, k))
+        out = ocio.apply_processor(ocio.lut_processor(str(path)), torch.ones(3, 2, 2))
+        assert float(out.max()) == pytest.approx(level), level
+        table = ocio.lut_table(str(path))
+        assert table is not None
+        assert float(table.max()) == pytest.approx(level), level
 
 
 def test_a_lut_that_is_missing_or_no_lut(tmp_path) -> None:

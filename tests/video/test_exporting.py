@@ -204,7 +204,8 @@ def test_exr_sequences_and_back(tmp_path: Path) -> None:
 
 
 def test_segments_resume_where_they_stopped(tmp_path: Path, chart, monkeypatch) -> None:
-    source = sources.Function(lambda n: torch.full((3, 32, 32), n / 20), 32, 32, Fraction(10), 20)
+    asked: list[int] = []
+    source = sources.Function(lambda n: asked.append(n) or torch.full((3, 32, 32), n / 20), 32, 32, Fraction(10), 20)
     path = tmp_path / "a.mp4"
 
     def stop(done: int, _total: int | None) -> None:
@@ -216,9 +217,8 @@ def test_segments_resume_where_they_stopped(tmp_path: Path, chart, monkeypatch) 
     parts = sorted((tmp_path / ".a.mp4.parts").glob("*.mp4"))
     assert len(parts) == 2
     assert not path.exists()
-    asked: list[int] = []
-    slow = sources.Function(lambda n: asked.append(n) or torch.full((3, 32, 32), n / 20), 32, 32, Fraction(10), 20)
-    export(slow, path, codec="h264", segment=0.5, dither=False)
+    asked.clear()
+    export(source, path, codec="h264", segment=0.5, dither=False)
     assert min(asked) == 10, "the finished segments were not rendered again"
     assert not (tmp_path / ".a.mp4.parts").exists()
     info = probe(path)
@@ -235,12 +235,18 @@ def test_segments_of_other_frames_are_not_taken_for_these(tmp_path: Path) -> Non
         if done == 7:
             raise Cancelled("enough")
 
-    for level in (0.25, 0.75):
-        source = sources.Arrays(frames + level, 10)
-        with pytest.raises(Cancelled):
-            export(source, path, codec="ffv1", segment=0.5, progress=stop, dither=False)
-    export(source, path, codec="ffv1", segment=0.5, dither=False)
-    assert float(VideoFile(path).frame(0).mean()) == pytest.approx(0.75, abs=0.01)
+    def arrays(level: float) -> sources.Arrays:
+        return sources.Arrays(frames + level, 10)
+
+    def function(level: float) -> sources.Function:
+        return sources.Function(lambda _n: torch.full((3, 32, 32), level), 32, 32, Fraction(10), 9)
+
+    for make in (arrays, function):
+        for level in (0.25, 0.75):
+            with pytest.raises(Cancelled):
+                export(make(level), path, codec="ffv1", segment=0.5, progress=stop, dither=False)
+        export(make(0.75), path, codec="ffv1", segment=0.5, dither=False)
+        assert float(VideoFile(path).frame(0).mean()) == pytest.approx(0.75, abs=0.01)
 
 
 # -- failing ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ __all__ = [
     "bake",
     "camera_processor",
     "lut_processor",
+    "lut_stamp",
+    "lut_table",
     "table_processor",
     "view_processor",
 ]
@@ -115,7 +117,6 @@ def camera_processor(name: str) -> Any:
     return _cpu(_builtin(style), _builtin("ACEScg_to_ACES2065-1", inverse=True))
 
 
-@functools.lru_cache(maxsize=32)
 def lut_processor(path: str) -> Any:
     """Return the processor of a LUT file: .cube, .clf, .ctf, .3dl, .spi1d, .spi3d, .csp and what else OpenColorIO
     reads.
@@ -125,9 +126,27 @@ def lut_processor(path: str) -> Any:
     InputError
         The file is missing or is no LUT.
     """
-    ocio = _library()
-    if not Path(path).is_file():
+    return _file_processor(path, lut_stamp(path))
+
+
+def lut_stamp(path: str) -> tuple[int, int]:
+    """Return what changes when a LUT file is written anew: when, and its length."""
+    place = Path(path)
+    if not place.is_file():
         raise InputError(f"LUT {path}: there is no such file; give the path of a .cube, .clf, .3dl or .spi1d file.")
+    known = place.stat()
+    return known.st_mtime_ns, known.st_size
+
+
+_read: dict[str, tuple[int, int]] = {}
+
+
+@functools.lru_cache(maxsize=32)
+def _file_processor(path: str, stamp: tuple[int, int]) -> Any:
+    ocio = _library()
+    if _read.setdefault(path, stamp) != stamp:
+        ocio.ClearAllCaches()  # OpenColorIO remembers files by their name
+        _read[path] = stamp
     transform = ocio.FileTransform(src=str(Path(path).resolve()), interpolation=ocio.INTERP_BEST)  # tetrahedral in 3D
     try:
         return ocio.Config.CreateRaw().getProcessor(transform).getDefaultCPUProcessor()
@@ -172,10 +191,25 @@ def bake(name: str, size: int = _GRID) -> torch.Tensor:
     return _grid(view_processor(name), size, shaper=True)
 
 
+def lut_table(path: str) -> torch.Tensor | None:
+    """Return a LUT file as a table over [0, 1] with its own nodes, when it is one 3-D table and nothing else."""
+    return _file_table(path, lut_stamp(path))
+
+
 @functools.lru_cache(maxsize=16)
-def bake_file(path: str, size: int) -> torch.Tensor:
-    """Return a LUT file as a table over [0, 1]."""
-    return _grid(lut_processor(path), size, shaper=False)
+def _file_table(path: str, stamp: tuple[int, int]) -> torch.Tensor | None:
+    ocio, processor = _library(), _file_processor(path, stamp)
+    whole = ocio.Config.CreateRaw().getProcessor(
+        ocio.FileTransform(src=str(Path(path).resolve()), interpolation=ocio.INTERP_BEST)
+    )
+    parts = list(whole.getOptimizedProcessor(ocio.OPTIMIZATION_LOSSLESS).createGroupTransform())
+    if len(parts) != 1 or not isinstance(parts[0], ocio.Lut3DTransform):
+        return None
+    table = parts[0]
+    straight = table.getDirection() == ocio.TRANSFORM_DIR_FORWARD
+    if not straight or table.getInterpolation() not in (ocio.INTERP_BEST, ocio.INTERP_TETRAHEDRAL):
+        return None
+    return _grid(processor, table.getGridSize(), shaper=False)
 
 
 @functools.lru_cache(maxsize=16)

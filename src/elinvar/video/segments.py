@@ -33,11 +33,22 @@ def _fingerprint(job: Any, length: int) -> str:
         rows.append(
             f"{node.id} {[n.id for n in node.inputs]} {node.start} {getattr(content, 'describe', lambda: '')()}"
         )
+        rows += [_code(value) for value in vars(content).values() if callable(value)]
         for path in getattr(content, "files", ()):
             known = Path(path).stat()
             rows.append(f"{path} {known.st_size} {known.st_mtime_ns}")
     rows.append(f"{job.first} {job.frames} {length}")
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _code(function: Any) -> str:
+    """Return what tells a Python function from others: what it does, and the numbers it was made with."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return repr(type(function))
+    closed = [c.cell_contents for c in function.__closure__ or ()]
+    plain = [v for v in (*closed, *(function.__defaults__ or ())) if isinstance(v, (int, float, str, tuple))]
+    return f"{code.co_code!r} {[c for c in code.co_consts if not hasattr(c, 'co_code')]} {code.co_names} {plain}"
 
 
 def export_segments(

@@ -325,11 +325,11 @@ _SHADE = "held = shade_row({}, width, height, EXTRAS, F, I, s, pixels, {}, held,
 _SHADED = {
     "SHADE_UPPER": _SHADE.format("y", "i8(0)"),
     "SHADE_LOWER": f"if z > y:\n            {_SHADE.format('z', 'i8(1)')}",
-    "PIXELS": "pixels", "UPPER": "i8(0)", "LOWER": "z - y", "AHEAD": "i8(0)",
+    "PIXELS": "pixels", "UPPER": "i8(0)", "LOWER": "z - y", "AHEAD": "i8(0)", "PAST": "False",
 }  # fmt: skip
 _DIRECT = {
     "SHADE_UPPER": "pass", "SHADE_LOWER": "pass", "PIXELS": "x0", "UPPER": "y", "LOWER": "z",
-    "AHEAD": "i8(2) if z + 2 < height else i8(0)",
+    "AHEAD": "3 * width // 2", "PAST": "whole_vectors(luma_out, cb_out)",
 }  # fmt: skip
 _LOOPS = '''
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -367,7 +367,8 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
             whole_row(cr, coding[7], coding[8], coding[5], noise, i8(2), shift, cr_out, y)
         return
     above = siting == 2 and down == 2  # chroma sits on the upper row: it reads the row above, too
-    flags = (i4(siting == 1), i4(paired), i4(dithered), i4(above))
+    past = PAST
+    flags = (i4(siting == 1), i4(paired), i4(past), i4(dithered), i4(above))
     kept = row_memory(i8(3), width + 16, i8(0))
     spare, codes = np.empty((3, 2, 32), f4), np.empty((4, 32), luma_out.dtype)
     if above:
@@ -386,6 +387,8 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
             noise_row(noise, i8(3), (width + 1) // 2, unit, i4(seed + 2))
         code_pair(PIXELS, UPPER, LOWER, AHEAD, noise, kept, coding, shift, flags, y, z, unit, luma_out, cb_out, cr_out,
                   spare, codes)
+    if past:
+        settle()
 '''
 
 

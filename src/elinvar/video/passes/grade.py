@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,7 @@ class LUT(Spatial):
     path: str
     amount: Animated = 1.0
     space: str = "acescct"
+    _tables: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def check(self) -> None:
         from elinvar.video.spaces import space
@@ -202,7 +203,8 @@ class LUT(Spatial):
         ocio.lut_processor(str(self.path))
 
     def describe(self) -> str:
-        return f"{Path(self.path).name}, space={self.space}"
+        amount = "animated" if callable(self.amount) else self.amount
+        return f"{Path(self.path).name} {ocio.lut_stamp(str(self.path))}, space={self.space}, amount={amount}"
 
     def run(
         self, at: Moment, inputs: Sequence[torch.Tensor], out: torch.Tensor, scratch: Sequence[torch.Tensor]
@@ -210,12 +212,25 @@ class LUT(Spatial):
         from elinvar.video.color import decode_ops, encode_ops
 
         before, tables = encode_ops(self.space)
+        after, extras = decode_ops(self.space), []
+        amount = at.value(self.amount)
+        if amount != 1.0:
+            after, extras = [*after, Op(ops.blend, {"t": 1.0 - amount}, ("full",))], [inputs[0]]
+        table = None if out.device.type == "cpu" else self._table(out.device)
+        if table is not None:  # one kernel; OpenColorIO runs on the CPU alone
+            look_up = Op(ops.table_lookup, {"low": 0.0, "high": 1.0, "amount": 1.0, "size": table.shape[0]}, ("table",))
+            shade.apply(inputs[0], [*before, look_up, *after], [*tables, table, *extras], out=out)
+            return
         encoded = shade.apply(inputs[0], before, tables, out=out)
         ocio.apply_processor(ocio.lut_processor(str(self.path)), encoded, out)
-        after = decode_ops(self.space)
-        amount = at.value(self.amount)
-        if amount == 1.0:
-            shade.apply(out, after, out=out)
-            return
-        mixed = Op(ops.blend, {"t": 1.0 - amount}, ("full",))
-        shade.apply(out, [*after, mixed], [inputs[0]], out=out)
+        shade.apply(out, after, extras, out=out)
+
+    def _table(self, device: torch.device) -> torch.Tensor | None:
+        """Return the file's table on a device, the same memory for every frame; None when it is more than a table."""
+        path = str(self.path)
+        key = (str(device), ocio.lut_stamp(path))
+        if key not in self._tables:
+            table = ocio.lut_table(path)
+            self._tables.clear()
+            self._tables[key] = None if table is None else table.to(device)
+        return self._tables[key]

@@ -1,8 +1,10 @@
 """From rows of R'G'B' to rows of codes; stands behind ``cpu_math`` in front of generated kernels.
 
 At half width and half height, two rows and 32 pixels are one step of vectors: nothing between R'G'B' and codes is
-stored, and what lies two rows further down is asked for meanwhile, because a processor does not see six rows of three
-planes coming.
+stored. A processor does not see six rows of three planes coming, so a step asks for as many cache lines as it reads:
+in each plane those that follow one another a row and a half ahead, three streams instead of six. Codes of a frame that
+is only converted pass the caches by, where rows are whole vectors: nothing of what they replace is read, and who takes
+them from memory spends less than that.
 
 The arithmetic is that of ``words.h``, operation by operation, and products with 1/2 and 1/4 are exact: the codes of a
 frame are the same bits on every device.
@@ -33,6 +35,16 @@ class Lanes:
 
     def save(self, value, data, at):
         self.b.store(value, self.b.bitcast(self.b.gep(data, [at]), value.type.as_pointer())).align = 1
+
+    def put(self, past, value, data, at):
+        """Store words; `past` the caches where that condition holds, at a multiple of the vector's size then."""
+        with self.b.if_else(past) as (yes, no):
+            with yes:
+                made = self.b.store(value, self.b.bitcast(self.b.gep(data, [at]), value.type.as_pointer()))
+                made.align = value.type.count * value.type.element.width // 8
+                made.set_metadata("nontemporal", self.b.module.add_metadata([_WHOLE(1)]))
+            with no:
+                self.save(value, data, at)
 
     def ask(self, data, at):
         place = self.b.bitcast(self.b.gep(data, [at]), ir.IntType(8).as_pointer())
@@ -71,7 +83,7 @@ class Step(Lanes):
     ARRAYS = ("x", "luma", "cb", "cr", "noise", "kept")
     PLACES = ("upper", "lower", "upper_out", "lower_out", "chroma_out", "column", "plane", "ahead", "pitch")
     CODING = ("kr", "kg", "kb", "scale", "offset", "top", "kcb", "kcr", "middle")
-    FLAGS = ("centred", "paired", "begins", "dithered", "above")
+    FLAGS = ("centred", "paired", "past", "begins", "dithered", "above")
 
     def __init__(self, context, builder, signature, args, plain):
         super().__init__(builder)
@@ -90,8 +102,9 @@ class Step(Lanes):
 
     def words(self, a, b, order):
         """Codes of two vectors in the order of a shuffle, as words of memory."""
-        joined = self.shuffle(a, b, order)
-        return self.b.trunc(joined, ir.VectorType(self.word, joined.type.count))
+        each = _WHOLE.width // self.word.width
+        parts = [self.b.bitcast(value, ir.VectorType(self.word, _LANES * each)) for value in (a, b)]
+        return self.shuffle(*parts, [each * k for k in order])
 
     def rounded(self, value, at):
         """Codes with the noise that stands at an element, cut off at 0 and `top`; that of NaN is 0."""
@@ -109,8 +122,10 @@ class Step(Lanes):
             places = [self.plus(row, _LANES * part)]
             places.append(self.plus(places[0], self.plane))
             places.append(self.plus(places[1], self.plane))
-            for place in places:
-                self.ask(self.x, self.plus(place, self.ahead))
+            place = self.plus(self.ahead, _LANES * (2 * number + part))
+            for _ in range(3):
+                self.ask(self.x, place)
+                place = self.plus(place, self.plane)
             red, green, blue = (self.load(self.x, place) for place in places)
             luma = self.fma(self.kb, blue, self.fma(self.kg, green, self.b.fmul(self.kr, red)))
             at = self.plus(self.column, _LANES * part)
@@ -118,7 +133,7 @@ class Step(Lanes):
             words.append(self.rounded(self.fma(luma, self.scale, self.offset), at))
             differences["cb", part] = self.b.fsub(blue, luma)
             differences["cr", part] = self.b.fsub(red, luma)
-        self.save(self.words(*words, range(2 * _LANES)), self.luma, out)
+        self.put(self.past, self.words(*words, range(2 * _LANES)), self.luma, out)
         return differences
 
     def across(self, name, low, high, line):
@@ -156,7 +171,8 @@ class Step(Lanes):
         with self.b.if_else(self.paired) as (together, apart):
             with together:
                 alternating = [k // 2 + _LANES * (k & 1) for k in range(2 * _LANES)]
-                self.save(self.words(*words, alternating), self.cb, self.plus(self.chroma_out, self.chroma_out))
+                at = self.plus(self.chroma_out, self.chroma_out)
+                self.put(self.past, self.words(*words, alternating), self.cb, at)
             with apart:
                 self.save(self.words(words[0], words[0], range(_LANES)), self.cb, self.chroma_out)
                 self.save(self.words(words[1], words[1], range(_LANES)), self.cr, self.chroma_out)
@@ -181,22 +197,40 @@ def _pair_step(plain):
 plain_step, pair_step = _pair_step(True), _pair_step(False)
 
 
+@intrinsic
+def settle(_context):
+    """Let what was stored past the caches come before whatever is stored next."""
+
+    def generate(context, builder, _signature, _args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def whole_vectors(luma, chroma):
+    """Whether all steps of a frame store whole, aligned vectors of codes."""
+    return luma.shape[1] % 32 == 0 and ((luma.ctypes.data | chroma.ctypes.data) & 63) == 0
+
+
 @njit(nogil=True, error_model="numpy", forceinline=True)
 def pair_steps(
     steps, x, upper, lower, ahead, luma, upper_out, lower_out, cb, cr, chroma_out, column, noise, kept, coding, shift,
     flags,
 ):  # fmt: skip
-    """Some steps along two rows; `column` is the first one's in the frame."""
+    """Some steps along two rows; `column` is the first one's in the frame, `ahead` how far what is asked for lies."""
     plane, pitch = x.shape[1] * x.shape[2], kept.shape[1]
-    centred, paired, dithered, above = flags
+    centred, paired, past, dithered, above = flags
     plain = dithered == 0 and above == 0
     for step in range(steps):
         i = 32 * step
         places = (
-            upper + i, lower + i, upper_out + i, lower_out + i, chroma_out + 16 * step, column + i, plane, ahead, pitch
+            upper + i, lower + i, upper_out + i, lower_out + i, chroma_out + 16 * step, column + i, plane,
+            upper + 2 * i + ahead, pitch,
         )  # fmt: skip
         begins = i4(1) if column + i == 0 else i4(0)
-        chosen = (centred, paired, begins, dithered, above)
+        chosen = (centred, paired, past, begins, dithered, above)
         if plain:
             plain_step(x, luma, cb, cr, noise, kept, places, coding, shift, chosen)
         else:
@@ -212,7 +246,7 @@ def code_pair(x, upper, lower, ahead, noise, kept, coding, shift, flags, y, z, u
     width, pitch, paired = luma.shape[1], x.shape[2], flags[1] != 0
     steps, columns = width // 32, (width + 1) // 2
     pair_steps(
-        steps, x, upper * pitch, lower * pitch, ahead * pitch, luma, y * width, z * width, cb, cr, unit * columns,
+        steps, x, upper * pitch, lower * pitch, ahead, luma, y * width, z * width, cb, cr, unit * columns,
         i8(0), noise, kept, coding, shift, flags,
     )  # fmt: skip
     begin = 32 * steps
