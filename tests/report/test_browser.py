@@ -11,7 +11,7 @@ from elinvar.bench import Result, Samples, Work, Yardstick
 from elinvar.bench.pages import page as result_page
 from elinvar.errors import InputError
 from elinvar.report import Page, bars, image_figure, png, roofline_plot
-from elinvar.testing.browser import open_page
+from elinvar.testing.browser import browser_session, open_page
 
 pytest.importorskip("playwright")
 
@@ -42,6 +42,15 @@ def test_a_page_of_everything_is_sound(path: Path, width: int, dark: bool) -> No
     assert (report.images, report.figures, report.players) == (2, 3, 1)
     assert report.title == "Everything at once"
     assert png.size(report.screenshot)[0] == width
+
+
+@pytest.mark.chromium
+def test_no_button_of_a_figure_sends_it_anywhere(path: Path) -> None:
+    with browser_session() as browser, browser.new_page() as page:
+        page.goto(path.as_uri())
+        page.wait_for_function("document.documentElement.dataset.plots === 'done'")
+        names = set(page.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"))
+    assert names == {"Download plot as a PNG", "Pan", "Reset axes", "Zoom", "Zoom in", "Zoom out"}
 
 
 @pytest.mark.chromium

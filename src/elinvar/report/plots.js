@@ -12,6 +12,7 @@
     const update = {
       "font.color": c.ink, "hoverlabel.bgcolor": c.card, "hoverlabel.bordercolor": c.line, "hoverlabel.font.color": c.ink,
       "title.font.color": c.ink, "legend.font.color": c.ink,
+      "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": c.soft, "modebar.activecolor": c.ink,
     };
     const axes = new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k))]);
     for (const axis of axes) {
@@ -25,7 +26,8 @@
   };
   const config = {
     responsive: true, displaylogo: false, displayModeBar: "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendDataToCloud"],
+    plotlyServerURL: "",  // no page sends what it shows to anybody
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendDataToCloud", "sendChartToCloud"],
   };
   const draw = plots.map(async (plot) => {
     const figure = JSON.parse(document.getElementById(plot.id + "-data").textContent);
