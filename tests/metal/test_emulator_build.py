@@ -67,6 +67,15 @@ def test_errors_in_files_and_how_many(tmp_path: Path, emulator: Compile) -> None
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
+def test_a_forgotten_namespace_is_told_of(emulator: Compile) -> None:
+    body = "{ x[i] = sin(x[i]); }"
+    head = "kernel void f(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]])"
+    with pytest.raises(MetalSyntaxError, match=r"'sin' was not declared.* `using namespace metal;` above"):
+        emulator(f"{head}\n{body}")
+    with pytest.raises(MetalSyntaxError, match=r"'sine' was not declared in this scope$"):
+        emulator(f"#include <metal_stdlib>\nusing namespace metal;\n{head}\n{{ x[i] = sine(x[i]); }}")
+
+
 def test_names_of_c_and_of_the_prelude_are_the_users(emulator: Compile) -> None:
     lib = emulator("""#include <metal_stdlib>
 namespace mine { inline float select(float a) { return a + 1; } inline int printf(int x) { return x; } }

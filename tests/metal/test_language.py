@@ -399,3 +399,18 @@ def test_structs_with_pointers_are_refused() -> None:
 def test_stated_indices_come_before_counted_ones() -> None:
     signature = kernel("device float* a, device float* b [[buffer(0)]]")
     assert [(b.name, b.index) for b in signature.buffers] == [("b", 0), ("a", 1)]
+
+
+def test_a_signature_says_what_to_pass() -> None:
+    text = """
+    #include <metal_stdlib>
+    using namespace metal;
+    kernel void f(device const float4* x, device half* y, constant uint& n, constant float* table,
+                  uint i [[thread_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {}
+    kernel void g(device float* x, uint i [[thread_position_in_grid]]) {}
+    """
+    found = parse(text).kernels
+    assert str(found["f"]) == (
+        "f(device const float4* x, device half* y, constant uint& n, constant float* table); needs group_size="
+    )
+    assert str(found["g"]) == "g(device float* x)"

@@ -397,6 +397,8 @@ def _translated(log: str, source: Source) -> MetalError:
     file, line, what = found[0]
     for pattern, replacement in _PLAINER:
         what = pattern.sub(replacement, what)
+    if "was not declared" in what and not any(token.text == "metal" for token in source.tokens):
+        what += "; Metal's own names need `#include <metal_stdlib>` and `using namespace metal;` above"
     more = len({one[1] for one in found}) - 1
     counted = f" (and {more} more lines with errors)" if more > 0 else ""
     return MetalSyntaxError(f"{shown(file)}:{line}: {what}{counted}")

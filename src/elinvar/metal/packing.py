@@ -59,8 +59,9 @@ def pack(where: str, buffer: Buffer, value: Any) -> bytes:
         data = _pack(where, kind, value)
     else:
         if not isinstance(value, Sequence) or isinstance(value, str):
+            hint = "; torch.from_numpy makes a tensor of it" if hasattr(value, "__array_interface__") else ""
             raise MetalLaunchError(
-                f"{where} points to {kind.name}; it takes a tensor, a list or bytes, not {_say(value)}"
+                f"{where} points to {kind.name}; it takes a tensor, a list or bytes, not {_say(value)}{hint}"
             )
         data = b"".join(_pack(where, kind, item) for item in _items(kind, value))
     if len(data) > CONSTANT_BYTES:

@@ -55,6 +55,10 @@ class Buffer:
         """Return ``scalar``, ``vector``, ``struct``, ... as `Type.kind`; ``opaque`` when the layout is unknown."""
         return "opaque" if self.type is None else self.type.kind
 
+    def __str__(self) -> str:
+        constant = "const " if self.is_const and self.space != "constant" else ""
+        return f"{self.space} {constant}{self.type_name}{'&' if self.is_reference else '*'} {self.name}"
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -129,6 +133,12 @@ class Signature:
     max_threads: int | None
     line: int
     file: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """What a caller passes, as the kernel declares it, and whether it has to say ``group_size``."""
+        takes = ", ".join(str(buffer) for buffer in self.buffers)
+        group = "; needs group_size=" if self.needs_group else ""
+        return f"{self.name}({takes}){group}"
 
 
 def signatures(known: Declarations) -> dict[str, Signature]:
