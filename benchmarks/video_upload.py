@@ -136,7 +136,11 @@ def _recorded(sets: list[Any], planes: list[torch.Tensor], how: Any, device: tor
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         many()
-    return graph.replay
+
+    def replay(_memory: object = (sets, planes)) -> None:  # a recording does not keep what it reads and writes
+        graph.replay()
+
+    return replay
 
 
 def run(*, runs: int = 15, warmup: int = 2, device: str = "cuda", frames: int = 300) -> Result:
