@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from elinvar.cli.main import app
 from elinvar.vision.checkpoint import Random
 
-from .conftest import MICRO
+from .conftest import NARROW
 from .test_retrieval import whitening
 
 run = CliRunner()
@@ -28,8 +28,8 @@ def folder(tmp_path, images):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, weights):
-    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
-    save_file(weights(MICRO), path)
+    path = tmp_path_factory.mktemp("weights") / "narrow.safetensors"
+    save_file(weights(NARROW), path)
     return path
 
 
@@ -37,7 +37,7 @@ def call(*words):
     return run.invoke(app, ["vision", *(str(word) for word in words)])
 
 
-COMMON = ("--model", "micro", "--size", "64", "--precision", "fp32", "--device", "cpu")
+COMMON = ("--model", "narrow", "--size", "64", "--precision", "fp32", "--device", "cpu")
 
 
 def test_match_writes_what_it_found(folder, checkpoint):
@@ -155,7 +155,7 @@ def test_info():
 
 def test_bench():
     told = json.loads(
-        call("bench", "--model", "micro", "--size", "32", "--runs", "1", "--threads", "1", "--json").stdout
+        call("bench", "--model", "narrow", "--size", "32", "--runs", "1", "--threads", "1", "--json").stdout
     )
     assert set(told) == {"engine", "plain PyTorch"}
 
@@ -165,41 +165,41 @@ def test_weights_life_cycle(tmp_path, monkeypatch, checkpoint):
     monkeypatch.delenv("ELINVAR_WEIGHTS", raising=False)
     assert "mast3r_vit_large" in call("weights", "status").stdout
     url = checkpoint.as_uri()
-    refused = call("weights", "download", "micro", "--url", url)
+    refused = call("weights", "download", "narrow", "--url", url)
     assert refused.exit_code == 1
     assert "--accept-licence" in refused.stderr
-    wrong = call("weights", "download", "micro", "--url", url, "--accept-licence", "--sha256", "0" * 64)
+    wrong = call("weights", "download", "narrow", "--url", url, "--accept-licence", "--sha256", "0" * 64)
     assert wrong.exit_code == 3
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
-    done = call("weights", "download", "micro", "--url", url, "--accept-licence", "--json")
+    done = call("weights", "download", "narrow", "--url", url, "--accept-licence", "--json")
     assert done.exit_code == 0, done.stderr
     digest = json.loads(done.stdout)["sha256"]
-    told = json.loads(call("weights", "verify", "micro", "--json").stdout)
+    told = json.loads(call("weights", "verify", "narrow", "--json").stdout)
     assert told["dtypes"] == ["float32"]
-    path = tmp_path / "cache" / "weights" / "micro" / "micro.safetensors"
-    assert call("weights", "verify", "micro", path, "--sha256", digest).exit_code == 0
-    assert call("weights", "verify", "micro", path, "--sha256", "1" * 64).exit_code == 3
-    assert call("weights", "convert", "micro", path, tmp_path / "half.safetensors").exit_code == 0
-    assert json.loads(call("weights", "verify", "micro", tmp_path / "half.safetensors", "--json").stdout)["dtypes"] == [
-        "float16"
-    ]
+    path = tmp_path / "cache" / "weights" / "narrow" / "narrow.safetensors"
+    assert call("weights", "verify", "narrow", path, "--sha256", digest).exit_code == 0
+    assert call("weights", "verify", "narrow", path, "--sha256", "1" * 64).exit_code == 3
+    assert call("weights", "convert", "narrow", path, tmp_path / "half.safetensors").exit_code == 0
+    assert json.loads(call("weights", "verify", "narrow", tmp_path / "half.safetensors", "--json").stdout)[
+        "dtypes"
+    ] == ["float16"]
     for words in (
-        ("convert", "micro", path, path),
-        ("convert", "micro", path, tmp_path / "x", "--dtype", "int4"),
+        ("convert", "narrow", path, path),
+        ("convert", "narrow", path, tmp_path / "x", "--dtype", "int4"),
         ("download", "dune-small", "--accept-licence"),
         ("download", "mast3r", "--url", "ftp://x/y", "--accept-licence"),
     ):
         assert call("weights", *words).exit_code == 1
-    gone = call("weights", "download", "micro", "--url", (tmp_path / "none").as_uri(), "--accept-licence")
+    gone = call("weights", "download", "narrow", "--url", (tmp_path / "none").as_uri(), "--accept-licence")
     assert gone.exit_code == 3
     assert "cannot be fetched" in gone.stderr
 
 
 def test_verify_finds_broken_values(tmp_path):
-    state = Random(MICRO, 0)
+    state = Random(NARROW, 0)
     tensors = state.get(state.shapes)
     tensors["enc_norm.bias"][3] = float("nan")
     save_file(tensors, tmp_path / "nan.safetensors")
-    done = call("weights", "verify", "micro", tmp_path / "nan.safetensors")
+    done = call("weights", "verify", "narrow", tmp_path / "nan.safetensors")
     assert done.exit_code == 3
     assert "enc_norm.bias" in done.stderr
