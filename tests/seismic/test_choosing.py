@@ -27,7 +27,7 @@ def test_the_fastest_version_that_can_and_why(name):
     assert f"{usual} does not do {lacking}" in found.why
 
 
-def test_who_insists_is_refused_by_name(monkeypatch):
+def test_who_insists_is_refused_by_name():
     with pytest.raises(NotImplementedError, match="version v1 does not do mute; choose baseline"):
         choose("seismic.migrate", CPU, "v1", ["mute"])
     with (
@@ -37,5 +37,14 @@ def test_who_insists_is_refused_by_name(monkeypatch):
         choose("seismic.migrate", CPU, None, ["limits", "angles"])
     assert choose("seismic.migrate", CPU, "baseline", ["limits"]).version == "baseline"
     assert choose("seismic.migrate", CPU, "reference", FEATURES["reference"]).version == "reference"
+
+
+def test_the_reference_is_not_taken_in_silence(monkeypatch, caplog):
+    caplog.set_level("INFO", "elinvar.seismic")
+    assert choose("seismic.migrate", CPU, None, ["angles"]).version == "baseline"
     monkeypatch.setitem(FEATURES, "baseline", set())
     assert choose("seismic.migrate", CPU, None, ["angles"]).version == "reference"
+    first, second = caplog.records
+    assert first.levelname == "INFO"
+    assert second.levelname == "WARNING"
+    assert "limits of angles (leg_dip, stretch) (torch in float64: slow)" in second.getMessage()

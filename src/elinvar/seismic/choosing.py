@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose"]
 
+_log = logging.getLogger("elinvar.seismic")
 _MODULES: dict[str, Any] = {module.NAME: module for module in (_registered.migrate, _registered.demigrate)}
 
 
@@ -57,7 +59,17 @@ def choose(name: str, device: Device, version: str | None, needs: Mapping[str, A
         except (UnknownKernel, KernelRejected):
             continue
         if not _missing(module, found, wanted):
-            return replace(found, why=f"the fastest version on {device} for these options: {lacking}")
+            found = replace(found, why=f"the fastest version on {device} for these options: {lacking}")
+            slow = found.backend == "reference"
+            _log.log(
+                logging.WARNING if slow else logging.INFO,
+                "%s: %s is %s%s",
+                name,
+                found.version,
+                found.why,
+                " (torch in float64: slow)" if slow else "",
+            )
+            return found
     raise NotImplementedError(f"{name}: no version for {device} does these options; {lacking}.")  # pragma: no cover
 
 
