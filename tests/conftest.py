@@ -30,8 +30,8 @@ TOOLS = {
 
 LONG = (
     "testing/test_kernel_mutants.py",
-    "test_docs.py",
     "cli/test_tour.py",
+    "test_docs.py",
     "seismic/test_combinations.py",
     "seismic/kernels/demigrate/test_versions.py",
     "video/test_exporting.py",
