@@ -10,6 +10,7 @@ import xarray
 from typer.testing import CliRunner
 
 from elinvar.cli.main import app
+from elinvar.errors import InputError
 
 runner = CliRunner()
 
@@ -79,6 +80,27 @@ def test_migrate_with_mutes_limits_and_a_mean(tiny, tmp_path):
         assert attributes["datum"] == "0 m, replacement 2500 m/s"
     plan = run("migrate", tiny, out, "-v", 2500, "--dimension", "2d", "--normalize", "illumination", "--plan").stdout
     assert "migrated twice" in plan
+
+
+def test_migrate_on_several_devices_or_a_cluster(tiny, tmp_path, monkeypatch):
+    from elinvar import seismic
+
+    seen = []
+    planned = seismic.plan
+
+    def stop(*_, **given):
+        seen.append((given["devices"], given["cluster"]))
+        raise InputError("enough.")
+
+    monkeypatch.setattr(seismic, "migrate", stop)
+    monkeypatch.setattr(seismic, "plan", lambda *args, **given: planned(*args, **{**given, "devices": None}))
+    base = ("migrate", tiny, tmp_path / "a.zarr", "-v", 2500)
+    for more in ((), ("--devices", "all"), ("--devices", "cuda:0,cuda:1"), ("--cluster", "local")):
+        assert "enough" in run(*base, *more, code=1).stderr
+    assert seen == [(None, None), ("all", None), (["cuda:0", "cuda:1"], None), (None, "local")]
+    monkeypatch.undo()
+    assert "leave one out" in run(*base, "--devices", "all", "--cluster", "local", code=1).stderr
+    run("migrate", tiny, tmp_path / "a.zarr", "-v", 2500, "--bin", 100, "--t-max", 300, "--devices", "cpu")
 
 
 @pytest.mark.parametrize("table", ["0:0:0", "late", "0:0,x:1"])

@@ -111,6 +111,10 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     gathers: Annotated[str | None, typer.Option(help="Offset bin edges in m: 0,400,800 or 0:800:200.")] = None,
     kernel: Annotated[str | None, typer.Option(help="Kernel version; see `elinvar kernels`.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    devices: Annotated[str | None, typer.Option(help="Several GPUs: all, or cuda:0,cuda:1.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Dask workers: local, or a scheduler's address, tcp://host:8786.")
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
     header: Header = None,
     endian: Endian = "auto",
@@ -135,6 +139,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
         "oversample": oversample, "dimension": dimension, "normalize": normalize, "datum": datum_of(datum),
         "replacement": replacement, "mute": mute_of(mute_header, mute, mute_taper),
     }  # fmt: skip
+    given["devices"] = devices.split(",") if devices is not None and devices != "all" else devices
     job = seismic.plan(survey, field, grid, **given)
     if plan_only:
         emit(job, json_, lambda: str(job))
@@ -145,7 +150,7 @@ def migrate(  # one option per knob of the library: a long signature is the inte
     if short is not None:
         typer.echo(f"elinvar: warning: {short}", err=True)
     begin = time.perf_counter()
-    given |= {"amplitude": amplitude, "phase_filter": phase_filter}
+    given |= {"amplitude": amplitude, "phase_filter": phase_filter, "cluster": cluster}
     with progress("migrating", total=job.traces, unit="traces") as report:
         image = seismic.migrate(survey, field, grid, progress=report, **given)
     image.to_zarr(out)
