@@ -99,6 +99,8 @@ def test_missing_weights_are_exit_3(folder, monkeypatch, tmp_path):
         (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "0,0,1,1"), "focal lengths above 0"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--intrinsics", "FEW"), "intrinsics have shape (1, 3, 3)"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--poses", "FEW"), "poses have shape (1, 3, 3)"),
+        (("reconstruct", "PICTURES", "-o", "PICTURES/0.png"), "no folder that can be written"),
+        (("reconstruct", "PICTURES", "-o", "PICTURES/0.png/out"), "no folder that can be written"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "ring"), "unknown"),
         (("reconstruct", "PICTURES", "-o", "OUT", "--graph", "retrieval-2-1"), "needs --retrieval"),
         (("retrieve", "PICTURES"), "pass --retrieval"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,6 +117,13 @@ def _poses(path: Path | None) -> Any:
         raise InputError(f"--poses {path} is no JSON file of 4x4 camera-to-world matrices ({error}).") from error
 
 
+def _writable(out: Path) -> None:
+    """Refuse a folder that cannot be made, before anything is computed for it."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"--out {out}: {there} is no folder that can be written into; choose another one.")
+
+
 @app.command()
 def reconstruct(  # one option per knob: a long signature is the interface
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
@@ -156,6 +164,7 @@ def reconstruct(  # one option per knob: a long signature is the interface
     by_retrieval = graph.startswith("retrieval")
     if by_retrieval and retrieval is None and random_weights is None:
         raise InputError(f"--graph {graph} needs --retrieval, the retrieval checkpoint of the network's encoder.")
+    _writable(out)
     image_pairs(len(paths), graph, np.eye(len(paths)))  # an unknown graph is found before weights are read
     engine = _engine(model, size, precision, device, weights, random_weights)
     if by_retrieval or retrieval is not None:
