@@ -12,6 +12,7 @@ import pytest
 from elinvar.errors import Cancelled, DeviceUnavailable, InputError, MissingDependency
 from elinvar.runtime import cluster as module
 from elinvar.runtime.cluster import cluster
+from elinvar.runtime.parcel import Parcel, near_works
 from elinvar.runtime.pipeline import Pipeline, Stage
 
 pytest.importorskip("distributed", reason="the cluster extra is not installed")
@@ -268,11 +269,22 @@ def test_resume_computes_only_what_is_missing(tmp_path, local):
 def test_one_process_per_device_sees_only_its_own():
     with cluster_with_gpus(1) as executor:
         assert executor.workers == 1
+        assert executor.near == near_works()
         stages = [Stage(lambda x: (x, os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))]
         results = run(executor, stages, range(3), in_flight=3)
     assert [r[0] for r in results] == [0, 1, 2]
     assert {r[1] for r in results} == {"0"}
     assert {r[2] for r in results}.isdisjoint({os.getpid()})
+
+
+def test_memory_that_cannot_be_read_is_not_relied_on(local, monkeypatch):
+    assert not local.near  # its worker is in this process: nothing is pickled
+    lost = pickle.loads(pickle.dumps(Parcel([((1,), "int32")], near=True)))
+    lost._lost = "not permitted"
+    monkeypatch.setattr(module, "_within", lambda client: False)
+    for answer, near in ((lost, False), (module._probe(), True)):
+        client = SimpleNamespace(run=lambda fn, answer=answer: {"worker": answer})
+        assert module._near(client) is near
 
 
 def cluster_with_gpus(n):

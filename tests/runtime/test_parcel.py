@@ -106,3 +106,9 @@ def test_no_more_than_two_are_kept(monkeypatch):
     assert len(list(fds.iterdir())) >= before + 7
     many.clear()
     assert len(parcel._spare) == 2
+    monkeypatch.setattr(parcel, "_SPARE_BYTES", 100)
+    del many
+    for n in (60, 90, 300):
+        Parcel([((n,), np.int8)], near=True)
+    assert [one.size for one in parcel._spare] == []
+    assert len(list(fds.iterdir())) <= before

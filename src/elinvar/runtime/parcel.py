@@ -27,6 +27,7 @@ __all__ = ["Parcel", "near_works"]
 
 Spec = tuple[tuple[int, ...], str]
 _SPARE = 2  # pieces of memory that a process keeps
+_SPARE_BYTES = 1 << 31  # and how large they are together, at most
 _ALIGN = 64
 
 
@@ -75,9 +76,8 @@ def _give_back(memory: _Memory, maker: int) -> None:
         return
     with _lock:
         _spare.append(memory)
-        old = _spare.pop(0) if len(_spare) > _SPARE else None
-    if old is not None:
-        os.close(old.fd)  # the map goes with the last array over it
+        while len(_spare) > _SPARE or sum(one.size for one in _spare) > _SPARE_BYTES:
+            os.close(_spare.pop(0).fd)  # the map goes with the last array over it
 
 
 class Parcel:
