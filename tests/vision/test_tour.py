@@ -1,30 +1,14 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 
 from elinvar.report import Page
-from elinvar.runtime.device import device
 from elinvar.vision import tour as module
 from elinvar.vision.tour import patch_descriptors, stereo_pair, tour
 
 
-class Context:
-    def __init__(self, out):
-        self.device, self.out, self.quick = device("cpu"), out, True
-        self.stages = []
-
-    @contextmanager
-    def stage(self, name):
-        self.stages.append(name)
-        yield
-
-    jit = stage
-
-
-def test_the_tour_shows_everything(tmp_path):
-    page, context = Page("tour"), Context(tmp_path)
+def test_the_tour_shows_everything(tmp_path, tour_context):
+    page, context = Page("tour"), tour_context("vision")
     tour(page, context)
     html = page.html_text()
     for words in (
@@ -39,7 +23,7 @@ def test_the_tour_shows_everything(tmp_path):
     ):
         assert words in html, words
     assert html.count("<img") == 5
-    assert "match" in context.stages
+    assert "vision: match" in context.seconds
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import base64
+import html
+import json
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -23,11 +29,6 @@ def test_the_page_is_one_file(tmp_path):
 
 
 def test_positions_survive(tmp_path):
-    import base64
-    import html
-    import json
-    import re
-
     xyz, rgb, _ = points(7)
     text = fragment(xyz, rgb)
     info = json.loads(html.unescape(re.search(r'data-info="([^"]*)"', text)[1]))
@@ -53,3 +54,15 @@ def test_a_browser_shows_it(tmp_path):
     report = open_page(path)
     assert not report.console_errors
     assert not report.requests
+
+
+@pytest.mark.parametrize("stretch", [(9.0, 1.0, 1.0), (1.0, 9.0, 1.0), (1.0, 1.0, 9.0), (1.0, 1.0, 1.0)])
+def test_it_begins_where_nearly_all_points_are_seen(stretch):
+    points = np.random.default_rng(0).standard_normal((4000, 3)) * stretch
+    text = fragment(points, np.zeros((4000, 3), np.uint8))
+    info = json.loads(html.unescape(re.search(r'data-info="([^"]*)"', text)[1]))
+    x, y, z = (points - info["target"]).T
+    ahead = z + info["distance"]
+    half = math.tan(0.4)  # of viewer.js
+    seen = (ahead > 0) & (np.abs(y) < half * ahead) & (np.abs(x) < 1.5 * half * ahead)
+    assert seen.mean() > 0.96
