@@ -70,6 +70,9 @@ STREAM = ("audio_streaming", "extras", "10 s, 64")
 TRACK = ("audio_htdemucs_h200", "precisions")
 BEST = "v2 Tuning(simdgroups=4, samples=2, pairs=True, tolerance=0.0004, window=2048)"
 PAIR = ("vision_pair", "extras", "ratios")
+ROOMS = ("vision_training", "extras", "rooms")
+PHOTOGRAPHS = ("vision_training", "extras", "motorcycle")
+POINTS = "median relative point error, % (bar 5)"
 LOOK = ("video_look", "extras")
 CONVERT = ("video_convert", "extras", "core-ms")
 LINEAR = ("tensor_h200", "linear+bias+relu float16")
@@ -338,6 +341,45 @@ CLAIMS: list[tuple[str, str, list[Number]]] = [
         [at("gpu_check_h200", "bandwidth_gbps", f"metal {kind}") for kind in ("float4", "half4 affine", "float")],
     ),
     ("CHANGELOG.md", r"ViT-L pair of 512 x 384 takes (\S+) ms", [median("vision_pair_h200", "engine", 1e3)]),
+    ("CHANGELOG.md", r"points within (\S+) % in the median", [at(*ROOMS, POINTS)]),
+    (
+        "docs/vision.md",
+        r"relative error \| \*\*(\S+) %\*\* .*half of the rooms (\S+) to (\S+) %, mean (\S+) %, .* above (\S+) %",
+        [
+            at(*ROOMS, POINTS),
+            *(at(*ROOMS, "point error, quarter and three quarters of pairs, %", k) for k in (0, 1)),
+            *(at(*ROOMS, "point error, mean and worst tenth of pairs, %", k) for k in (0, 1)),
+        ],
+    ),
+    (
+        "docs/vision.md",
+        r"upright pictures \(64 rooms each\) \| (\S+) %; (\S+) %",
+        [at(*ROOMS[:2], "rooms, in that precision", POINTS), at(*ROOMS[:2], "rooms, upright", POINTS)],
+    ),
+    ("docs/vision.md", r"focal length from the points \| (\S+) %", [at(*ROOMS, "focal error, %")]),
+    (
+        "docs/vision.md",
+        r"seeds 8 apart \| (\S+) % / (\S+) % of (\S+) \|",
+        [
+            at(*ROOMS, "matches within 2 px", times=100),
+            at(*ROOMS, "matches within 5 px", times=100),
+            at(*ROOMS, "matches per pair"),
+        ],
+    ),
+    (
+        "docs/vision.md",
+        r"points, depth: median relative error \| (\S+) %, (\S+) %",
+        [at(*PHOTOGRAPHS, "median relative point error, %"), at(*PHOTOGRAPHS, "median relative depth error, %")],
+    ),
+    ("docs/vision.md", r"focal length \| (\S+) px \(true: 995\)", [at(*PHOTOGRAPHS, "focal, px")]),
+    (
+        "docs/vision.md",
+        r"of the photograph \| (\S+) % / (\S+) % of",
+        [
+            at(*PHOTOGRAPHS, "matches within 3 px of the photograph", times=100),
+            at(*PHOTOGRAPHS, "matches within 10 px of the photograph", times=100),
+        ],
+    ),
 ]
 
 
