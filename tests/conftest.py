@@ -130,6 +130,15 @@ def reference_data() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture
+def tour_context(tmp_path: Path) -> Callable[[str], Any]:
+    """``tour_context(engine)``: what an engine's part of the tour gets, quick, on the CPU, silent."""
+    from elinvar.cli.tour import TourContext
+    from elinvar.runtime.device import device
+
+    return lambda engine: TourContext(device("cpu"), tmp_path, quick=True, engine=engine, say=lambda _line: None)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_device" in metafunc.fixturenames:
         from elinvar.runtime.device import devices

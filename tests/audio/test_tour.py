@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,20 @@ from elinvar import audio
 from elinvar.audio import tour
 from elinvar.audio._plain import UniformConvolver
 from elinvar.report import Page
-from elinvar.runtime.device import device
 
 
-class Context:
-    def __init__(self, out: Path) -> None:
-        self.device, self.out, self.quick, self.engine = device("cpu"), out, True, "audio"
-        self.seconds: dict[str, float] = {}
-        self.stages: list[str] = []
-
-    @contextmanager
-    def stage(self, name: str, **_: object) -> Iterator[None]:
-        self.stages.append(name)
-        yield
-
-    @contextmanager
-    def jit(self, what: str) -> Iterator[None]:
-        self.stages.append(f"jit {what}")
-        yield
-
-    @contextmanager
-    def progress(self, label: str, *, total: int | None = None, unit: str = "items") -> Iterator[Any]:
-        yield lambda done, whole: None
-
-
-def test_the_tour_plays_and_draws_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tour_plays_and_draws_both(
+    tmp_path: Path, tour_context: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tour, "_denoised", lambda page, context: None)  # has its own test
-    page, context = Page("tour"), Context(tmp_path)
+    page, context = Page("tour"), tour_context("audio")
     tour.tour(page, context)
     html = page.html_text()
     for words in ("dry", "in the hall", "mel spectrogram", "LUFS", "uniform partitions in numpy", "samples of latency"):
         assert words in html, words
     assert html.count("<audio") == 2
     assert html.count('class="plot"') == 1
-    assert "jit the convolver and the filters" in context.stages
+    assert "audio: compiling the convolver and the filters" in context.seconds
     assert list(tmp_path.iterdir()) == []
 
 

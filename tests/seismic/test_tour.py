@@ -1,39 +1,16 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 
 from elinvar.report import Page
-from elinvar.runtime.device import device
 from elinvar.seismic import migrate, synthetic
 from elinvar.seismic.plain import compiled_loop, numpy_loop
 from elinvar.seismic.tour import focus, plain_rates, tour
 
 
-class Context:
-    def __init__(self, out):
-        self.device, self.out, self.quick, self.engine, self.seconds = device("cpu"), out, True, "seismic", {}
-        self.stages = []
-
-    @contextmanager
-    def stage(self, name):
-        self.stages.append(name)
-        yield
-
-    @contextmanager
-    def jit(self, what):
-        self.stages.append(f"jit {what}")
-        yield
-
-    @contextmanager
-    def progress(self, label, *, total=None, unit="items"):
-        yield lambda done, whole: None
-
-
-def test_the_tour_shows_everything_and_cleans_up(tmp_path):
-    page, context = Page("tour"), Context(tmp_path)
+def test_the_tour_shows_everything_and_cleans_up(tmp_path, tour_context):
+    page, context = Page("tour"), tour_context("seismic")
     tour(page, context)
     html = page.html_text()
     for words in (
@@ -42,7 +19,7 @@ def test_the_tour_shows_everything_and_cleans_up(tmp_path):
     ):  # fmt: skip
         assert words in html, words
     assert html.count('class="plot"') == 7
-    assert context.stages[0] == "jit the migration kernel"
+    assert next(iter(context.seconds)) == "seismic: compiling the migration kernel"
     assert "seismic: compiling the plain numba loop" in context.seconds
     assert list(tmp_path.iterdir()) == []  # the 4 MB SEG-Y file was only a means
 

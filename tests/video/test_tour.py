@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-from elinvar.cli.tour import TourContext
 from elinvar.report import Page
-from elinvar.runtime.device import device
 from elinvar.video.tour import tour
 
 
-def test_the_tour_shows_two_films_and_who_keeps_colours(tmp_path: Path) -> None:
-    page = Page("tour")
-    context = TourContext(device("cpu"), tmp_path, quick=True, engine="video", say=lambda _line: None)
+def test_the_tour_shows_two_films_and_who_keeps_colours(tour_context: Callable[[str], Any]) -> None:
+    page, context = Page("tour"), tour_context("video")
     tour(page, context)
     html = page.html_text()
     assert html.count("<video") == 2
