@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from elinvar.errors import InputError
+from elinvar.errors import InputError, StaleLease
 from elinvar.vision import align, synthetic
 from elinvar.vision.alignment import PairPoints
 from elinvar.vision.geometry import rigid_inverse, similarity
@@ -151,3 +151,30 @@ def test_through_the_engine(engine, images, shots, monkeypatch):
     scene = align(pairs, iterations=2)
     assert len(scene) == 3
     assert len(scene.tracks.image_1) == sum(len(p.matches[0]) for p in read)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_outputs_that_are_read_in_passing_are_not_kept(engine, images, batch, monkeypatch):
+    from elinvar.vision import alignment
+
+    pairs = engine.infer_pairs(images, "complete", batch=batch)
+    kept = pairs[0].conf_1.numpy().copy()
+    ran = []
+    head = type(engine._runner()).head
+    monkeypatch.setattr(type(engine._runner()), "head", lambda self, *a: ran.append(a[:2]) or head(self, *a))
+    read = alignment._read(pairs, matched=True)
+    assert len(ran) == (4 * len(pairs) - 1 if batch == 1 else 3)  # once per batch, without the one that had run
+    assert pairs[0].heads_run == ("dense_1",)
+    assert np.array_equal(pairs[0].conf_1.numpy(), kept)
+    assert np.array_equal(read[2].points_2, pairs[2].pts3d_2.numpy())  # computed again
+    pairs[0].compute()
+    assert len(pairs[0].heads_run) == 4
+    alignment._read(pairs, matched=True)
+    assert len(pairs[0].heads_run) == 4  # what the caller asked for stays
+
+
+def test_released_pairs_cannot_be_aligned(engine, images):
+    pairs = engine.infer_pairs(images)
+    pairs[1].release()
+    with pytest.raises(StaleLease, match="released"):
+        align(pairs)

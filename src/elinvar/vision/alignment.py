@@ -3,7 +3,7 @@
 Each pair gives points of both images in its first image's frame, at a scale of its own. The maximum spanning tree of
 the pairs' confidences places every image once (PnP for the pose, a median of depth ratios for the scale); then
 poses, focal lengths, depth scales and pair scales are refined together on a few hundred pixels per pair, robustly, in
-torch. Memory does not grow with image size times number of pairs.
+torch. Of a pair stay its points and confidences, 16 bytes a pixel; descriptors are forgotten once they are matched.
 """
 
 # torch leaves Tensor.split and Tensor.unflatten without types.
@@ -12,6 +12,7 @@ torch. Memory does not grow with image size times number of pairs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -70,12 +71,16 @@ def _read(pairs: Pairs, matched: bool) -> list[PairPoints]:
     from .matching import match
 
     out = []
-    for (i, j), r in zip(pairs.indices, pairs, strict=True):
-        both: tuple[Any, Any] = (np.empty(0, np.int64), np.empty(0, np.int64))
-        if matched:
-            found = match(r.desc_1.torch(), r.desc_2.torch(), subsample=8)
-            both = (found.idx_1, found.idx_2)
-        out.append(PairPoints(i, j, r.pts3d_1.numpy(), r.pts3d_2.numpy(), r.conf_1.numpy(), r.conf_2.numpy(), both))
+    everything = zip(pairs.indices, pairs, strict=True)
+    for batch, group in itertools.groupby(everything, lambda item: item[1].batch):
+        with batch.passing():  # descriptors of all pairs at once would be many gigabytes
+            for (i, j), r in group:
+                both: tuple[Any, Any] = (np.empty(0, np.int64), np.empty(0, np.int64))
+                if matched:
+                    found = match(r.desc_1.torch(), r.desc_2.torch(), subsample=8)
+                    both = (found.idx_1, found.idx_2)
+                points, trust = (r.pts3d_1.numpy(), r.pts3d_2.numpy()), (r.conf_1.numpy(), r.conf_2.numpy())
+                out.append(PairPoints(i, j, points[0], points[1], trust[0], trust[1], both))
     return out
 
 

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -207,6 +208,16 @@ class Decoded:
             for which, view in HEADS:
                 self.head(which, view)
 
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[None]:
+        """Forget at the end the heads that ran inside: for who takes little out of many results."""
+        with self._lock:
+            before, states = dict(self._heads), self.states
+            try:
+                yield
+            finally:
+                self._heads, self.states = before, states
+
     def _timed(self, name: str, label: str, work: Callable[[], Any]) -> Any:
         if self._ready is not None:
             self._ready.wait(torch.cuda.current_stream(self._device))
@@ -316,6 +327,11 @@ class PairResult:
         """Names of the heads that ran: ``"dense_1"``, ``"local_2"`` …"""
         return self._decoded.names
 
+    @property
+    def batch(self) -> Decoded:
+        """What the decoder made of this pair and those decoded together with it."""
+        return self._decoded
+
     def outputs(self) -> dict[str, LazyTensor]:
         """Return all eight outputs by name."""
         return {f"{name}_{view}": getattr(self, f"{name}_{view}") for view in (1, 2) for name in _CHANNELS}
@@ -349,6 +365,7 @@ class _Gone(Decoded):
 
     def __init__(self) -> None:
         self._heads, self._milliseconds = {}, {}
+        self.states = None
         self._lock = threading.RLock()
 
     def compute(self) -> None:
