@@ -8,7 +8,7 @@ decode nv12, decode p010
 torch nv12, torch p010
     Its reference in plain torch operations.
 copy
-    ``copy_`` of a float32 frame: as many bytes written.
+    ``copy_`` of a float32 frame, one launch by itself: its rate contains the launch, the recordings' hardly does.
 codes up
     NV12 planes from pinned memory to the device.
 

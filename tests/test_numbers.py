@@ -331,6 +331,23 @@ CLAIMS: list[tuple[str, str, list[Number]]] = [
     ),
     (
         "docs/video.md",
+        r"draws (\S+) 4K frames per second into NV12 on the host, (\S+) into memory for NVENC \((\S+) from float32",
+        [
+            at("video_upload_h200", "extras", "exports", row, "frames/s")
+            for row in ("codes to nv12 on the host", "codes to nv12 for NVENC", "float32 to nv12 on the host")
+        ],
+    ),
+    (
+        "docs/video.md",
+        r"The conversion takes (\S+) µs, a (\S+)th of torch's time; the codes' way up (\S+) µs",
+        [
+            at("video_upload_h200", "extras", "us", "decode nv12"),
+            at("video_upload_h200", "extras", "times as fast as torch", "nv12"),
+            at("video_upload_h200", "extras", "us", "codes up"),
+        ],
+    ),
+    (
+        "docs/video.md",
         r"fast mode \| (\S+) \| by OpenColorIO (\S+) \|",
         [at(*CONVERT, "aces fast"), at(*CONVERT, "aces exact")],
     ),

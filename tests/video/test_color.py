@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elinvar.errors import InputError
-from elinvar.video import color, ocio, ops, shade
+from elinvar.video import color, ocio, ops, shade, sources
 from elinvar.video.shadecode import Op
 from elinvar.video.spaces import SPACES, matrix
 
@@ -155,6 +155,29 @@ def test_ciede2000_of_sharmas_table() -> None:
 def test_lut_files(name: str, reference_data) -> None:
     processor = ocio.lut_processor(str(reference_data(f"video/ocio_luts/{name}")))
     assert torch.isfinite(ocio.apply_processor(processor, torch.rand(3, 8, 8))).all()
+
+
+@pytest.mark.parametrize("name", sorted(ocio.CAMERAS))
+def test_camera_curves_are_what_opencolorio_does(name: str) -> None:
+    ops_of = color.camera_ops(name)
+    if name in ("apple-log", "canon-log2", "canon-log3"):
+        assert ops_of is None, "OpenColorIO has a table for these"
+        return
+    assert ops_of is not None
+    grey = torch.linspace(-0.2, 1.1, 2601).expand(3, 1, -1)
+    mixed = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(2)) * 1.2 - 0.1
+    for frame in (grey.contiguous(), mixed):
+        want = ocio.apply_processor(ocio.camera_processor(name), frame)
+        got = shade.apply(frame, ops_of)
+        assert ((got - want).abs() / want.abs().amax(0).clamp(min=0.01)).max() < 1e-5
+
+
+def test_log_footage_is_fused(simple) -> None:
+    source = sources.Arrays([torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(1))], space="logc4")
+    graph = simple(source=source, view="aces-fit")
+    assert len(graph.plan().steps) == 1
+    want = color.transform(color.transform(source.frame(0), "logc4", "acescg"), "acescg", "aces-fit")
+    assert torch.allclose(graph.render(0), want, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["crosstalk.3dl", "discreet-3d-lut.3dl", "lut3d_17x17x17_10i_12i.clf"])

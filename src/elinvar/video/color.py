@@ -75,6 +75,12 @@ def decode_ops(name: str, primaries: str = "ap1") -> list[Op]:
     return result
 
 
+def camera_ops(name: str) -> list[Op] | None:
+    """Return the point-wise ops from a camera's space to ACEScg; None where only OpenColorIO's processor knows it."""
+    found = ocio.camera_curve(name)
+    return None if found is None else [Op(ops.log_decode, found[0]), matrix_op(found[1])]
+
+
 def encode_ops(name: str) -> tuple[list[Op], list[torch.Tensor]]:
     """Return the point-wise ops from ACEScg to a space, a fit, or a view by its table; and the tables they read."""
     if name in FITS:

@@ -7,12 +7,14 @@ has them built in. Its processors work on the CPU.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from elinvar.errors import InputError
 from elinvar.runtime.parallel import parallel_for
@@ -24,6 +26,7 @@ __all__ = [
     "View",
     "apply_processor",
     "bake",
+    "camera_curve",
     "camera_processor",
     "lut_processor",
     "lut_stamp",
@@ -115,6 +118,41 @@ def camera_processor(name: str) -> Any:
     """Return the processor from a camera's space of `CAMERAS` to ACEScg."""
     style = CAMERAS[choice("color.transform", "camera space", name, CAMERAS)]
     return _cpu(_builtin(style), _builtin("ACEScg_to_ACES2065-1", inverse=True))
+
+
+@functools.lru_cache(maxsize=32)
+def camera_curve(name: str) -> tuple[dict[str, float], NDArray[np.float64]] | None:
+    """Return a camera's space as values of `ops.log_decode` and a matrix to ACEScg, as OpenColorIO has them.
+
+    None for spaces whose curve OpenColorIO keeps as a table.
+    """
+    ocio = _library()
+    group = ocio.GroupTransform([_builtin(CAMERAS[name]), _builtin("ACEScg_to_ACES2065-1", inverse=True)])
+    processor = ocio.Config.CreateRaw().getProcessor(group).getOptimizedProcessor(ocio.OPTIMIZATION_LOSSLESS)
+    parts = list(processor.createGroupTransform())
+    if [type(p) for p in parts] != [ocio.LogCameraTransform, ocio.MatrixTransform]:
+        return None
+    log, to_acescg = parts
+    backwards = log.getDirection() == ocio.TRANSFORM_DIR_INVERSE
+    if not backwards or to_acescg.getDirection() != ocio.TRANSFORM_DIR_FORWARD or any(to_acescg.getOffset()):
+        return None
+    base = math.log2(log.getBase())
+    out_slope, out_offset, in_slope, in_offset, knee, line = (
+        float(values[0])
+        for values in (
+            log.getLogSideSlopeValue(), log.getLogSideOffsetValue(), log.getLinSideSlopeValue(),
+            log.getLinSideOffsetValue(), log.getLinSideBreakValue(), log.getLinearSlopeValue(),
+        )
+    )  # fmt: skip
+    inner = in_slope * knee + in_offset
+    if math.isnan(line):  # the line goes on as the curve ends
+        line = out_slope * in_slope / (inner * math.log(log.getBase()))
+    cut = out_slope * math.log2(inner) / base + out_offset
+    values = {
+        "cut": cut, "rate": base / out_slope, "shift": -out_offset * base / out_slope, "gain": 1 / in_slope,
+        "offset": -in_offset / in_slope, "slope": 1 / line, "middle": knee - cut / line,
+    }  # fmt: skip
+    return values, np.array(to_acescg.getMatrix(), np.float64).reshape(4, 4)[:3, :3]
 
 
 def lut_processor(path: str) -> Any:

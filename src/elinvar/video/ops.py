@@ -375,6 +375,26 @@ def acescct_decode(r: Any, g: Any, b: Any) -> Pixel:
     )
 
 
+def log_decode(
+    r: Any,
+    g: Any,
+    b: Any,
+    cut: float,
+    rate: float,
+    shift: float,
+    gain: float,
+    offset: float,
+    slope: float,
+    middle: float,
+) -> Pixel:
+    """A camera's log curve back to linear light: an exponential above `cut`, a line up to it."""
+    return (
+        where(r > cut, exp2(r * rate + shift) * gain + offset, r * slope + middle),
+        where(g > cut, exp2(g * rate + shift) * gain + offset, g * slope + middle),
+        where(b > cut, exp2(b * rate + shift) * gain + offset, b * slope + middle),
+    )
+
+
 def table_lookup(r: Any, g: Any, b: Any, table: Any, low: float, high: float, amount: float, size: int) -> Pixel:
     """A 3-D table over [low, high], mixed in by `amount`."""
     k = 1.0 / (high - low)

@@ -19,7 +19,7 @@ from elinvar.errors import InputError
 from elinvar.runtime.trace import trace
 from elinvar.video import ocio, shade
 from elinvar.video.arrivals import Arrivals, Fetched
-from elinvar.video.color import decode_ops, encode_ops
+from elinvar.video.color import camera_ops, decode_ops, encode_ops
 from elinvar.video.passes.base import Moment, Pass, Point, Spatial
 from elinvar.video.passes.blur import Temporal
 from elinvar.video.passes.scale import Scale
@@ -234,9 +234,9 @@ class GraphPlan:
         size = (source.width, source.height)
         task = self._new(None, [], shift, *size, node)
         if source.space in ocio.CAMERAS:
-            task = self._new(
-                _Processor(f"input {source.space}", ocio.camera_processor(source.space)), [task], shift, *size
-            )
+            curve, label = camera_ops(source.space), f"input {source.space}"
+            content = _Ops(label, curve) if curve else _Processor(label, ocio.camera_processor(source.space))
+            task = self._new(content, [task], shift, *size)
         else:
             ops = decode_ops(source.space)
             if ops:
