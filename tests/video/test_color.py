@@ -172,6 +172,15 @@ def test_camera_curves_are_what_opencolorio_does(name: str) -> None:
         assert ((got - want).abs() / want.abs().amax(0).clamp(min=0.01)).max() < 1e-5
 
 
+@pytest.mark.gxx
+def test_camera_curves_on_a_gpu() -> None:
+    frame = torch.linspace(-0.2, 1.1, 240).reshape(3, 4, 20).contiguous()
+    chain = color.camera_ops("s-log3-cine")
+    assert chain is not None
+    want = shade.reference(frame.double(), chain)
+    assert ((shade.apply(frame, chain, backend="metal") - want).abs() / want.abs().clamp(min=0.01)).max() < 2e-5
+
+
 def test_log_footage_is_fused(simple) -> None:
     source = sources.Arrays([torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(1))], space="logc4")
     graph = simple(source=source, view="aces-fit")

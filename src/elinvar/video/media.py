@@ -216,8 +216,11 @@ class VideoFile:
 def _plane(plane: Any, shape: tuple[int, ...], dtype: torch.dtype, pinned: bool) -> torch.Tensor:
     words = np.dtype(np.uint8 if dtype == torch.uint8 else np.uint16)
     rows = np.frombuffer(plane, words).reshape(-1, plane.line_size // words.itemsize)
-    result = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-    result.numpy().reshape(shape[0], -1)[:] = rows[: shape[0], : int(np.prod(shape[1:]))]
+    codes = rows[: shape[0], : int(np.prod(shape[1:]))]
+    if not pinned:  # where FFmpeg has no padding, the decoder's own memory
+        return torch.from_numpy(np.ascontiguousarray(codes).reshape(shape))
+    result = torch.empty(shape, dtype=dtype, pin_memory=True)
+    result.numpy().reshape(shape[0], -1)[:] = codes
     return result
 
 
