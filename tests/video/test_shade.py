@@ -78,7 +78,7 @@ def everything() -> list[Op]:
 @pytest.fixture
 def long_walks(monkeypatch) -> None:
     """Several pairs of rows for a thread, as only large frames have."""
-    monkeypatch.setattr(shade, "_walk", lambda _groups, lines, _places: (4, -(-lines // 4)))
+    monkeypatch.setattr(shade, "_walk", lambda _groups, lines, _places, _turns=1: (4, -(-lines // 4)))
 
 
 def test_walks_cover_a_frame_and_are_longer_where_there_is_more_to_do() -> None:
@@ -87,6 +87,10 @@ def test_walks_cover_a_frame_and_are_longer_where_there_is_more_to_do() -> None:
         assert (rows - 1) * units < lines <= rows * units
         assert units == 1 or groups * rows > places, "a small frame is worked on by all"
     assert shade._walk(31, 1080, 1848)[0] > shade._walk(16, 540, 1848)[0] > 1
+    for lines in (1, 2, 7, 1080):
+        units, rows = shade._walk(31, lines, 1848, 2)
+        assert units % 2 == 0, "loops of two turns have whole turns"
+        assert (rows - 1) * units < lines <= rows * units
 
 
 @pytest.mark.gxx
@@ -293,3 +297,21 @@ def test_half_float_frames_are_read_as_they_are(inputs) -> None:
     assert (
         shade.apply(frame.half(), LOOK, [half]) - shade.apply(frame.half().float(), LOOK, [half])
     ).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("form", ["nv12", "p010", "yuv420p", "yuv422p10"])
+def test_codes_are_the_same_wherever_planes_lie(form: str, random_frame) -> None:
+    """Whole, aligned vectors of codes pass the caches by, others do not."""
+    frame, how = random_frame(70, 96, 1.0), coding(form)
+    want = [torch.zeros(s, dtype=how.format.dtype) for s in how.format.shapes(96, 70)]
+    shade.encode(frame, (), (), how, want)
+    for shift in (1, 32):
+        memory = [torch.zeros(p.numel() + 64, dtype=p.dtype) for p in want]
+        got = [m[shift : shift + p.numel()].view(p.shape) for m, p in zip(memory, want, strict=True)]
+        shade.encode(frame, (), (), how, got)
+        for x, y, m in zip(got, want, memory, strict=True):
+            assert torch.equal(x, y)
+            assert not m[:shift].any()
+            assert not m[shift + x.numel() :].any(), "nothing beside a plane is written"
+    narrow = shade.encode(frame[:, :, :90].contiguous(), (), (), how)
+    assert torch.equal(narrow[0], want[0][:, :90]), "a last step that is no whole vector"

@@ -125,23 +125,26 @@ def encode(
     form = coding.format
     if planes is None:
         planes = form.empty(width, height, frame.device)
-    elif tuple(tuple(p.shape) for p in planes) != form.shapes(width, height) or planes[0].dtype != form.dtype:
+    elif tuple([p.shape for p in planes]) != form.shapes(width, height) or planes[0].dtype != form.dtype:
         raise InputError(
             f"color.to_yuv: planes do not fit {form.name} of {width} x {height}; give {form.shapes(width, height)}."
         )
-    chain = chain_of(frame, ops, extras, strict=not ops)
     if (backend or _backend(frame)) == "metal":
+        chain = chain_of(frame, ops, extras, strict=not ops)
         _encode_metal(chain, frame, ops, extras, coding, planes, _given(ops, seed) if values is None else values)
         return tuple(planes)
     seed = _dither_seed(seed)
     arrays = [p.numpy() for p in planes]
     flat = arrays[1].reshape(arrays[1].shape[0], -1)
     chroma = (flat, flat) if form.interleaved else (flat, arrays[2])
-    kernel = _module(chain).shade_yuv
-    siting = SITINGS[coding.siting] if form.across == 2 else 0
+    if ops:
+        kernel, given = _module(chain_of(frame, ops, extras)).shade_yuv, _value_arrays(ops)
+    else:
+        kernel, given = _converting(frame.dtype)
+    constants, across, down, siting, shift = _numbers(coding)
     rest = (
-        *_numpy(frame, extras), *_value_arrays(ops), coding.vector(), form.across, form.down, siting,
-        np.int32(seed), np.int32(form.shift), form.interleaved, arrays[0], *chroma,
+        *_numpy(frame, extras), *given, constants, across, down, siting, np.int32(seed), shift, form.interleaved,
+        arrays[0], *chroma,
     )  # fmt: skip
     chunk = (_CHUNK if ops else _LIGHT) // form.down
     parallel_for(-(-height // form.down), lambda first, last: kernel(first, last, *rest), chunk=chunk)
@@ -157,7 +160,7 @@ def _encode_metal(
     planes: Sequence[torch.Tensor],
     values: Given,
 ) -> None:
-    from elinvar.video.kernels.shade.text import COLUMNS, GROUP, resident
+    from elinvar.video.kernels.shade.text import COLUMNS, GROUP, resident, turns
 
     form = coding.format
     height, width = frame.shape[1:]
@@ -175,7 +178,8 @@ def _encode_metal(
     )  # fmt: skip
     columns = (width + 1) // 2
     across = columns if form.across == 1 else -(-columns // (GROUP // 32 * COLUMNS)) * GROUP
-    units, rows = _walk(-(-across // GROUP), -(-height // 2), resident(len(ops)) * cores(frame.device))
+    fitting = resident(len(ops)) * cores(frame.device)
+    units, rows = _walk(-(-across // GROUP), -(-height // 2), fitting, turns(len(ops)))
     getattr(_library(chain, frame.device, name, how), name)(
         *_arrays(frame, extras), floats, integers, planes[0], width, height, units, *chroma, coding.vector().tobytes(),
         threads=(across, rows), group_size=(GROUP, 1),
@@ -183,8 +187,8 @@ def _encode_metal(
 
 
 @functools.lru_cache(maxsize=256)
-def _walk(groups: int, lines: int, places: int) -> tuple[int, int]:
-    """Return pairs of rows for a thread to walk, and threads along y.
+def _walk(groups: int, lines: int, places: int, turns: int = 1) -> tuple[int, int]:
+    """Return pairs of rows for a thread to walk, a multiple of `turns`, and threads along y.
 
     `groups` lie beside each other, `places` can be worked on at a time. What a thread does before its first rows takes
     as long as 0.4 pairs of rows; the longer the walks, the longer the last groups leave processors without work, about
@@ -194,7 +198,7 @@ def _walk(groups: int, lines: int, places: int) -> tuple[int, int]:
     def cost(units: int) -> float:
         return max(1.0, groups * -(-lines // units) / places) * (units + 0.4) + 0.3 * units
 
-    units = min(range(1, min(lines, 64) + 1), key=cost)
+    units = min(range(turns, min(lines, 64) + turns, turns), key=cost)
     return units, -(-lines // units)
 
 
@@ -275,6 +279,8 @@ def _checked(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     if frame.dtype not in (torch.float32, torch.float16):
         frame = frame.float()
+    if not (ops or extras):
+        return frame.contiguous(), []
     _, height, width = frame.shape
     shapes = {"full": (height, width), "half": (-(-height // 2), -(-width // 2))}
     scales = [scale for op in ops for scale in op.extras]
@@ -326,6 +332,22 @@ def _numpy(frame: torch.Tensor, extras: Sequence[torch.Tensor]) -> list[Any]:
 
 def _arrays(frame: torch.Tensor, extras: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [x.reshape(-1) for x in (frame, *extras)]
+
+
+# What a conversion looks up is kept: behind 25 MB of pixels no cache knows Python any more, and finding it all again
+# would take a tenth of the conversion's time.
+@functools.cache
+def _converting(dtype: torch.dtype) -> tuple[Any, tuple[Any, Any]]:
+    """Return the kernel from pixels of a type to codes without passes, and its values: none."""
+    chain = Chain((), (), ("f16" if dtype == torch.float16 else "f32",), strict=True)
+    return _module(chain).shade_yuv, _value_arrays(())
+
+
+@functools.lru_cache(maxsize=128)
+def _numbers(coding: Coding) -> tuple[Any, int, int, int, Any]:
+    form = coding.format
+    siting = SITINGS[coding.siting] if form.across == 2 else 0
+    return coding.vector(), form.across, form.down, siting, np.int32(form.shift)
 
 
 @functools.lru_cache(maxsize=128)

@@ -34,7 +34,8 @@ def metal_text(chain: Chain, kernels: Sequence[str] = ()) -> str:
         _value_struct(chain), _halves_text(chain, declared), _taken_text(chain, declared), *_pixel_texts(chain),
         _shaded_text(chain, declared),
     ]  # fmt: skip
-    made = [parts.kernel(name, numbered, ", ".join(arrays), len(arrays)) for name in kernels or parts.KERNELS]
+    call, passes = ", ".join(arrays), len(chain.functions)
+    made = [parts.kernel(name, numbered, call, len(arrays), passes) for name in kernels or parts.KERNELS]
     return "\n".join([parts.words(), *functions, *made])
 
 

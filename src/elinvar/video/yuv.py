@@ -17,6 +17,7 @@ full     (2^n - 1) Y                  (2^n - 1) C + 2^(n-1)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -150,6 +151,14 @@ def coding(
     dither
         Add uniform noise of one code before rounding down. Exact codes stay exact, gradients lose their bands.
     """
+    try:
+        return _coding(format, matrix, range, siting, bool(dither))
+    except TypeError:  # what cannot be hashed is no name either: the same says so
+        return _coding.__wrapped__(format, matrix, range, siting, bool(dither))
+
+
+@lru_cache(maxsize=256)
+def _coding(format: str, matrix: str, range: str, siting: str | None, dither: bool) -> Coding:
     operation = "color.to_yuv"
     choice(operation, "format", format, FORMATS)
     choice(operation, "matrix", matrix, MATRICES)
@@ -157,4 +166,4 @@ def coding(
     if siting is None:
         siting = "topleft" if matrix == "bt2020" and FORMATS[format].down == 2 else "left"
     choice(operation, "siting", siting, SITINGS)
-    return Coding(FORMATS[format], matrix, range, siting, bool(dither))
+    return Coding(FORMATS[format], matrix, range, siting, dither)

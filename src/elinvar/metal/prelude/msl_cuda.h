@@ -141,6 +141,12 @@ struct elinvar_both { template <class T> ELINVAR_FN T operator()(T a, T b) const
 struct elinvar_either { template <class T> ELINVAR_FN T operator()(T a, T b) const { return a | b; } };
 struct elinvar_differ { template <class T> ELINVAR_FN T operator()(T a, T b) const { return a ^ b; } };
 
+// What is read once should not drive out of the second-level cache what is read again.
+ELINVAR_FN metal::float4 elinvar_load_once(const metal::float4* p) {
+  const ::float4 v = __ldcs(reinterpret_cast<const ::float4*>(p));
+  return metal::float4(v.x, v.y, v.z, v.w);
+}
+
 // sm_80 reduces 32-bit integers in one instruction.
 #if __CUDA_ARCH__ >= 800
 #define ELINVAR_REDUX(O, T, call) \

@@ -9,6 +9,9 @@ using namespace metal;
 #ifndef WIDE
 #define WIDE 0  // 1: rows of what is read and written in pairs are whole, aligned pairs
 #endif
+#ifndef ONCE
+#define ONCE 0  // 1: on NVIDIA GPUs, whose second-level cache is asked to keep the first level rather than the frame
+#endif
 
 static inline float light_of(float top, float threshold, float knee, float scale)
 {
@@ -41,6 +44,12 @@ static inline Two two(device const float* source, int plane, int row, int x, int
     return c;
 }
 
+#if ONCE
+static inline float4 passing(device const float4* p) { return elinvar_load_once(p); }
+#else
+static inline float4 passing(device const float4* p) { return *p; }
+#endif
+
 // Four samples of one row in all planes.
 struct Four {
     float3 a, b, c, d;
@@ -50,7 +59,7 @@ static inline Four four(device const float* source, int quads, int plane, int ro
 {
     const int last = quads - 1, o = row * quads + clamp(x, 0, last);
     device const float4* p = (device const float4*)source;
-    const float4 r = p[o], g = p[plane + o], l = p[2 * plane + o];
+    const float4 r = passing(p + o), g = passing(p + plane + o), l = passing(p + 2 * plane + o);
     Four q;
     q.a = float3(r.x, g.x, l.x);
     q.b = float3(r.y, g.y, l.y);

@@ -23,7 +23,8 @@ _GROUPS = 3
 
 @lru_cache(maxsize=16)
 def _library(device: Any, wide: bool) -> Any:
-    return metal.compile(Path(__file__).with_name("bloom.metal"), device, defines={"WIDE": int(wide)})
+    once = int(str(device).startswith("cuda"))
+    return metal.compile(Path(__file__).with_name("bloom.metal"), device, defines={"WIDE": int(wide), "ONCE": once})
 
 
 def aligned(tensor: torch.Tensor, nbytes: int) -> bool:

@@ -99,9 +99,13 @@ class Step(Lanes):
             setattr(self, name, builder.icmp_signed("!=", builder.extract_value(flags, k), shift.type(0)))
         self.shift = self.spread(shift)
         self.word = self.luma.type.pointee
+        self.wide = "+avx512bw" in context.codegen().magic_tuple()[2]  # words of two vectors are one shuffle there
 
     def words(self, a, b, order):
         """Codes of two vectors in the order of a shuffle, as words of memory."""
+        if not self.wide:
+            joined = self.shuffle(a, b, order)
+            return self.b.trunc(joined, ir.VectorType(self.word, joined.type.count))
         each = _WHOLE.width // self.word.width
         parts = [self.b.bitcast(value, ir.VectorType(self.word, _LANES * each)) for value in (a, b)]
         return self.shuffle(*parts, [each * k for k in order])

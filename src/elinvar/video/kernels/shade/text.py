@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "kernel", "resident", "words"]
+__all__ = ["COLUMNS", "DEFINES", "GROUP", "KERNELS", "kernel", "resident", "turns", "words"]
 
 GROUP = 64
 """Threads per group, along a row."""
@@ -123,6 +123,7 @@ _YUV = """
         left_sum = difference(c.a, luma_of(c.a, k));
         right_sum = difference(c.b, luma_of(c.b, k));
     }
+#pragma unroll @TURNS
     for (int unit = first; unit < first + units && 2 * unit < h; unit++) {
         // Behind an odd last row comes itself once more, and so the row that it is doubled with.
         const Halves next = halves(CALL, column, 2 * unit + 1 < h ? unit + 1 : unit - 1, w, h);
@@ -193,6 +194,14 @@ def resident(passes: int) -> int:
     return 14 if passes <= 6 else 12 if passes <= 12 else 10
 
 
+def turns(passes: int) -> int:
+    """Return how many pairs of rows ``shade_yuv`` works on in one turn of its loop.
+
+    With two, what one pair leaves for the next stays where it is; the text of a long chain is too long for that.
+    """
+    return 2 if passes <= 6 else 1
+
+
 @cache
 def words() -> str:
     """Return the functions passes are written in."""
@@ -200,7 +209,7 @@ def words() -> str:
     return defaults + Path(__file__).with_name("words.h").read_text(encoding="ascii")
 
 
-def kernel(name: str, arrays: str, call: str, first: int) -> str:
+def kernel(name: str, arrays: str, call: str, first: int, passes: int) -> str:
     """Return one of `KERNELS` for a chain.
 
     Parameters
@@ -211,9 +220,11 @@ def kernel(name: str, arrays: str, call: str, first: int) -> str:
         The device arrays as parameters, and as arguments of ``halves`` and ``shaded``.
     first
         Index of the first buffer behind them.
+    passes
+        How many the chain has.
     """
     text = KERNELS[name].replace("ARRAYS", arrays).replace("CALL", call)
-    text = text.replace("@COLUMNS", str(COLUMNS)).replace("@GROUP", str(GROUP))
+    text = text.replace("@COLUMNS", str(COLUMNS)).replace("@GROUP", str(GROUP)).replace("@TURNS", str(turns(passes)))
     for index in reversed(range(9)):
         text = text.replace(f"buffer(B{index})", f"buffer({first + index})")
     return text

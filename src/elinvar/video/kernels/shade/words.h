@@ -45,7 +45,7 @@ static inline float w_hash_normal(int ix, int iy, int seed)
 {
     const uint h = hash3(ix, iy, seed);
     const uint pairs = (h & 0x00ff00ffu) + ((h >> 8u) & 0x00ff00ffu);
-    return float(int((pairs & 0xffffu) + (pairs >> 16u)) - 510) * 0.006765902f;
+    return float(int((pairs * 0x00010001u) >> 16u) - 510) * 0.006765902f;
 }
 
 // The corners of a cell of the noise's lattice, times 2^24. Pixels beside each other are often in one cell.
@@ -159,7 +159,8 @@ static inline float luma_of(float3 c, constant Coding& k) { return fma(k.kb, c.z
 
 static inline ushort code(float value, float bias, constant Coding& k)
 {
-    return ushort(int(fmin(fmax(value + bias, 0.0f), k.top)) << SHIFT);
+    if (DITHER) value += bias;
+    return ushort(int(fmin(fmax(value, 0.0f), k.top)) << SHIFT);
 }
 
 static inline ushort luma_code(float luma, constant Coding& k, int ix, int iy, int seed)
