@@ -91,6 +91,7 @@ def _numbers(text: str, count: int | None) -> list[int]:
 
 
 def _save(frame: Any, path: Path) -> None:
+    from elinvar.runtime.files import atomic_write
     from elinvar.video._check import optional_library
     from elinvar.video.exr import write_exr
 
@@ -98,9 +99,13 @@ def _save(frame: Any, path: Path) -> None:
         write_exr(path, frame, "linear-rec709")
         return
     pillow = optional_library("PIL.Image", "video render")
+    kind = pillow.registered_extensions().get(path.suffix.lower())
+    if kind not in pillow.SAVE:
+        raise InputError(f"video render: no picture is written as {path.suffix or 'a file without suffix'}; use .png.")
     pixels = (frame.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).contiguous().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    pillow.fromarray(pixels).save(path)
+    with atomic_write(path) as temporary:
+        pillow.fromarray(pixels).save(temporary, format=kind)
 
 
 def _track(info: AudioInfo) -> str:
@@ -171,6 +176,8 @@ def render(
     json_: Json = False,
 ) -> None:
     """Render one frame, or a contact sheet of several."""
+    if out.is_file() and Path(source).is_file() and out.samefile(source):
+        raise InputError(f"video render: {out} is what is read; name another picture to write.")
     graph = _graph(source, look, view, device, exposure, lut, _said(space, matrix))
     wanted = _size(size)
     if preview:

@@ -203,6 +203,7 @@ def export(
     if fit is not None:
         choice("video.export", "fit", fit, FITS[:3])
     built, sound, late = _graph_of(source, graph, rate, delivery, device)
+    _spare_sources(built, sound, Path(path))
     if in_flight is None:
         in_flight = adaptive.for_profile(built.device.profile).in_flight
     if codec == "exr":
@@ -252,6 +253,14 @@ def _graph_of(
     if told is None or told == own or is_picture(told):  # a timeline's sound is the graph's own, pictures have none
         return graph, own, first.start
     return graph, told, 0
+
+
+def _spare_sources(graph: Graph, sound: Path | Soundtrack | None, path: Path) -> None:
+    """Refuse to write over a file that the graph reads: it would be replaced for ever by what was made of it."""
+    read = [Path(file) for node in graph.sources for file in getattr(node.content, "files", ())]
+    for file in [*read, sound] if isinstance(sound, Path) else read:
+        if path.is_file() and file.is_file() and path.samefile(file):
+            raise InputError(f"video.export: {path} is read by the graph; name another file to write.")
 
 
 def own_space(source: Any) -> str:
