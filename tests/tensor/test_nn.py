@@ -87,3 +87,43 @@ def test_bad_input():
         tensor.FusedLinear(2, 2, precision="fp8")
     with pytest.raises(InputError, match="ReLU"):
         nn.FusedLinear.of(torch.nn.ReLU())
+
+
+def test_a_sequential_becomes_a_fused_model_with_the_same_parameters(randn):
+    plain = torch.nn.Sequential(
+        torch.nn.Linear(8, 6),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.0),
+        torch.nn.Linear(6, 6, bias=False),
+        torch.nn.GELU(),
+        torch.nn.Linear(6, 5),
+        torch.nn.Identity(),
+        torch.nn.Linear(5, 3),
+        torch.nn.GELU(approximate="tanh"),
+    ).eval()
+    fused = tensor.FusedMLP.of(plain)
+    assert isinstance(fused, tensor.FusedMLP)
+    assert [layer.activation for layer in fused] == ["relu", "gelu_erf", None, "gelu_tanh"]
+    assert not fused.training
+    x = randn(4, 8)
+    torch.testing.assert_close(fused(x), plain(x))
+    fused(x).sum().backward()
+    assert all(p.grad is not None for p in plain.parameters())
+    again = tensor.FusedMLP.of(fused)
+    assert [layer.activation for layer in again] == [layer.activation for layer in fused]
+    torch.testing.assert_close(copy.deepcopy(again)(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("modules", "match"),
+    [
+        ([torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)], "module 1 is Dropout"),
+        ([torch.nn.ReLU(), torch.nn.Linear(2, 2)], "module 0 is ReLU"),
+        ([torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Tanh()], "module 2 is Tanh"),
+        ([torch.nn.Linear(2, 2), torch.nn.LeakyReLU()], "module 1 is LeakyReLU"),
+        ([], "no linear layer"),
+    ],
+)
+def test_other_models_are_refused(modules, match):
+    with pytest.raises(InputError, match=match):
+        tensor.FusedMLP.of(torch.nn.Sequential(*modules))

@@ -18,6 +18,14 @@ from elinvar.tensor.storage import resolve
 __all__ = ["FusedLinear", "FusedMLP"]
 
 
+_ACTIVATIONS: dict[type[torch.nn.Module], str] = {
+    torch.nn.ReLU: "relu",
+    torch.nn.SiLU: "silu",
+    torch.nn.Sigmoid: "sigmoid",
+    torch.nn.Tanh: "tanh",
+}
+
+
 class FusedLinear(torch.nn.Linear):
     """``activation(x @ weight.T + bias + residual)``: `torch.nn.Linear` with what usually follows it.
 
@@ -128,3 +136,44 @@ class FusedMLP(torch.nn.Sequential):
                 for k, (n, m) in enumerate(pairs)
             )
         )
+
+    @classmethod
+    def of(cls, model: torch.nn.Sequential, *, pool: Pool | None = None) -> FusedMLP:
+        """Return a fused model that shares the parameters of linear layers with activations between them.
+
+        Its state dict counts layers alone: "1.weight" is the second linear layer's, "2.weight" in a model whose
+        activations are modules.
+
+        Raises
+        ------
+        InputError
+            The model holds something else than linear layers, activations that can be fused, and identities.
+        """
+        if not isinstance(model, torch.nn.Sequential):
+            raise InputError(f"FusedMLP.of: got a {type(model).__name__}; give a torch.nn.Sequential")
+        layers: list[tuple[torch.nn.Linear, str | None]] = []
+        for k, module in enumerate(model):
+            if isinstance(module, torch.nn.Linear):
+                layers.append((module, getattr(module, "activation", None)))
+                continue
+            activation = _activation(module)
+            if activation is None or not layers or (activation and layers[-1][1] is not None):
+                raise InputError(
+                    f"FusedMLP.of: module {k} is {module}; give linear layers, each with at most one of ReLU, GELU, "
+                    "SiLU, Sigmoid and Tanh after it"
+                )
+            layers[-1] = (layers[-1][0], activation or layers[-1][1])
+        if not layers:
+            raise InputError("FusedMLP.of: the model has no linear layer")
+        fused = cls.__new__(cls)
+        torch.nn.Sequential.__init__(fused, *(FusedLinear.of(layer, name, pool=pool) for layer, name in layers))
+        return fused.train(model.training)
+
+
+def _activation(module: torch.nn.Module) -> str | None:
+    """The name of an activation module, "" of one that does nothing, None of anything else."""
+    if isinstance(module, torch.nn.GELU):
+        return "gelu_tanh" if module.approximate == "tanh" else "gelu_erf"
+    if isinstance(module, torch.nn.Identity) or (isinstance(module, torch.nn.Dropout) and module.p == 0):
+        return ""
+    return next((name for kind, name in _ACTIVATIONS.items() if isinstance(module, kind)), None)

@@ -1,5 +1,7 @@
 """Fused functions called by name, with flags, from several threads, and as methods."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -83,6 +85,11 @@ class Layer(torch.nn.Module):
         return self.bend(x * self.gain * scale + self.offset) ** self.power
 
     @elinvar.fuse
+    def chosen(self, x, mode="none", bias=None):
+        y = x * self.offset if mode == "none" else x * self.gain
+        return y if bias is None else y + bias
+
+    @elinvar.fuse
     def listed(self, x):
         return x * self.steps[1]
 
@@ -118,6 +125,14 @@ def test_methods_take_what_their_object_has_now():
     torch.testing.assert_close(compiled(X), other(X))
 
 
+def test_flags_of_methods_choose(caplog):
+    layer = Layer()
+    for args, named in (((X,), {}), ((X, "gain"), {}), ((X, "none", None), {}), ((X,), {"bias": X, "mode": "gain"})):
+        torch.testing.assert_close(layer.chosen(*args, **named), Layer.chosen.function(layer, *args, **named))
+    assert "one numba kernel" in layer.chosen.explain(X, "gain")
+    assert caplog.text == ""
+
+
 def test_methods_that_cannot_be_fused_run_on_their_object(caplog):
     layer = Layer()
     torch.testing.assert_close(layer.listed(X), X * 2)
@@ -129,6 +144,28 @@ def test_methods_that_cannot_be_fused_run_on_their_object(caplog):
     del layer.shift
     with pytest.raises(AttributeError, match="shift"):
         layer(X)
+
+
+def test_an_object_that_keeps_changing_runs_as_torch(caplog):
+    layer = Layer()
+    for power in range(1, 40):
+        layer.power = power
+        torch.testing.assert_close(layer(X), _plain(layer, X))
+    assert caplog.text.count("that keep changing; make them arguments") == 1
+    assert len(Layer.__dict__["forward"].attributes(Layer).children) <= 32
+
+
+def test_copies_and_pickles_are_those_of_functions():
+    assert copy.deepcopy(scaled) is scaled
+    assert pickle.loads(pickle.dumps(scaled)) is scaled
+    layer = copy.deepcopy(Layer())
+    torch.testing.assert_close(pickle.loads(pickle.dumps(layer))(X), layer(X))
+    inner = torch.nn.Module()
+    inner.act = elinvar.fuse(torch.nn.functional.relu, like=0)
+    found = pickle.loads(pickle.dumps(inner)).act
+    assert found.like == 0
+    torch.testing.assert_close(found(X), torch.relu(X))
+    assert repr(scaled) == "<fuse(scaled)>"
 
 
 def test_refusals_of_methods():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import numbers
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -162,6 +163,20 @@ class Fused:
         """Names of the arguments that can be given by position."""
         return parameters(self.function)
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def __deepcopy__(self, memo: Any) -> Fused:
+        return self  # as functions do
+
+    def __reduce__(self) -> Any:
+        found: Any = sys.modules.get(self.function.__module__)
+        for name in self.function.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if found is self:
+            return self.function.__qualname__  # a global name, as functions are
+        return functools.partial(Fused, like=self.like), (self.function,)
+
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else Method(self, owner)
 
@@ -195,6 +210,8 @@ class Fused:
         key = (count, tuple(names), tuple((k, type(v), v) for k, v in fixed.items()))
         child = self._children.get(key)
         if child is None:
+            if len(self._children) >= _MOST_CASES:
+                self._children.clear()
             child = self._children[key] = self.like_me(Partly(self.function, count, names, fixed))
         return child
 
@@ -225,7 +242,7 @@ class Fused:
                 f"{self.name}: out= was given while an input requires grad; drop out= or use torch.no_grad()"
             )
         if program is None:
-            self._fall_back(reason or "")
+            self.fall_back(reason or "")
             return self.into(out, self.plain(args))
         scalars = [float(a) for a in args if not isinstance(a, torch.Tensor)]
         dtype = self.stored_as(tensors)
@@ -323,7 +340,8 @@ class Fused:
         differs = difference(recorded.program, tuple([t.shape for t in tensors]))
         return (recorded.program, None) if differs is None else (None, differs)
 
-    def _fall_back(self, reason: str) -> None:
+    def fall_back(self, reason: str) -> None:
+        """Log, once, why a call runs as plain torch."""
         if reason not in self._reasons:
             self._reasons[reason] = None
             _log.warning("%s runs as plain torch because it uses %s", self.name, reason)

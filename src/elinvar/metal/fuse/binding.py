@@ -24,6 +24,7 @@ __all__ = ["CHOICES", "Attributes", "Method", "Partly", "by_position", "paramete
 
 CHOICES = (bool, str, type(None))
 _MOST_ATTRIBUTES = 64
+_MOST_STATES = 32
 
 
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -146,9 +147,15 @@ class Attributes:
         values = {n: getattr(owner, n) for n in self.names}
         fixed = {n: v for n, v in values.items() if isinstance(v, (int, *CHOICES))}
         count = len(args) - len(names)
-        key = (count, names, self.names, tuple(fixed.items()))
+        choices = tuple((k, type(a), a) for k, a in enumerate(args) if isinstance(a, CHOICES))
+        key = (count, names, self.names, tuple(fixed.items()), choices)
         found = self.children.get(key)
         if found is None:
+            if len(self.children) >= _MOST_STATES:
+                self.fused.fall_back(
+                    "whole numbers, flags or text of its object that keep changing; make them arguments"
+                )
+                raise _Plainly
             lifted = _Lifted(self, count, names, fixed)
             live = [v for n, v in values.items() if n not in fixed]
             if self._learn(owner, lifted, [*args, *live]):
@@ -158,9 +165,11 @@ class Attributes:
 
     def _learn(self, owner: Any, lifted: _Lifted, args: Sequence[Any]) -> bool:
         """Look for an attribute the method reads that is no argument yet."""
-        kinds = tuple("tensor" if isinstance(a, torch.Tensor) else "scalar" for a in args)
+        choices = {k: a for k, a in enumerate(args) if isinstance(a, CHOICES)}
+        others = [a for a in args if not isinstance(a, CHOICES)]
+        kinds = tuple("tensor" if isinstance(a, torch.Tensor) else "scalar" for a in others)
         try:
-            record(lifted, kinds)
+            record(Partly(lifted, len(args), (), choices), kinds)
         except _Wanted as wanted:
             value = getattr(owner, wanted.name, self)  # what is not there is refused here, and an error of the object
             if isinstance(value, (torch.Tensor, *PLAIN)) and len(self.names) < _MOST_ATTRIBUTES:
@@ -185,12 +194,11 @@ class Method:
         fused: Any = self.__func__
         if not fused.plainly_now(out):
             names, every = self._arranged(args, keywords)
-            if not any(isinstance(a, CHOICES) for a in every):
+            try:
                 child, live = fused.attributes(type(self.__self__)).bind(self.__self__, every, names)
-                try:
-                    return child(*every, *live, out=out)
-                except _Plainly:
-                    pass
+                return child(*every, *live, out=out)
+            except _Plainly:
+                pass
         return fused.into(out, fused.plain((self.__self__, *args), keywords))
 
     def _arranged(self, args: Sequence[Any], keywords: dict[str, Any]) -> tuple[tuple[str, ...], list[Any]]:
