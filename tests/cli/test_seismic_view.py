@@ -123,6 +123,8 @@ def test_target_lines(survey, made, tmp_path):
         (["view", "nothing.zarr"], "there is no nothing.zarr"),
         (["view", "{made}", "--out", "a.html", "--port", 0], "give one of them"),
         (["report", "nothing.zarr"], "there is no nothing.zarr"),
+        (["report", "{made}", "--survey", "{survey}", "-o", "{survey}"], "is the survey itself"),
+        (["view", "{made}", "-o", "{made}"], "is a folder"),
         (["pyramid", "{made}"], "needs no coarser level"),
         (["preview", "{survey}", "out.zarr", "-v", 2500, "--inlines", 99], "no inline 99"),
         (["preview", "{survey}", "out.zarr", "-v", 2500, "--threshold", 3], "threshold is 3"),
@@ -131,7 +133,9 @@ def test_target_lines(survey, made, tmp_path):
 def test_errors_are_one_sentence(made, survey, words, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     filled = [w.format(made=made, survey=survey) if isinstance(w, str) else w for w in words]
+    before = survey.read_bytes()
     result = run(*filled, code=1)
     assert sentence in result.stderr
+    assert survey.read_bytes() == before
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -67,10 +67,11 @@ def report(
     """Write a report a person can look at: sections, fold, gathers, survey, velocity, spectra."""
     from elinvar.seismic import qc_report
 
+    target = _page(image, "report.html", out, survey)
     recorded = None if survey is None else open_any(survey, header, endian, dt)
     field = None if velocity is None else velocity_of(velocity, gradient, kind)
     begin = time.perf_counter()
-    path = qc_report(image, recorded, field, _beside(image, "report.html") if out is None else out)
+    path = qc_report(image, recorded, field, target)
     spent = time.perf_counter() - begin
     found = {"path": path, "bytes": path.stat().st_size, "seconds": spent}
     emit(found, json_, lambda: f"{path}: {path.stat().st_size / 1e6:.1f} MB, {spent:.1f} s; open it in a browser")
@@ -91,7 +92,7 @@ def view(
     if out is not None and port is not None:
         raise InputError("view: --out writes a file and --port serves without one; give one of them.")
     if out is not None or (port is None and viewer.fits(image)):
-        path = viewer.write_page(image, _beside(image, "view.html") if out is None else out)
+        path = viewer.write_page(image, _page(image, "view.html", out))
         emit({"path": path, "bytes": path.stat().st_size}, json_, lambda: f"{path}: {path.stat().st_size / 1e6:.1f} MB")
         if browser:
             webbrowser.open(path.resolve().as_uri())
@@ -229,6 +230,11 @@ def target_lines(grid: Grid, inlines: str | None, crosslines: str | None) -> Gri
     return targets.lines(grid, *chosen)
 
 
-def _beside(image: Path, name: str) -> Path:
-    """Return ``image.report.html`` for ``image.zarr``."""
-    return image.with_name(f"{image.name.removesuffix('.zarr')}.{name}")
+def _page(image: Path, name: str, out: Path | None, survey: Path | None = None) -> Path:
+    """Return where a page goes, ``image.report.html`` for ``image.zarr`` by default; it must not be what is read."""
+    from elinvar.seismic.outputs import check_file
+
+    if out is None:
+        return image.with_name(f"{image.name.removesuffix('.zarr')}.{name}")
+    check_file(out, survey)
+    return out
