@@ -266,6 +266,14 @@ def test_a_film_for_the_web(folder: Path, tmp_path: Path, caplog) -> None:
         export(cut, tmp_path / "c.mp4", delivery="rec709", audio=3)
 
 
+def test_sound_that_is_not_linked_hinders_nobody_who_does_not_want_it(folder: Path, tmp_path: Path) -> None:
+    cut = line(folder, [otio.schema.Clip("lost", otio.schema.MissingReference(), clip("flat.wav", 0, 4).source_range)])
+    done = export(cut, tmp_path / "a.mkv", codec="ffv1", audio="none", delivery="rec709", segment=0.5)
+    assert done.audio is None
+    with pytest.raises(InputError, match="'lost' has no media"):
+        export(cut, tmp_path / "b.mkv", codec="ffv1", delivery="rec709")
+
+
 def test_wrong_choices_are_named(folder: Path) -> None:
     with pytest.raises(InputError, match="asks for audio stream 3"):
         _ = line(folder, [clip("flat.wav", 0, 4, stream=3)]).soundtrack

@@ -202,7 +202,10 @@ def export(
     rate = None if frame_rate is None else exact_rate("video.export", frame_rate)
     if fit is not None:
         choice("video.export", "fit", fit, FITS[:3])
-    built, sound, late = _graph_of(source, graph, rate, delivery, device)
+    built, found, late = _graph_of(source, graph, rate, delivery, device)
+    sound: Path | Soundtrack | None = None
+    if audio is not False and audio != "none" and codec != "exr":  # what is not wanted need not be there
+        sound = found.soundtrack if isinstance(found, Timeline) else found
     _spare_sources(built, sound, Path(path))
     if in_flight is None:
         in_flight = adaptive.for_profile(built.device.profile).in_flight
@@ -218,7 +221,7 @@ def export(
         bit_depth=bit_depth, dither=dither, delivery=delivery, bitrate=bitrate, quality=quality,
         keyframe_interval=keyframe_interval, speed=speed, fit=fit or "fit", peak=peak,
     )  # fmt: skip
-    tracks = chosen_tracks(sound, audio) if sound is not None else ()
+    tracks = chosen_tracks(job.sound, audio) if job.sound is not None else ()
     job = dataclasses.replace(job, tracks=tracks, late=late, monitor=monitor)
     if segment is not None:
         from elinvar.video.segments import export_segments
@@ -230,7 +233,7 @@ def export(
 
 def _graph_of(
     source: Any, graph: Graph | None, rate: Fraction | None, delivery: str | None, device: Any
-) -> tuple[Graph, Path | Soundtrack | None, int]:
+) -> tuple[Graph, Path | Timeline | None, int]:
     """Return what to render, where the sound is, and which of its frames is the graph's first."""
     if isinstance(source, Graph):
         graph, source = source, None
@@ -244,11 +247,11 @@ def _graph_of(
             f"video.export: the graph runs at {graph.frame_rate}; give frame_rate={rate} to its source instead."
         )
     first = graph.sources[0]
-    own: Path | Soundtrack | None = None
+    own: Path | Timeline | None = None
     if isinstance(first.content, VideoFile):
         own = first.content.path
     elif isinstance(first.content, Timeline):
-        own = first.content.soundtrack
+        own = first.content
     told = Path(source) if isinstance(source, (str, Path)) and Path(source).is_file() else None
     if told is None or told == own or is_picture(told):  # a timeline's sound is the graph's own, pictures have none
         return graph, own, first.start

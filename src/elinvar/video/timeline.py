@@ -109,11 +109,9 @@ class Timeline:
         opened = self._open(first.media)
         self.frame_rate = opened.frame_rate if frame_rate is None else exact_rate("Timeline", frame_rate)
         self.width, self.height = size or (opened.width, opened.height)
-        self._seen = cuts
+        self._seen, self._heard = cuts, list[Cut]()
         self._tracks = [self._in_frames(cut) for cut in cuts]
-        self._sounding = [read_track(t, self._target) for t in timeline.audio_tracks() if t.enabled] or [
-            _only_films(cut) for cut in cuts
-        ]
+        self._sounds = [track for track in timeline.audio_tracks() if track.enabled]
         self.frame_count: int | None = max((s.end for t in self._tracks for s in t.shots), default=0)
 
     @classmethod
@@ -140,12 +138,14 @@ class Timeline:
     @cached_property
     def soundtrack(self) -> Soundtrack:
         """The timeline's sound: of its audio tracks; without any, what the files on its video tracks bring."""
-        return Soundtrack(self._sounding, self._fades)
+        cuts = [read_track(track, self._target) for track in self._sounds] or [_only_films(cut) for cut in self._seen]
+        self._heard = cuts
+        return Soundtrack(cuts, self._fades)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read: the media of all clips."""
-        cuts = [*self._sounding, *self._seen]
+        """What is read: the media of all clips; of those that sound alone, when the sound was asked for."""
+        cuts = [*self._heard, *self._seen]
         media = {c.media: None for cut in cuts for c in cut.clips}
         return tuple(Path(path) for m in media for path in ((m,) if isinstance(m, str) else m[0]))
 
