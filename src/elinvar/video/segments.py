@@ -33,7 +33,7 @@ def _fingerprint(job: Any, length: int) -> str:
         rows.append(
             f"{node.id} {[n.id for n in node.inputs]} {node.start} {getattr(content, 'describe', lambda: '')()}"
         )
-        rows += [_code(value) for value in vars(content).values() if callable(value)]
+        rows += [_code(value) for value in getattr(content, "__dict__", {}).values() if callable(value)]
         for path in getattr(content, "files", ()):
             known = Path(path).stat()
             rows.append(f"{path} {known.st_size} {known.st_mtime_ns}")
