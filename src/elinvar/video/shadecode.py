@@ -351,8 +351,9 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
     pixels = row_memory(i8(6), width, i8(0))
     pixels = pixels.reshape(3, 2, pixels.shape[1])
     noise = row_memory(i8(4), width + 16, i8(0))
-    noise[:] = f4(0.0)
     dithered = k[6] > f4(0.0)
+    if dithered or across == 1:
+        noise[:] = f4(0.0)
     half = f4(0.0) if dithered else f4(0.5)  # rounds; noise does, too
     coding = (k[0], k[1], k[2], k[3], k[4] + half, k[5], k[7], k[8], k[9] + half)
     if across == 1:
