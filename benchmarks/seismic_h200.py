@@ -14,15 +14,18 @@ import math
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 import elinvar
+from elinvar.seismic.filters import bank
 from elinvar.seismic.kernels import migrate
 from elinvar.seismic.kernels.migrate import baseline_metal, reference, v3_metal
 from elinvar.seismic.kernels.migrate import metal as launches
+from elinvar.seismic.kernels.migrate.antialias import Bank, copies_for
 from elinvar.seismic.kernels.migrate.metal import Tuning
 
 SIDE, TRACES, SAMPLES, DT = 64, 8192, 1500, 0.002
@@ -148,12 +151,12 @@ def measure(launch: Any, tensors: list[torch.Tensor], options: dict[str, Any], r
 def load_bound(tuning: Tuning, mhz: float | None) -> float | None:
     """Contributions/s (T) at which the load pipe is full: wavefronts per 32 contributions of the smooth loop.
 
-    Two broadcast reads of coefficients per trace and lane block; two unaligned 33-word loads of two wavefronts each per
-    sample, or three wavefronts when one wide load brings a pair.
+    Two broadcast reads of four coefficients per trace and lane block, two wavefronts each however few lanes differ, and
+    per sample one unaligned load of 256 bytes, 2.4 wavefronts (counted by the profiler); half of that for halves.
     """
-    if mhz is None:
+    if mhz is None or not tuning.pairs:
         return None
-    wavefronts = 2 / tuning.samples + (3 if tuning.pairs else 4)
+    wavefronts = 4 / tuning.samples + (2.4 if tuning.storage == "fp32" else 1.2)
     return torch.cuda.get_device_properties(0).multi_processor_count * mhz * 1e6 * 32 / wavefronts / 1e12
 
 
@@ -229,7 +232,7 @@ def main() -> None:
         begin = time.perf_counter()
         try:
             row = {"name": label, **measure(launch, tensors, options, given.runs), "resources": resources(tuning, file)}
-            bound = None if tuning is None else load_bound(tuning, row["sm_mhz"])
+            bound = None if tuning is None or "bank" in options else load_bound(tuning, row["sm_mhz"])
             row["of_load_bound"] = None if bound is None else row["rate_tera"] / bound
         except Exception as error:  # noqa: BLE001 - one broken variant must not cost the others
             row = {"name": label, "error": repr(error)}
@@ -242,7 +245,9 @@ def main() -> None:
         )
         print(f"{label:60s} {note}  ({time.perf_counter() - begin:.1f} s)", flush=True)
 
-    def right(label: str, launch: Any, tensors: list[torch.Tensor], options: dict[str, Any]) -> None:
+    def right(
+        label: str, launch: Any, tensors: list[torch.Tensor], options: dict[str, Any], pick: torch.Tensor = pick
+    ) -> None:
         row = check(label, launch, tensors, options, pick)
         result["checks"].append(row)
         save()
@@ -278,6 +283,16 @@ def main() -> None:
     def v3(*a: Any, **k: Any) -> None:
         v3_metal.migrate(*a, **k, device=device, tuning=best)
 
+    halves = replace(best, storage="fp16")
+    right("best, traces as halves", v2(halves), tensors, options)
+    one("best, traces as halves", v2(halves), halves, tensors, options)
+    copies = copies_for(2 * 25.0 / (1800.0 * DT))
+    filtered = [*tensors[:2], bank(tensors[2], copies, "bank"), *tensors[3:]]
+    with_bank = {**options, "bank": Bank(copies, 25.0, 25.0)}
+    for label, tuning in {"best, anti-alias bank": best, "best, anti-alias bank, traces as halves": halves}.items():
+        right(label, v2(tuning), filtered, with_bank, pick[:4])
+        one(label, v2(tuning), tuning, filtered, with_bank)
+    del filtered
     right("v3", v3, tensors, options)
     one("v3", v3, best, tensors, options, "v3.metal")
     for label, (t, o) in others.items():

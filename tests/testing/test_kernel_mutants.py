@@ -27,17 +27,16 @@ _ON = "if (!(moved >= -zero && moved <= last - zero)) return false;"
 _EXACT = "const bool exact = !(good && x - swing >= 0.01f && x + swing < origin + (1.5f * float(WINDOW) - 1.0f));"
 _HERE = "const float here = rounded_of(rounded, share.row) < float(WINDOW) ? y : y - 2.0f * float(WINDOW);"
 _CROSSING = "const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);"
-_ENDING = "const bool ending = x + swing > last - 0.01f || bent_weight || crossing;"
-_LIST = (
-    "const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;"
-)
+_ENDING = "const bool ending = x + swing > last - 0.01f, inner = distance * ROOM <= narrow;"
+_EVEN = "const bool even = steady || distance <= shape.y;  // one weight of the rim"
 _AHEAD = (
     "constant int AHEAD = SAMPLES < 8 ? 8 / SAMPLES : 1;  // traces whose samples are read together, without copies"
 )
-_NEXT = (
-    "for (; next + TOGETHER <= smooth_end; next += TOGETHER) {  // all samples are on the way before the first is used"
-)
-_PLACED = "place_slab[slot] = float4(as_type<float>(row_at(int(lane) * stride, from)), list < 18 ? weight : plain);"
+_ON_TRACE = "bool on = within(far, leg.x, leg.y) && y[m] < end + 0.02f && !(waited && sure);"
+_SURE = "const bool sure = y[m] <= end - 0.02f;"
+_LATE = "late = late || fabs(y[m] - end) < 0.02f;"
+_CUT = "if (y[m] <= end - 0.02f) {"
+_BOTH = "at equality both ways find the sample; one of them adds it"
 _SHORT = "the tiles' traces are shorter than a window; other tests have short windows, and both lists add the same"
 _HAIR = "for traces that end a hair from a sample, which a test of their own has and no tile"
 _LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
@@ -96,14 +95,14 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         f"{_CROSSING} | '>= origin + (0.5f * float(WINDOW) - 1.0f)': bound - 1": _SHORT,
         "const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT); | '<= BENT': <= becomes <": _EITHER,
         f"{_ENDING} | '> last - 0.01f': > becomes >=": _EITHER,
-        f"{_LIST} | '> narrow': > becomes >=": _EITHER,
-        f"{_LIST} | '<= shape.y': <= becomes <": _EITHER,
-        f"{_PLACED} | '< 18': bound - 1": "the lists are 0, 6, 12, 18 and 24",
-        f"{_NEXT} | '<= smooth_end': <= becomes <": "the loop behind it takes one more trace, one by one",
-        "bool on = within(far, leg.x, leg.y) && y[m] < place.z + 0.02f; | '< place.z + 0.02f': < becomes <=": (
+        f"{_ENDING} | '<= narrow': <= becomes <": _EITHER,
+        f"{_EVEN} | '<= shape.y': <= becomes <": _EITHER,
+        f"{_ON_TRACE} | '< end + 0.02f': < becomes <=": (
             "at equality `exactly` decides, and a sample 0.01 beyond the end, ten times the cubic's error, is beyond it"
         ),
-        "if (y[m] <= place.z - 0.02f) { | '<= place.z - 0.02f': <= becomes <": _EITHER,
+        f"{_SURE} | '<= end - 0.02f': <= becomes <": _EITHER,
+        f"{_LATE} | '< 0.02f': < becomes <=": _BOTH,
+        f"{_CUT} | '<= end - 0.02f': <= becomes <": "no time of these tiles is at equality",
     },
 }
 _FAR = "const bool near = exists && distance <= shape.x && fma(shape.w, spread, start * start) <= latest * latest;"

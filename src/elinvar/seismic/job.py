@@ -347,7 +347,8 @@ def describe(
     whole = passes(survey, grid, velocity, options.aperture, bins, grid.size)
     traces = sum(len(step.index) for step in whole)
     width = options.oversample * options.copies  # of what a trace becomes
-    read = 0 if kernel.device.kind == "cpu" else 2 * width  # GPUs' kernels read a line per sample: a value and a slope
+    # GPUs' kernels read a line per sample, a value and a slope, and with filtered copies the next one's beside it.
+    read = 0 if kernel.device.kind == "cpu" else 2 * width if options.copies == 1 else 4 * (width - options.oversample)
     block = block_size(survey.n_samples * width, traces, kernel.device.profile) if layout is None else layout.block
     if lanes > 1 and layout is None:
         block = min(block, max(64, -(-traces // (_BLOCKS_PER_LANE * lanes)) // 64 * 64))

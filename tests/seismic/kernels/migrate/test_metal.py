@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import elinvar
+from elinvar.errors import InputError
 from elinvar.runtime import kernels
+from elinvar.seismic.filters import bank
 from elinvar.seismic.kernels import migrate
 from elinvar.seismic.kernels.migrate import (
+    Bank,
     RadiusAperture,
     baseline_metal,
     launching,
@@ -121,15 +124,61 @@ def test_rows_may_lie_further_apart_than_a_float_has_digits(
     assert torch.equal(found[0][1], found[1][1])
 
 
-def test_lines_pass_through_both_samples() -> None:
-    traces = torch.randn(3, 300, generator=torch.Generator().manual_seed(0))
-    lines = metal._lines(traces, 128)
+HALVES = metal.Tuning(storage="fp16")
+FP16: dict[str, dict[str, Any]] = {
+    "ends, rims and shallow times": {"traces": 40, "nt": 390, "ns": 300},
+    "late, hard aperture": {"traces": 33, "nt": 500, "ns": 520, "dt": 0.002, "spread": 500, "aperture": HARD},
+    "no weight": {"traces": 40, "amplitude": "none", "aperture": None},
+}
+
+
+@pytest.mark.parametrize("changes", FP16.values(), ids=list(FP16))
+@pytest.mark.parametrize("version", [metal.migrate_v2, v3_metal.migrate], ids=["v2", "v3"])
+def test_traces_kept_as_halves(version: Any, changes: dict[str, Any], survey: Any, agrees: Any) -> None:
+    """Whatever the size of a trace, and next to much larger ones: each is given its own unit."""
+    tensors, options = survey(pillars=3, **changes)
+    sizes = torch.logspace(-1, 1, len(tensors[2]))[:, None]
+    for size in (1.0, 1e-30, 1e30):
+
+        def sized(image: torch.Tensor, fold: torch.Tensor, traces: torch.Tensor, *rest: Any, **given: Any) -> None:
+            there = elinvar.device("cpu")
+            version(image, fold, traces * size, *rest, **given, device=there, tuning=HALVES)  # noqa: B023
+            image /= size  # noqa: B023
+
+        agrees(sized, ([*tensors[:2], tensors[2] * sizes, *tensors[3:]], options), tolerance=5e-4)
+
+
+def test_halves_of_copies(survey: Any, agrees: Any) -> None:
+    tensors, options = survey(traces=40, pillars=3)
+    tensors[2] = bank(tensors[2], 5, "bank")
+    given = {**options, "bank": Bank(5, 20.0, 30.0)}
+    agrees(lambda *a, **k: v2(*a, **k, tuning=HALVES), (tensors, given), tolerance=5e-4)
+    agrees(lambda *a, **k: v3(*a, **k, tuning=HALVES), (tensors, given), tolerance=5e-4)
+
+
+def test_halves_are_for_lines(survey: Any) -> None:
+    with pytest.raises(InputError, match="give 'fp32', or 'fp16' with pairs"):
+        metal.Tuning(storage="bf16")
+    with pytest.raises(InputError, match="give 'fp32', or 'fp16' with pairs"):
+        metal.Tuning(storage="fp16", pairs=False)
+    tensors, options = survey(traces=3, pillars=1)
+    with pytest.raises(InputError, match="fp16 storage interpolates linearly, not 'cubic'"):
+        v2(*tensors, **options, interpolation="cubic", tuning=HALVES)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_lines_pass_through_both_samples(copies: int) -> None:
+    traces = torch.randn(2, copies, 300, generator=torch.Generator().manual_seed(0))
+    lines = metal._lines(traces.flatten(1), 128, copies, elinvar.device("cpu"))
     here = 2 * (torch.arange(300) % 128 - 64) - 1  # y at a sample
-    assert lines.shape == (3, 300, 2)
-    both = lines[..., 0] + lines[..., 1] * here, lines[..., 0] + lines[..., 1] * (here + 2)
-    torch.testing.assert_close(both[0][:, :-1], 2 * traces[:, :-1], rtol=0, atol=1e-4)
-    torch.testing.assert_close(both[1][:, :-1], 2 * traces[:, 1:], rtol=0, atol=1e-4)
-    assert not lines[:, -1].any()
+    rows = max(1, copies - 1)
+    assert lines.shape == (2, rows, 300, 2 if copies == 1 else 4)
+    wanted = [traces[:, :rows]] if copies == 1 else [traces[:, :-1], traces[:, 1:] - traces[:, :-1]]
+    for line, want in zip(lines.split(2, -1), wanted, strict=True):
+        for k, y in enumerate((here, here + 2)):  # at a sample, and at the next
+            at = (line[..., 0] + line[..., 1] * y)[..., :-1]
+            torch.testing.assert_close(at, 2 * want[..., k : 299 + k], rtol=0, atol=1e-4)
+    assert not lines[..., -1, :].any()
 
 
 @pytest.mark.parametrize("version", [v2, v3], ids=["v2", "v3"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from elinvar.errors import InputError
 from elinvar.runtime.device import device as resolve
 from elinvar.runtime.tuning import tuned
 from elinvar.seismic.kernels.migrate.antialias import Bank
@@ -20,9 +21,10 @@ from elinvar.seismic.kernels.migrate.tables import Tables, chebyshev_nodes
 
 __all__ = ["Tuning", "hard_edged", "migrate_v2", "tuned_for"]
 
-# Warps that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 or 56 registers that its loops want.
-_WARPS, _WARPS_WITH_BANK = 40, 36
+_WARPS = 40  # that share a multiprocessor of an NVIDIA GPU: they leave each thread the 48 registers that its loops want
 
+
+_LARGEST = 13  # halves of lines are below 2 to this, times four for the difference of two lines
 
 # Samples behind the first of 32 traces that float32 counts beside half samples; what a block reaches beyond a trace.
 _NEAR, _BEHIND = 1 << 22, 1 << 12
@@ -45,6 +47,9 @@ class Tuning:
         Largest error of a block's travel-time cubic in input samples; traces beyond it are evaluated exactly.
     window : int
         Input samples, a multiple of 64, over which the lines of ``pairs`` are measured from one place.
+    storage : str
+        ``"fp32"``, or ``"fp16"``: the lines of ``pairs`` as halves over a power of two that each trace has of its own.
+        Half the bytes; the answer is off by some 2e-4 of itself, within 5e-4. All arithmetic stays float32.
     """
 
     simdgroups: int = 4
@@ -52,6 +57,19 @@ class Tuning:
     pairs: bool = True
     tolerance: float = 4e-4
     window: int = 2048
+    storage: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.storage not in ("fp32", "fp16") or (self.storage == "fp16" and not self.pairs):
+            raise InputError(
+                f"seismic.migrate: storage {self.storage!r} with pairs={self.pairs}; give 'fp32', or 'fp16' with pairs"
+            )
+
+    def halves(self, interpolation: str) -> bool:
+        """Tell whether lines are kept as halves, which other interpolations than linear know nothing of."""
+        if self.storage == "fp16" and interpolation != "linear":
+            raise InputError(f"seismic.migrate: fp16 storage interpolates linearly, not {interpolation!r}; use fp32")
+        return self.storage == "fp16"
 
     def defines(
         self,
@@ -68,10 +86,10 @@ class Tuning:
             **({"HARD": 1} if hard else {}),
             "SIMDGROUPS": self.simdgroups,
             "SAMPLES": self.samples,
-            "PAIRS": int(self.pairs and interpolation == "linear"),
+            "PAIRS": 2 if self.halves(interpolation) else int(self.pairs and interpolation == "linear"),
             "WEIGHTED": int(amplitude == "true"),
             "WINDOW": self.window,
-            "ELINVAR_CUDA_GROUPS": max(1, (_WARPS if bank is None else _WARPS_WITH_BANK) // self.simdgroups),
+            "ELINVAR_CUDA_GROUPS": max(1, _WARPS // self.simdgroups),
         }
 
     def spread(self, traces: torch.Tensor, interpolation: str, bank: Bank | None) -> dict[str, int | str]:
@@ -80,12 +98,15 @@ class Tuning:
         row = traces.shape[1] + copies * (TAPS[interpolation] - 1)
         return {"FAR_ROWS": 1} if 32 * row + 4 * self.window + _BEHIND > _NEAR else {}
 
-    def rows(self, traces: torch.Tensor, interpolation: str, bank: Bank | None) -> torch.Tensor:
-        """Return the traces as the kernel of these settings reads them."""
+    def rows(
+        self, traces: torch.Tensor, interpolation: str, bank: Bank | None, device: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the traces as the kernel of these settings reads them, and the unit of each."""
         copies = bank or Bank(1, 0.0, 0.0)
         if self.pairs and interpolation == "linear":
-            return _lines(traces.view(len(traces) * copies.copies, -1), self.window)
-        return padded_rows(traces, TAPS[interpolation], copies)
+            units = _units(traces) if self.halves(interpolation) else None
+            return _lines(traces, self.window, copies.copies, device, units), traces[0, :1] if units is None else units
+        return padded_rows(traces, TAPS[interpolation], copies), traces[0, :1]
 
 
 @lru_cache(maxsize=16)
@@ -137,8 +158,9 @@ def migrate_v2(
     n_blocks = tables.blocks.shape[1]
     for p, k in tiles(image, traces, n_blocks * block, copies.copies):
         n = p.stop - p.start
+        read, units = tuning.rows(traces[k], interpolation, bank, device)
         kernel(
-            tuning.rows(traces[k], interpolation, bank),
+            read,
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *table_rows(tables, p),
@@ -161,6 +183,7 @@ def migrate_v2(
             horizon,
             copies.dx**2,
             copies.dy**2,
+            units,
             threads=(-(-n // tuning.simdgroups) * width, n_blocks),
             group_size=(width, 1),
         )
@@ -173,17 +196,23 @@ def hard_edged(tables: Tables) -> Tables:
     return replace(tables, legs=torch.cat([tables.legs[..., :3], tables.left[..., None]], -1))
 
 
-def _lines(traces: torch.Tensor, window: int) -> torch.Tensor:
-    """Return [ntr, ns, 2]: the line through each sample and the next, twice its value in terms of ``y``.
+def _lines(
+    traces: torch.Tensor, window: int, copies: int, device: Any, units: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what lines.metal makes of traces [ntr, copies * ns]: [ntr, 1, ns, 2], or [ntr, copies - 1, ns, 4].
 
-    ``y`` counts half samples from the middle of the ``window`` samples that a sample is one of; it is odd at samples.
+    Halves in terms of ``units`` [ntr] where these are given, else float32.
     """
-    n = traces.shape[1] - 1
-    middle = 2.0 * (torch.arange(n, device=traces.device) % window - window // 2).float()
-    lines = torch.empty(*traces.shape, 2, dtype=torch.float32, device=traces.device)
-    lines[:, n] = 0.0
-    value, slope = lines[:, :n, 0], lines[:, :n, 1]
-    torch.sub(traces[:, 1:], traces[:, :n], out=slope)
-    torch.add(traces[:, 1:], traces[:, :n], out=value)
-    value.addcmul_(slope, middle, value=-1)
+    ns, rows = traces.shape[1] // copies, max(1, copies - 1)
+    kept = torch.float32 if units is None else torch.float16
+    lines = traces.new_empty((len(traces), rows, ns, 2 if copies == 1 else 4), dtype=kept)
+    words = {"WINDOW": window} | ({} if copies == 1 else {"COPIES": copies}) | ({} if units is None else {"HALVES": 1})
+    kernel = library("lines.metal", device, words).lines
+    kernel(traces.contiguous(), traces[0, :1] if units is None else units, lines, ns, threads=(ns, len(traces) * rows))
     return lines
+
+
+def _units(traces: torch.Tensor) -> torch.Tensor:
+    """Return powers of two, [ntr], over which no sample of a trace nor the sum of two is more than a half holds."""
+    exponent = torch.frexp(traces.abs().amax(1)).exponent.clamp(min=-100)
+    return torch.ldexp(torch.ones_like(traces[:, 0]), exponent - _LARGEST)

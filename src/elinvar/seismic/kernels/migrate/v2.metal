@@ -3,11 +3,13 @@
 // 32 traces at a time are prepared by 32 lanes: the travel time over the block becomes a cubic in the sample number, through
 // four Chebyshev nodes and checked against the exact time at the block's top, in early blocks also at its middle, and the
 // weight's 1 / T^2 a parabola. The loops over traces then know nothing of the physics: they read coefficients from threadgroup
-// memory and add one interpolated sample per lane. A trace lands in one of five lists:
+// memory and add one interpolated sample per lane. A trace lands in one of six lists:
 //   smooth   all of the block on the trace and inside the aperture, under one weight of its rim
 //   rim      all of the block on the trace and inside the aperture, but the rim has to be looked at sample by sample
 //   edge     all of the block on the trace, but the aperture cuts it
-//   ending   the trace ends inside the block, or neither the parabola nor one window (PAIRS) do for all of it
+//   cut      as smooth, but the trace ends inside the block
+//   ending   the trace ends inside the block and is none of these, or neither the parabola nor one window (PAIRS) do for all
+//            of it; after those, samples of the cut list that are too near the end of their trace to trust the cubic
 //   exact    cubic not good enough (shallow, velocity kink), or the block starts before the trace does
 //
 // Tables (metal.py) are in input samples and padded to whole blocks: `legs` as in baseline.metal; `blocks` holds for each
@@ -22,8 +24,10 @@ using namespace metal;
 #ifndef SAMPLES
 #define SAMPLES 2  // per lane
 #endif
-// 1: traces hold the line through each sample and its successor, one wide load for two: twice the value at y is
-// y * second + first, and y counts half samples from the middle of the window of WINDOW samples that the first lies in.
+// 1: traces hold the line through each sample and its successor (lines.metal), one wide load for two: twice the value at y is
+// y * second + first, and y counts half samples from the middle of the window of WINDOW samples that the first lies in. With
+// COPIES a third and a fourth are what the next copy has more: one load for both. 2: the same as halves, over a unit that each
+// trace has of its own, in terms of half samples behind the middle of the two samples.
 #ifndef PAIRS
 #define PAIRS 0
 #endif
@@ -218,8 +222,21 @@ static float between(device const float* near, float g)
 #else
 #define READ 1
 #endif
-constant int LOOKED = NODES + 1 + (READ - 1) * SPANS;  // entries of a simdgroup's node_slab
+constant int LOOKED = NODES + 1;  // entries of a simdgroup's node_slab
 constant int TOGETHER = (AHEAD + READ - 1) / READ;
+constant int LISTS = 6;
+// What is kept of a trace in a list: coefficients of y = 2 x - 1, in the exact list ds^2, dr^2; PLACE entries further, the bits
+// of the row, then in the first four lists the parabola of 1 / (2 T)^2, which smooth and cut ones have times their rim weight
+// and the others halved; in the last two 2 T - y, and 1: all in terms of the trace's unit (PAIRS 2).
+constant int PLACE = SIMDGROUPS * 32;
+// 1: the row is elsewhere, and the parabola, in terms of the 1 / (2 t0)^2 of the block's centre, a float and two halves behind
+// it: with copies, words read from threadgroup memory are most of what the loops over traces take their time for.
+#define PACKED (COPIES > 1 && PAIRS == 1 && WEIGHTED)
+#if PAIRS == 2
+#define UNIT_OF(k) units[k]
+#else
+#define UNIT_OF(k) 1.0f
+#endif
 
 // Where a sample is, counted from the first of 32 traces: it is added to y together with ROUND, so that the sum's bits are
 // the place of the sample that is read. Rows too far apart for the digits of a float are added to the bits instead.
@@ -233,6 +250,7 @@ static float rounded_in(float y, Row row) { return y + ROUND; }
 static float rounded_of(float rounded, Row row) { return rounded - ROUND; }
 static int place_of(float rounded, Row row) { return as_type<int>(rounded) + row; }
 static int start_of(Row row) { return row; }
+static Row row_behind(Row row, int samples) { return row + samples; }
 #else
 typedef float Row;
 static Row row_at(int start, float origin) { return fma(2.0f, float(start) + origin, ROUND); }
@@ -240,6 +258,7 @@ static float rounded_in(float y, Row row) { return y + row; }
 static float rounded_of(float rounded, Row row) { return rounded - row; }
 static int place_of(float rounded, Row row) { return as_type<int>(rounded); }
 static int start_of(Row row) { return as_type<int>(row) - ROUND_BITS; }
+static Row row_behind(Row row, int samples) { return as_type<float>(as_type<int>(row) + samples); }
 #endif
 
 // Which copy is read: its row, and the part that the next copy has.
@@ -263,15 +282,9 @@ static Share share_from(threadgroup const float4* entries, int m, uint lane)
 {
     const int first = m < HALF ? m : SAMPLES - 1 - m;
     const bool own = SAMPLES % 2 == 1 && m == HALF - 1;  // a sample that mirrors those of other lanes
-    const float4 both = entries[own ? 2 * first : 2 * first + int(lane >> 4)];
+    const float4 both = entries[PLACE * (own ? 2 * first : 2 * first + int(lane >> 4))];
     const bool ahead = own ? lane < 16u : m < HALF;
     return share_in(as_type<Row>(ahead ? both.x : both.z), ahead ? both.y : both.w);
-}
-
-// What copy_of takes of t0 / 2, 1 / (V dt)^2 and the squared distances of neighbouring midpoints.
-static float4 slopes_at(float2 leg, float wx, float wy)
-{
-    return float4(leg.x * leg.x, leg.y, leg.y * leg.y * wx, leg.y * leg.y * wy);
 }
 
 struct Copy
@@ -280,13 +293,14 @@ struct Copy
     float next;  // part that the next one has
 };
 
-// From the ends seen from the pillar and the squares of their distances.
-static Copy copy_of(float4 e, float2 square, float4 at)
+// From the ends seen from the pillar, the squares of their distances, t0 / 2 and 1 / (V dt)^2.
+static Copy copy_of(float4 e, float2 square, float2 leg, float wx, float wy)
 {
-    const float one = fast::rsqrt(max(fma(square.x, at.y, at.x), TINY));
-    const float other = fast::rsqrt(max(fma(square.y, at.y, at.x), TINY));
-    const float px = fma(e.x, one, e.z * other), py = fma(e.y, one, e.w * other);
-    const float slope = fma(px * px, at.z, py * py * at.w);
+    const float tau2 = leg.x * leg.x;
+    const float one = fast::rsqrt(max(fma(square.x, leg.y, tau2), TINY));
+    const float other = fast::rsqrt(max(fma(square.y, leg.y, tau2), TINY));
+    const float px = leg.y * fma(e.x, one, e.z * other), py = leg.y * fma(e.y, one, e.w * other);
+    const float slope = fma(px * px, wx, py * py * wy);
     const float most = as_type<float>(as_type<int>(float(1 << (COPIES - 1))) - 1);
     const int bits = as_type<int>(clamp(slope, 1.0f, most));
     Copy copy;
@@ -296,19 +310,28 @@ static Copy copy_of(float4 e, float2 square, float4 at)
 }
 #endif
 
-#if PAIRS
-typedef float2 Sample;
+#if COPIES > 1
+typedef float4 Line;
+#else
+typedef float2 Line;
+#endif
+#if PAIRS == 2 && COPIES > 1
+typedef half4 Sample;
+#elif PAIRS == 2
+typedef half2 Sample;
+#elif PAIRS
+typedef Line Sample;
 #else
 typedef float Sample;
 #endif
 
-// Twice the sample at (y + 1) / 2 from a place near it: with PAIRS in terms of y, else f half samples behind the middle.
+// Twice the sample at (y + 1) / 2 from a place near it: with PAIRS 1 in terms of y, else f half samples behind the middle.
 #if TAPS > 2
 static float twice(device const float* near, float f) { return 2.0f * between(near, 0.5f * f); }
 #elif PAIRS
-static float twice(device const float2* sample, float y)
+static float twice(device const Sample* sample, float y)
 {
-    const float2 line = sample[0];
+    const Line line = Line(sample[0]);
     return fma(y, line.y, line.x);
 }
 #else
@@ -322,7 +345,10 @@ static float twice(device const float* sample, float f)
 // The same mixed from two copies.
 static float twice(device const Sample* sample, float f, float part, int apart)
 {
-#if COPIES > 1
+#if COPIES > 1 && PAIRS
+    const Line line = Line(sample[0]);
+    return fma(part, fma(f, line.w, line.z), fma(f, line.y, line.x));
+#elif COPIES > 1
     const float here = twice(sample, f);
     return fma(part, twice(sample + apart, f) - here, here);
 #else
@@ -335,7 +361,7 @@ static float twice_sample(device const Sample* traces, float y, Share share, int
 {
     const float rounded = rounded_in(y, share.row);
     device const Sample* sample = traces + place_of(rounded, share.row);
-#if PAIRS
+#if PAIRS == 1
     return twice(sample, y, share.part, apart);
 #else
     return twice(sample, y - rounded_of(rounded, share.row), share.part, apart);
@@ -345,7 +371,7 @@ static float twice_sample(device const Sample* traces, float y, Share share, int
 // The same where y may have left the window for the next.
 static float twice_sample_anywhere(device const Sample* traces, float y, Share share, int apart)
 {
-#if PAIRS
+#if PAIRS == 1
     const float rounded = rounded_in(y, share.row);
     const float here = rounded_of(rounded, share.row) < float(WINDOW) ? y : y - 2.0f * float(WINDOW);
     return twice(traces + place_of(rounded, share.row), here, share.part, apart);
@@ -412,7 +438,7 @@ static bool exactly(device const Sample* traces, int first, int n_samples, float
     }
 #endif
     if (!(moved >= -zero && moved <= last - zero)) return false;
-    const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
+    const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS == 1 ? left / WINDOW * WINDOW + WINDOW / 2 : left;
     value = spreading(2.0f * fma(2.0f, leg.x, moved))
           * twice(traces + (start + left), 2.0f * (x - float(origin)) - 1.0f, part, n_samples + BEYOND);
     return true;
@@ -477,22 +503,35 @@ kernel void migrate_v2(
     constant float& horizon [[buffer(22)]],       // curved rays: no R1 + R2 of a trace is larger (physics.py)
     constant float& wx [[buffer(23)]],            // squared distances of neighbouring midpoints, for COPIES
     constant float& wy [[buffer(24)]],
+    device const float* units [[buffer(25)]],     // of each trace's samples, for PAIRS 2; else one that nobody reads
     uint2 group [[threadgroup_position_in_grid]],
     uint simd [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
+    uint lane [[thread_index_in_simdgroup]],
+    uint thread_at [[thread_index_in_threadgroup]])
 {
-    threadgroup float4 time_slab[SIMDGROUPS * 32];    // coefficients of y = 2 x - 1; in the exact list ds^2, dr^2
-    // Bits of the row, then in the first three lists the parabola of 1 / (2 T)^2, which smooth ones have times their
-    // rim weight and the others halved; in the last two 2 T - y, y at the trace's end, and the rim weight of steady blocks.
-    threadgroup float4 place_slab[SIMDGROUPS * 32];
-    threadgroup Distance far_slab[SIMDGROUPS * 32];   // of midpoint and pillar
+#if PACKED
+    threadgroup float4 entries[PLACE];
+    threadgroup float2 place_slab[PLACE];
+    threadgroup float row_slab[PLACE];
+#define PLACE_OF(i) float4(0.0f, place_slab[i].x, float2(as_type<half2>(place_slab[i].y)))
+#define PLAIN_OF(i) place_slab[i]
+#define ROW_OF(i) as_type<Row>(row_slab[i])
+#else
+    threadgroup float4 entries[2 * PLACE];
+#define PLACE_OF(i) entries[(i) + PLACE]
+#define PLAIN_OF(i) entries[(i) + PLACE].yz
+#define ROW_OF(i) as_type<Row>(entries[(i) + PLACE].x)
+#endif
+    threadgroup Distance far_slab[SIMDGROUPS * 32];  // of midpoint and pillar
+    threadgroup float end_slab[SIMDGROUPS * 32];  // y at the trace's end
     threadgroup int2 close_slab[SIMDGROUPS * CLOSEST];  // what exactly() leaves for the end: first sample of a trace, own number
     threadgroup atomic_uint n_close[SIMDGROUPS];
-    threadgroup float4 node_slab[SIMDGROUPS * LOOKED];  // `knots` and `bends` at nodes; limits of what is near; slopes at spans
+    threadgroup float4 node_slab[SIMDGROUPS * LOOKED];  // `knots` and `bends` at nodes; limits of what is near
 #if COPIES > 1
-    // Of each trace and 16 output samples: bits of the row, and the part; then the same of the 16 that mirror them.
-    threadgroup float4 share_slab[SIMDGROUPS * 32 * SAMPLES];
-#define SHARE_OF(i, m, row) share_from(share_slab + (i) * SAMPLES, m, lane)
+    threadgroup float2 middle_slab[SIMDGROUPS * SPANS];  // `knots` at the middles of spans
+    // Of 16 output samples and each trace: bits of the row, and the part; then the same of the 16 that mirror them.
+    threadgroup float4 share_slab[SAMPLES * PLACE];
+#define SHARE_OF(i, m, row) share_from(share_slab + (i), m, lane)
 #else
 #define SHARE_OF(i, m, row) share_in(row, 0.0f)
 #endif
@@ -507,7 +546,7 @@ kernel void migrate_v2(
     const float4 shape = blocks[p * rows * n_blocks + block];
     const float2 pillar = pillars[p], centre = centres[block];
     const float last = float(n_samples - 1);
-    const int apart = n_samples + BEYOND, stride = COPIES * apart;
+    const int apart = n_samples + BEYOND, stride = (PAIRS && COPIES > 1 ? COPIES - 1 : COPIES) * apart;
 #if PHYSICS == 1
     const float latest = horizon, earliest = 4.0f * bent[0].x * bent[0].x;
 #else
@@ -524,7 +563,8 @@ kernel void migrate_v2(
         nodes[lane] = float4(max(knots[j].x, TINY), knots[j].y, bend_at(bent, j));
     }
 #if COPIES > 1
-    if (int(lane) < SPANS) nodes[NODES + 1 + lane] = slopes_at(knots[16 * int(lane) + 8].xy, wx, wy);
+    threadgroup float2* middles = middle_slab + int(simd) * SPANS;
+    if (int(lane) < SPANS) middles[lane] = knots[16 * int(lane) + 8].xy;
 #endif
     if (int(lane) == NODES) nodes[NODES] = float4(shape.x * ROOM, shape.w, earliest, latest * latest);
     simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -543,18 +583,19 @@ kernel void migrate_v2(
         q2[m] = q[m] * q[m];
     }
     narrow = simd_min(narrow);  // whatever is nearer is inside all along the block
+#if PACKED
+    const float strength = max(16.0f * knots[BLOCK / 2].x * knots[BLOCK / 2].x, 1.0f);
+#else
+    const float strength = 1.0f;
+#endif
     // Where the radius is the same all along the block, so is a trace's weight under the rim.
     const bool steady = narrow == shape.x;
     const bool shallow = VERTICAL(0) < SHALLOW * VERTICAL(BLOCK - 1);
 
-    // lane / 32 is 0, which compilers need not know: this address is for vector registers.
+    const int zero = int(thread_at >> 5) - int(simd);  // which compilers need not know: what it is in is for vector registers
+    // So is this address: lane / 32 is 0.
     device const Sample* near_traces = traces + (int(lane >> 5) - ROUND_BITS);
-#if COPIES > 1 && PAIRS
-    device const Sample* next_traces = near_traces + apart;
-#define ADVANCE(rows) near_traces += (rows) * stride, next_traces += (rows) * stride
-#else
 #define ADVANCE(rows) near_traces += (rows) * stride
-#endif
     for (int first = 0; first < n_traces; first += 32, ADVANCE(32)) {
         const int k = first + int(lane);
         const float4 ends_here = ends[min(k, n_traces - 1)], e = ends_here - float4(pillar.x, pillar.y, pillar.x, pillar.y);
@@ -590,7 +631,7 @@ kernel void migrate_v2(
         const float swing = fabs(c.y) + fabs(c.z) + fabs(c.w), ahead = centre.y + c.x, x = centre.x + ahead;
         const bool off = good && (x - swing > last + 0.01f || x + swing < -0.01f);
         // y counts from the sample `origin`.
-#if PAIRS
+#if PAIRS == 1
         const float origin = (floor((x - swing) * (1.0f / float(WINDOW))) + 0.5f) * float(WINDOW);
         const bool crossing = x + swing >= origin + (0.5f * float(WINDOW) - 1.0f);
         const bool exact = !(good && x - swing >= 0.01f && x + swing < origin + (1.5f * float(WINDOW) - 1.0f));
@@ -603,91 +644,103 @@ kernel void migrate_v2(
         const float inverse = fast::divide(1.0f, x + shift), r1 = c.y * inverse, r2 = c.z * inverse, square1 = r1 * r1;
         const float third = fma(r1, fma(-4.0f, square1, 6.0f * r2), -2.0f * inverse * c.w);
         const bool bent_weight = WEIGHTED && !(fabs(third) <= BENT);
-        const bool ending = x + swing > last - 0.01f || bent_weight || crossing;
-        const int list = exact ? 24 : ending ? 18 : distance * ROOM > narrow ? 12 : steady || distance <= shape.y ? 0 : 6;
+        const bool ending = x + swing > last - 0.01f, inner = distance * ROOM <= narrow;
+        const bool even = steady || distance <= shape.y;  // one weight of the rim
+        const int list = exact ? 5 : bent_weight || crossing ? 4 : ending ? (inner && even ? 3 : 4) : inner ? (even ? 0 : 1) : 2;
         const bool mine = near && !off;
-        int smooth_end, rim_end, edge_end, ending_end, exact_end, slot;
+        int list_end[LISTS], slot = slab;
+        const uint before = (1u << lane) - 1u;
         if (simd_all(list == 0 || !mine)) {  // as deep blocks are
-            const uint all = uint(simd_vote::vote_t(simd_ballot(mine)));
-            smooth_end = rim_end = edge_end = ending_end = exact_end = slab + int(popcount(all));
-            slot = slab + int(popcount(all & ((1u << lane) - 1u)));
-        } else {  // one prefix sum numbers the entries of all five lists, six bits each
-            const uint one = mine ? 1u << list : 0u;
-            const uint before = simd_prefix_exclusive_sum(one), total = simd_broadcast(before + one, 31);
-            smooth_end = slab + int(total & 63u);
-            rim_end = smooth_end + int((total >> 6) & 63u);
-            edge_end = rim_end + int((total >> 12) & 63u);
-            ending_end = edge_end + int((total >> 18) & 63u);
-            exact_end = ending_end + int(total >> 24);
-            slot = list == 24 ? ending_end : list == 18 ? edge_end : list == 12 ? rim_end : list == 6 ? smooth_end : slab;
-            slot += int((before >> list) & 63u);
+            const uint those = uint(simd_vote::vote_t(simd_ballot(mine)));
+            for (int l = 0; l < LISTS; l++) list_end[l] = slab + int(popcount(those));
+            slot += int(popcount(those & before));
+        } else {
+            int filled = slab;
+            for (int l = 0; l < LISTS; l++) {
+                const uint those = uint(simd_vote::vote_t(simd_ballot(mine && list == l)));
+                if (list == l) slot = filled + int(popcount(those & before));
+                filled += int(popcount(those));
+                list_end[l] = filled;
+            }
         }
+        const int smooth_end = list_end[0], rim_end = list_end[1], edge_end = list_end[2], cut_end = list_end[3];
+        const int ending_end = list_end[4], exact_end = list_end[5];
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
         if (mine) {
-            const float from = exact ? 0.0f : origin;
-            time_slab[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
-                                    : float4(2.0f * (ahead - (origin - centre.x)) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
+            entries[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
+                                  : float4(2.0f * (ahead - (origin - centre.x)) - 1.0f, 2.0f * c.y, 2.0f * c.z, 2.0f * c.w);
             const float rim_here = steady ? rim_weight(far, knots[0].w, rim) : 1.0f;
-            const float part = list == 0 ? rim_here : 0.5f, scale = WEIGHTED ? 0.25f * inverse * inverse * part : part;
+            const float unit = strength * UNIT_OF(min(k, n_traces - 1));
+            const float part = (list == 0 || list == 3 ? rim_here : 0.5f) * unit;
+            const float scale = WEIGHTED ? 0.25f * inverse * inverse * part : part;
             const float3 weight = float3(scale, scale * fma(0.75f, third, -2.0f * r1), scale * fma(3.0f, square1, -2.0f * r2));
-            const float3 plain = float3(fma(2.0f, origin + shift, 1.0f), fma(2.0f, last - origin, -1.0f), rim_here);
-            place_slab[slot] = float4(as_type<float>(row_at(int(lane) * stride, from)), list < 18 ? weight : plain);
+            const float3 plain = float3(fma(2.0f, origin + shift, 1.0f), unit, 0.0f);
+            const Row row = row_at(int(lane) * stride, exact ? 0.0f : origin);
+#if PACKED
+            row_slab[slot] = as_type<float>(row);
+            place_slab[slot] = list < 4 ? float2(weight.x, as_type<float>(half2(weight.yz))) : plain.xy;
+#else
+            entries[slot + PLACE] = float4(as_type<float>(row), list < 4 ? weight : plain);
+#endif
             far_slab[slot] = far;
+            end_slab[slot] = fma(2.0f, last - origin, -1.0f);
 #if COPIES > 1
             for (int span = 0; span < SAMPLES; span++) {
-                const Copy one = copy_of(e, square, nodes[NODES + 1 + span]);
-                const Copy other = copy_of(e, square, nodes[NODES + SPANS - span]);
-                const int start = int(lane) * stride;
-                share_slab[slot * SAMPLES + span] =
-                    float4(as_type<float>(row_at(start + one.number * apart, from)), one.next,
-                           as_type<float>(row_at(start + other.number * apart, from)), other.next);
+                const Copy one = copy_of(e, square, middles[span], wx, wy);
+                const Copy other = copy_of(e, square, middles[SPANS - 1 - span], wx, wy);
+                share_slab[slot + PLACE * span] =
+                    float4(as_type<float>(row_behind(row, one.number * apart)), one.next,
+                           as_type<float>(row_behind(row, other.number * apart)), other.next);
             }
 #endif
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
 
         const int here = first * stride;
-        int next = slab;
+        int next = slab + zero;
 #if PAIRS
-        for (; next + TOGETHER <= smooth_end; next += TOGETHER) {  // all samples are on the way before the first is used
+        const int full_end = smooth_end + (zero - (TOGETHER - 1));
+        for (; next < full_end; next += TOGETHER) {  // all samples are on the way before the first is used
             float y[TOGETHER][SAMPLES];
-            float2 line[TOGETHER][SAMPLES * READ];
+            Line line[TOGETHER][SAMPLES];
 #if COPIES > 1
             float part[TOGETHER][SAMPLES];
 #endif
             for (int u = 0; u < TOGETHER; u++) {
-                const Row row = as_type<Row>(place_slab[next + u].x);
-                at_all(time_slab[next + u], q, q2, y[u]);
+                const Row row = ROW_OF(next + u);
+                at_all(entries[next + u], q, q2, y[u]);
                 for (int m = 0; m < SAMPLES; m++) {
                     const Share share = SHARE_OF(next + u, m, row);
-                    const int place = place_of(rounded_in(y[u][m], share.row), share.row);
-                    line[u][m] = near_traces[place];
+                    const float rounded = rounded_in(y[u][m], share.row);
+                    line[u][m] = Line(near_traces[place_of(rounded, share.row)]);
+                    if (PAIRS == 2) y[u][m] -= rounded_of(rounded, share.row);
 #if COPIES > 1
-                    line[u][SAMPLES + m] = next_traces[place];
                     part[u][m] = share.part;
 #endif
                 }
             }
             for (int u = 0; u < TOGETHER; u++) {
                 float weight[SAMPLES];
-                parabola(place_slab[next + u], q, q2, weight);
+                parabola(PLACE_OF(next + u), q, q2, weight);
                 for (int m = 0; m < SAMPLES; m++) {
                     float value = fma(y[u][m], line[u][m].y, line[u][m].x);
 #if COPIES > 1
-                    const float2 other = line[u][SAMPLES + m];
-                    value = fma(part[u][m], fma(y[u][m], other.y, other.x) - value, value);
+                    value = fma(part[u][m], fma(y[u][m], line[u][m].w, line[u][m].z), value);
 #endif
                     sum[m] = fma(weight[m], value, sum[m]);
                 }
             }
         }
+#endif
+        const int left_over = PAIRS ? (smooth_end - slab) % TOGETHER : smooth_end - slab;
+#if PAIRS
 #pragma unroll(1)
 #else
 #pragma unroll(2)
 #endif
-        for (int i = next; i < smooth_end; i++) {
-            const float4 a = time_slab[i], place = place_slab[i];
-            const Row row = as_type<Row>(place.x);
+        for (int i = smooth_end - left_over; i < smooth_end; i++) {
+            const float4 a = entries[i], place = PLACE_OF(i);
+            const Row row = ROW_OF(i);
             float y[SAMPLES], weight[SAMPLES];
             at_all(a, q, q2, y);
             parabola(place, q, q2, weight);
@@ -704,9 +757,9 @@ kernel void migrate_v2(
             }
 #pragma unroll(1)
             for (int i = smooth_end; i < rim_end; i++) {
-                const float4 a = time_slab[i], place = place_slab[i];
+                const float4 a = entries[i], place = PLACE_OF(i);
                 const Distance far = far_slab[i];
-                const Row row = as_type<Row>(place.x);
+                const Row row = ROW_OF(i);
                 float y[SAMPLES], weight[SAMPLES];
                 at_all(a, q, q2, y);
                 parabola(place, q, q2, weight);
@@ -717,9 +770,9 @@ kernel void migrate_v2(
             }
 #pragma unroll(1)
             for (int i = rim_end; i < edge_end; i++) {
-                const float4 a = time_slab[i], place = place_slab[i];
+                const float4 a = entries[i], place = PLACE_OF(i);
                 const Distance far = far_slab[i];
-                const Row row = as_type<Row>(place.x);
+                const Row row = ROW_OF(i);
                 float y[SAMPLES], weight[SAMPLES];
                 at_all(a, q, q2, y);
                 parabola(place, q, q2, weight);
@@ -732,40 +785,67 @@ kernel void migrate_v2(
                 }
             }
         }
+        uint waiting = 0u, bit = 1u;  // entries of the cut list with a sample too near the end to trust the cubic
 #pragma unroll(1)
-        for (int i = edge_end; i < ending_end; i++) {
-            const float4 a = time_slab[i], place = place_slab[i];
-            const Row row = as_type<Row>(place.x);
+        for (int i = edge_end; i < cut_end; i++) {
+            const float4 a = entries[i], place = PLACE_OF(i);
+            const float end = end_slab[i];
+            const Row row = ROW_OF(i);
+            float y[SAMPLES], weight[SAMPLES];
+            at_all(a, q, q2, y);
+            parabola(place, q, q2, weight);
+            bool late = false;
+            for (int m = 0; m < SAMPLES; m++) {
+                late = late || fabs(y[m] - end) < 0.02f;
+                if (y[m] <= end - 0.02f) {
+                    sum[m] = fma(weight[m], twice_sample(near_traces, y[m], SHARE_OF(i, m, row), apart), sum[m]);
+                    count[m] += 1;
+                }
+            }
+            waiting |= simd_any(late) ? bit : 0u;
+            bit += bit;
+        }
+#pragma unroll(1)
+        for (int next_ending = cut_end; waiting != 0u || next_ending < ending_end;) {
+            const bool waited = waiting != 0u;
+            const int i = waited ? edge_end + int(ctz(waiting)) : next_ending;
+            waiting &= waiting - 1u;
+            next_ending += waited ? 0 : 1;
+            const float4 a = entries[i];
+            const float2 plain = PLAIN_OF(i);
+            const float end = end_slab[i];
+            const Row row = ROW_OF(i);
             const Distance far = far_slab[i];
             float y[SAMPLES];
             at_all(a, q, q2, y);
             for (int m = 0; m < SAMPLES; m++) {
                 const int j = number_of(m, lane);
                 const float2 leg = knots[j].zw;
-                bool on = within(far, leg.x, leg.y) && y[m] < place.z + 0.02f;
+                const bool sure = y[m] <= end - 0.02f;
+                bool on = within(far, leg.x, leg.y) && y[m] < end + 0.02f && !(waited && sure);
                 if (!on) continue;
-                float value;
-                if (y[m] <= place.z - 0.02f) {
-                    value = spreading(y[m] + place.y) * twice_sample_anywhere(near_traces, y[m], SHARE_OF(i, m, row), apart);
+                const Share share = SHARE_OF(i, m, row);
+                float value, unit = plain.y;
+                if (sure) {
+                    value = spreading(y[m] + plain.x) * twice_sample_anywhere(near_traces, y[m], share, apart);
                 } else {  // too near the end to trust the cubic
-                    const int origin = int(last - 0.5f * (place.z + 1.0f)), from = here + start_of(row) - origin;
+                    const int origin = int(last - 0.5f * (end + 1.0f)), from = here + start_of(row) - origin;
                     const float4 e = ends[from / stride] - float4(pillar.x, pillar.y, pillar.x, pillar.y);
                     const float2 square = float2(fma(e.x, e.x, e.y * e.y), fma(e.z, e.z, e.w * e.w));
-                    const Share share = SHARE_OF(i, m, row);
+                    unit = strength * UNIT_OF(from / stride);  // the cut list has none
                     on = exactly(traces, from, n_samples, square, knots[j], bend_at(bent, j), kappa, shift,
                                  here + start_of(share.row) - origin, share.part, j, close, value);
                 }
                 if (on) {
-                    sum[m] = fma(steady ? place.w : rim_weight(far, leg.y, rim), value, sum[m]);
+                    sum[m] = fma(unit * rim_weight(far, leg.y, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
         }
 #pragma unroll(1)
         for (int i = ending_end; i < exact_end; i++) {
-            const float2 square = time_slab[i].xy;
-            const float4 place = place_slab[i];
-            const Row row = as_type<Row>(place.x);
+            const float2 square = entries[i].xy;
+            const Row row = ROW_OF(i);
             for (int m = 0; m < SAMPLES; m++) {
                 const int j = number_of(m, lane);
                 const float4 leg = knots[j];
@@ -774,7 +854,7 @@ kernel void migrate_v2(
                 if (within(far_slab[i], leg.z, leg.w)
                     && exactly(traces, here + start_of(row), n_samples, square, leg, bend_at(bent, j), kappa, shift,
                                here + start_of(share.row), share.part, j, close, value)) {
-                    sum[m] = fma(rim_weight(far_slab[i], leg.w, rim), value, sum[m]);
+                    sum[m] = fma(PLAIN_OF(i).y * rim_weight(far_slab[i], leg.w, rim), value, sum[m]);
                     count[m] += 1;
                 }
             }
@@ -793,18 +873,19 @@ kernel void migrate_v2(
         const float late = later_than(last, e, pillar, leg.xy, shift);
         if (!(late <= 0.0f)) continue;
         const float x = last + late, t = x + shift;
-        const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS ? left / WINDOW * WINDOW + WINDOW / 2 : left;
+        const int left = clamp(int(x), 0, n_samples - 2), origin = PAIRS == 1 ? left / WINDOW * WINDOW + WINDOW / 2 : left;
         const float4 away = e - float4(pillar.x, pillar.y, pillar.x, pillar.y);
 #if COPIES > 1
         const float2 square = float2(fma(away.x, away.x, away.y * away.y), fma(away.z, away.z, away.w * away.w));
-        const Copy copy = copy_of(away, square, slopes_at(knots[(j & ~15) + 8].xy, wx, wy));
+        const Copy copy = copy_of(away, square, knots[(j & ~15) + 8].xy, wx, wy);
         const int start = from + copy.number * apart;
         const float part = copy.next;
 #else
         const int start = from;
         const float part = 0.0f;
 #endif
-        const float value = spreading(2.0f * t) * rim_weight(midpoint_distance(e, pillar), leg.w, rim)
+        const float unit = strength * UNIT_OF(from / stride);
+        const float value = unit * spreading(2.0f * t) * rim_weight(midpoint_distance(e, pillar), leg.w, rim)
                           * twice(traces + (start + left), 2.0f * (x - float(origin)) - 1.0f, part, apart);
         for (int m = 0; m < SAMPLES; m++) {
             sum[m] += j >> 5 == m ? value : 0.0f;
@@ -818,7 +899,7 @@ kernel void migrate_v2(
         if (t < n_out) {
             // sum holds twice the samples over (2 T)^2; at t0 = 0 the weight is 0 even where T is, and 1 / T infinite.
             const float t0 = 2.0f * knots[j].x;
-            const float scale = WEIGHTED ? 2.0f * t0 * t0 * gain[row + t] : 0.5f * gain[row + t];
+            const float scale = (WEIGHTED ? 2.0f * t0 * t0 : 0.5f) * gain[row + t] / strength;
             if (scale != 0.0f) image[p * n_out + t] = fma(scale, sum[m], image[p * n_out + t]);
             if (counted != 0) fold[p * n_out + t] += whole + count[m];
         }

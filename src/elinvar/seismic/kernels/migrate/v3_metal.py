@@ -69,8 +69,9 @@ def migrate(
             bounded = batches(0.5 * (source[k] + receiver[k]), _BATCH)
         near = gaps(tiling.circles, bounded)
         own = limits[p] if len(limits) > 1 else limits
+        read, units = tuning.rows(traces[k], interpolation, bank, device)
         kernel(
-            tuning.rows(traces[k], interpolation, bank),
+            read,
             torch.cat([source[k], receiver[k]], 1),
             pillars[p],
             *table_rows(tables, p),
@@ -98,6 +99,7 @@ def migrate(
             near,
             own,
             near.shape[1],
+            units,
             threads=len(near) * n_blocks * width,
             group_size=width,
         )
