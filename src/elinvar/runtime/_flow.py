@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from elinvar.errors import Cancelled
 
-from ._lanes import Board, Cuda, Lanes, State, ThreadLanes, Ticket, discard
+from ._lanes import Board, Cuda, Executor, Lanes, State, ThreadLanes, Ticket, discard
 
 if TYPE_CHECKING:
-    from .pipeline import Executor, Stage
+    from ._stage import Stage
 
 __all__ = ["Flow"]
 

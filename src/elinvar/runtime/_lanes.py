@@ -24,9 +24,9 @@ from elinvar.errors import PipelineError, PoolError
 from .trace import trace
 
 if TYPE_CHECKING:
-    from .pipeline import Stage
+    from ._stage import Stage
 
-__all__ = ["Board", "Lanes", "State", "ThreadLanes", "Ticket", "discard", "leaves"]
+__all__ = ["Board", "Executor", "Lanes", "State", "ThreadLanes", "Ticket", "discard", "leaves"]
 
 _log = logging.getLogger("elinvar.pipeline")
 _DEEPEST = 8  # containers in containers that leaves() opens
@@ -113,6 +113,13 @@ class Lanes(Protocol):
 
     def join(self) -> None:
         """Return when no stage function is running and no thread is left."""
+
+
+class Executor(Protocol):
+    """Something other than local threads that runs stages; ``elinvar.runtime.cluster`` makes one."""
+
+    def open(self, stages: Sequence[Stage], board: Board) -> Lanes:
+        """Return lanes that carry tickets through `stages` and report on `board`."""
 
 
 def leaves(value: object, depth: int = 0) -> Iterator[Any]:
