@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from elinvar.errors import InputError, UnknownKernel
 from elinvar.runtime.device import Runtime
 from elinvar.runtime.parallel import set_threads
 from elinvar.runtime.plan import plan as runtime_plan
-from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, synthetic
+from elinvar.runtime.transfers import transfers
+from elinvar.seismic import Aperture, Grid, OffsetBins, Survey, Velocity, job, lane, migrate, plan, run, synthetic
 from elinvar.seismic.job import TABLE_BYTES
 from elinvar.seismic.kernels.migrate import FEATURES
 from elinvar.seismic.migration import KERNEL
@@ -390,3 +392,28 @@ def test_velocities_that_vary_go_through_the_kernel_some_pillars_at_a_time(surve
         again = migrate(survey, v, GRID, device="cpu", **rays)
         assert again.values.tobytes() == before.values.tobytes()
         assert again.job.plan.memory_bytes < before.job.plan.memory_bytes
+
+
+def test_an_image_from_a_gpu_is_copied_into_memory_that_is_ready(survey, image, monkeypatch):
+    """As if the CPU were one: what is touched in the background is what the image comes in."""
+    used = []
+    state, touch = lane.DeviceLane.state, run.Volumes.touch
+
+    def remember(self, room=None):
+        real, self.device = self.device, SimpleNamespace(kind="cuda")
+        found = state(self, room)
+        self.device = real
+        used.append((room, found))
+        return found
+
+    monkeypatch.setattr(lane.DeviceLane, "state", remember)
+    monkeypatch.setattr(run.Run, "_restore", lambda self: touch(self.volumes) or [lane.State() for _ in self.lanes])
+    with transfers.count() as counter:
+        found = migrate(survey, V, GRID, device="cpu")
+    ((room, kept),) = used
+    assert kept.fresh
+    assert kept.image is room[0]
+    assert np.shares_memory(room[0], found.values)
+    assert found.values.tobytes() == image.values.tobytes()
+    assert np.array_equal(found.counts, image.counts)
+    assert counter.d2h_bytes == 8 * GRID.size * GRID.nt

@@ -15,7 +15,7 @@ from elinvar.runtime.trace import trace
 
 from .image import Gathers, Image, Timing
 from .job import Item, Job, Pass
-from .lane import CLOCKS, Lane, State
+from .lane import CLOCKS, DeviceLane, Lane, State
 
 if TYPE_CHECKING:
     from .binning import Assignment
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Run"]
 
 Progress = Callable[[int, "int | None"], object]
+_TOUCHED = 1 << 22  # samples of a stack whose pages are asked for at a time
 _POLL = 0.2  # seconds between looks of the main thread at its lanes: Ctrl-C needs it awake
 
 
@@ -83,6 +84,9 @@ class Run:
     def sum_up(self) -> Volumes:
         """Run to the end, or to a pause, and return the sums as they are."""
         starts = self._restore()
+        first = self.lanes[0]
+        if len(self.steps) == 1 and isinstance(first, DeviceLane) and first.device.kind == "cuda":
+            self.volumes.touch()
         if starts[0].step < len(self.steps):
             if len(self.lanes) == 1:
                 self.lanes[0].run(self, starts[0])
@@ -193,7 +197,8 @@ class Run:
         with trace("seismic.store"), self._disk:
             for other in self.lanes[1:]:
                 first.absorb(other)
-            state, step = first.state(), self.steps[first.step]
+            step = self.steps[first.step]
+            state = first.state(self.volumes.room(step))
             assert state.image is not None
             assert state.fold is not None
             self.volumes.add(step, state.image, state.fold, fresh=state.fresh)
@@ -248,6 +253,7 @@ class Volumes:
 
     def __init__(self, pillars: int, bins: int, nt: int) -> None:
         self.empty = True
+        self._touching: threading.Thread | None = None
         self.stack = np.zeros((pillars, nt), np.float32)
         self.fold = np.zeros((pillars, nt), np.int32)
         self.panels = np.zeros((pillars, bins, nt), np.float32)
@@ -264,6 +270,26 @@ class Volumes:
         if step.bin is not None:
             self.panels[step.pillars, step.bin] = image
             self.panel_fold[step.pillars, step.bin] = fold
+
+    def touch(self) -> None:
+        """Write to the stack's memory in the background, so that a copy into it need not wait for pages."""
+        if self.empty and self.panels.shape[1] == 0:
+            self._touching = threading.Thread(target=self._fill, name="elinvar-pages", daemon=True)
+            self._touching.start()
+
+    def _fill(self) -> None:
+        rows = max(1, _TOUCHED // self.stack.shape[1])
+        for first in range(0, len(self.stack), rows):
+            self.stack[first : first + rows] = 0.0
+            self.fold[first : first + rows] = 0
+
+    def room(self, step: Pass) -> tuple[NDArray[np.float32], NDArray[np.int32]] | None:
+        """Return the arrays that a pass may be copied into, where it is all there is and their memory is ready."""
+        if self._touching is None or step.pillars.stop - step.pillars.start != len(self.stack):
+            return None
+        self._touching.join()
+        self._touching = None
+        return self.stack, self.fold
 
     def recover(self, step: Pass) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return what was added in a pass; not for traces of no bin beside gathers, whose sum nothing else holds."""

@@ -220,8 +220,9 @@ class ShardLane(Lane):
         """Cut the traces into shards."""
         return shares(self.options.survey, self.steps, self.job.block, self._shards, first)
 
-    def state(self) -> State:
+    def state(self, room: tuple[NDArray[np.float32], NDArray[np.int32]] | None = None) -> State:
         """Return what the shards so far add up to; the arrays are not written to after a pass."""
+        del room
         return State(self.step, self.blocks, self.image, self.fold, fresh=True)
 
     def absorb(self, other: Lane) -> None:
