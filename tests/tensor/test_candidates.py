@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from elinvar import tensor
+from elinvar.errors import InputError
 from elinvar.tensor import candidates
 from elinvar.tensor.cublaslt import Algorithm, Candidate, LibraryError
 
@@ -20,10 +23,16 @@ class Problem:
 
     device = torch.device("cpu")
     index = 0
-    relu = True
 
-    def __init__(self, lib: Any = None, index: int = 0, dtype: torch.dtype = torch.float16, size: Any = None, **_: Any):
-        self.dtype, self.size = dtype, size or (70, 16, 24)
+    def __init__(
+        self,
+        lib: Any = None,
+        index: int = 0,
+        dtype: torch.dtype = torch.float16,
+        size: Any = None,
+        follows: Any = "relu",
+    ):
+        self.dtype, self.size, self.follows = dtype, size or (70, 16, 24), follows
         self.offered = [1, 2, 3, 4, 5, 9]
 
     def candidates(self, most: int, bias: int) -> list[Candidate]:
@@ -53,8 +62,11 @@ class Problem:
         def run(x: int, w: int, bias: int, y: int) -> bool:
             if number == 9:
                 return False
-            exact = at(x, m, k).double() @ at(w, n, k).double().t() + at(bias, n).double()
-            result = exact.relu()
+            result = at(x, m, k).double() @ at(w, n, k).double().t()
+            if self.follows == "relu":
+                result = (result + at(bias, n).double()).relu()
+            else:
+                assert not bias
             if number == 1:
                 result[m // 2] *= 1.01
             at(y, m, n).copy_(result.nan_to_num(0.0) if number == 2 else result)
@@ -81,6 +93,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         candidates, "save_tuned", lambda profile, key, value: found.update({key.removeprefix("option."): value})
     )
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(
         candidates._Trial, "_times", lambda self, runs: [{3: 1.0, 4: 0.99, 5: 0.5}[r.number] for r in runs]
     )
@@ -96,24 +109,32 @@ NAME = "tensor.cublaslt-130100.float16-relu.70x16x24"
 
 def test_the_fastest_right_algorithm_serves_and_is_remembered(stored: dict[str, Any]) -> None:
     x, w = pair()
-    run = candidates.choose(x, w, relu=True)
+    run = candidates.choose(x, w, "relu")
     assert run is not None
     assert run.number == 5  # type: ignore[attr-defined]
-    assert candidates.choose(x, w, relu=True) is run
+    assert candidates.choose(x, w, "relu") is run
     assert stored == {NAME: [5, 0, 0, 0, 0, 0, 0, 0]}
+
+
+def test_the_bare_product_is_chosen_likewise(stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates._Trial, "_times", lambda self, runs: [1.0 / r.number for r in runs])
+    run = candidates.choose(*pair(), "nothing")
+    assert run is not None
+    assert run.number == 5  # type: ignore[attr-defined]
+    assert stored == {NAME.replace("relu", "nothing"): [5, 0, 0, 0, 0, 0, 0, 0]}
 
 
 def test_the_librarys_order_decides_within_the_noise(stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     times = {3: 1.0, 4: 0.99, 5: 0.988}
     monkeypatch.setattr(candidates._Trial, "_times", lambda self, runs: [times[r.number] for r in runs])
-    candidates.choose(*pair(), relu=True)
+    candidates.choose(*pair(), "relu")
     assert stored[NAME][0] == 3
 
 
 def test_what_is_stored_serves_unmeasured(stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates._Trial, "best", lambda self: pytest.fail("measured again"))
     stored[NAME] = [4] + [0] * 7
-    run = candidates.choose(*pair(), relu=True)
+    run = candidates.choose(*pair(), "relu")
     assert run is not None
     assert run.number == 4  # type: ignore[attr-defined]
 
@@ -121,7 +142,7 @@ def test_what_is_stored_serves_unmeasured(stored: dict[str, Any], monkeypatch: p
 @pytest.mark.parametrize("bad", [None, [1] + [0] * 7, [2] + [0] * 7, [9] + [0] * 7, "other", [0.5], [0] * 9])
 def test_what_is_stored_and_not_right_is_measured_again(stored: dict[str, Any], bad: Any) -> None:
     stored[NAME] = bad
-    run = candidates.choose(*pair(), relu=True)
+    run = candidates.choose(*pair(), "relu")
     assert run is not None
     assert run.number == 5  # type: ignore[attr-defined]
 
@@ -132,21 +153,21 @@ def test_nothing_is_measured_where_it_cannot_be(
     x, w = pair()
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        assert candidates.choose(x, w, relu=True) is None
+        assert candidates.choose(x, w, "relu") is None
     with monkeypatch.context() as patch:
         patch.setattr(candidates, "MOST", 0)
-        assert candidates.choose(x, w, relu=True) is None
+        assert candidates.choose(x, w, "relu") is None
     with monkeypatch.context() as patch:
         patch.setattr(candidates, "_found", raising(torch.cuda.OutOfMemoryError("full")))
-        assert candidates.choose(x, w, relu=True) is None
+        assert candidates.choose(x, w, "relu") is None
     assert not candidates.known
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(candidates, "_found", raising(LibraryError("cublasLtMatmul answered 7")))
-        assert candidates.choose(x, w, relu=True) is None
+        assert candidates.choose(x, w, "relu") is None
     assert "answered 7" in caplog.text
     assert list(candidates.known.values()) == [None]
     monkeypatch.setattr(candidates.cublaslt, "library", lambda: "no library")
-    assert candidates.choose(x, w, relu=False) is None
+    assert candidates.choose(x, w, "bias") is None
     assert len(candidates.known) == 2
     assert not stored
 
@@ -160,21 +181,21 @@ def raising(error: Exception) -> Any:
 
 def test_none_serves_where_none_is_right(stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Problem, "candidates", lambda self, most, bias: [])
-    assert candidates.choose(*pair(), relu=True) is None
+    assert candidates.choose(*pair(), "relu") is None
     assert not stored
 
 
 def test_an_unwritable_store_is_no_error(stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "save_tuned", raising(PermissionError("read-only")))
-    assert candidates.choose(*pair(), relu=True) is not None
+    assert candidates.choose(*pair(), "relu") is not None
 
 
 def kinds() -> Iterator[tuple[str, tuple[torch.Tensor, ...], bool]]:
     x, w = pair()
     bias = torch.ones(16, dtype=torch.float16)
     yield "plain", (x, w, bias), True
-    yield "depth", (x[:, :20].contiguous(), w[:, :20].contiguous(), bias), False
-    yield "width", (x, w[:12], bias[:12]), False
+    yield "depth", (x[:, :21].contiguous(), w[:, :21].contiguous(), bias), True
+    yield "width", (x, w[:11], bias[:11]), True
     yield "other depth", (x, pair(k=16)[1], bias), False
     yield "dtype", (x, w, bias.float()), False
     yield "single precision", (x.float(), w.float(), bias.float()), False
@@ -205,27 +226,40 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 
 @GPU
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("size", [(512, 512, 512), (264, 1024, 136), (1, 4096, 1024), (2048, 64, 520), (333, 2056, 8)])
+@pytest.mark.parametrize(
+    "size",
+    [(512, 512, 512), (264, 1024, 136), (1, 4096, 1024), (2048, 64, 520), (333, 2056, 8), (16, 4096, 4096),
+     # rows that begin anywhere, where the library rounds twice, or sums in 16 bits
+     (301, 301, 301), (33, 2049, 65), (1001, 1001, 1001), (256, 512, 300), (40, 12, 64)],
+)  # fmt: skip
 def test_layers_are_right_on_a_gpu(
-    dtype: torch.dtype, size: tuple[int, int, int], tmp_path: Any, monkeypatch: Any
+    dtype: torch.dtype, size: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     m, k, n = size
     make = torch.Generator().manual_seed(0)
     x, w, b = (torch.randn(s, generator=make).to(dtype).cuda() for s in ((m, k), (n, k), (n,)))
-    exact = x.double() @ w.double().t() + b.double()
-    allowed = 4 * k**0.5 * 2.0**-24 * (x.double().abs() @ w.double().abs().t() + b.double().abs())
-    info = torch.finfo(dtype)
+    bare, magnitude, info = x.double() @ w.double().t(), x.double().abs() @ w.double().abs().t(), torch.finfo(dtype)
+
+    def right(y: torch.Tensor, exact: torch.Tensor) -> bool:
+        bound = 4 * k**0.5 * 2.0**-24 * (magnitude + b.double().abs()) + info.eps * exact.abs() + info.tiny
+        return bool(((y.double() - exact).abs() <= bound).all())
+
     with torch.no_grad():
-        for activation in (None, "relu"):
-            target = exact if activation is None else exact.relu()
-            bound = allowed + info.eps * target.abs() + info.tiny
-            first = tensor.linear(x, w, b, activation)
-            assert bool(((first.double() - target).abs() <= bound).all())
-            assert torch.equal(first, tensor.linear(x, w, b, activation))
+        for bias, activation in ((None, None), (b, None), (b, "relu"), (None, "relu")):
+            exact = bare if bias is None else bare + b.double()
+            exact = exact if activation is None else exact.relu()
+            first = tensor.linear(x, w, bias, activation)
+            assert right(first, exact)
+            assert torch.equal(first, tensor.linear(x, w, bias, activation))
             out = torch.empty_like(first)
-            assert tensor.linear(x, w, b, activation, out=out) is out
-            assert torch.equal(first, out)
+            assert tensor.linear(x, w, bias, activation, out=out) is out
+            assert right(out, exact)
+            assert right(tensor.matmul(x, w.t().contiguous(), bias, activation), exact)
+        with pytest.raises(InputError, match="bias torch.float32"):
+            tensor.linear(x, w, b.float(), "relu")
+        moved = torch.empty(m * k + 1, dtype=dtype, device="cuda")[1:].view(m, k).copy_(x)
+        assert right(tensor.linear(moved, w, b), bare + b.double())
         graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         with torch.cuda.stream(side):  # on another stream, and recorded
             side.wait_stream(torch.cuda.default_stream())
@@ -251,3 +285,15 @@ def test_a_bias_that_moves_is_followed_on_a_gpu() -> None:
             assert bool((tensor.linear(x, w, b, "relu") == value).all())
             keep = b  # so that the next lies elsewhere
         del keep
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_another_current_device_is_another_way_and_not_another_result() -> None:
+    with torch.no_grad():
+        x, w = (torch.randn(512, 512, device="cuda:1").half() for _ in range(2))
+        b = torch.randn(512, device="cuda:1").half()
+        first = tensor.linear(x, w, b, "relu")
+        with torch.cuda.device(1):
+            second = tensor.linear(x, w, b, "relu")
+        torch.testing.assert_close(first, second)
+        assert candidates.known[1, torch.float16, (512, 512, 512), True] is not None

@@ -60,31 +60,33 @@ def operands(m: int, n: int, k: int, dtype: torch.dtype) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("relu", [True, False])
-def test_rows_and_columns_come_out_right(lib: Library, dtype: torch.dtype, relu: bool) -> None:
+@pytest.mark.parametrize("follows", ["nothing", "bias", "relu"])
+def test_rows_and_columns_come_out_right(
+    lib: Library, dtype: torch.dtype, follows: cublaslt.Follows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     m, n, k = 5, 24, 16
     x, w, b = operands(m, n, k, dtype)
-    problem = Problem(lib, 0, dtype, (m, n, k), relu=relu)
+    problem = Problem(lib, 0, dtype, (m, n, k), follows)
     found = problem.candidates(3, b.data_ptr())
-    assert [one.algorithm.data[0] for one in found] == [1, 2, 11]  # of the host's three, one is not for this size
-    assert [one.workspace for one in found] == [0, 512, 0]
+    numbers, rooms = ([11, 12], [0, 512]) if follows == "nothing" else ([1, 2, 11, 12], [0, 512, 0, 0])
+    assert [one.algorithm.data[0] for one in found] == numbers  # of the host's three, one is not for this size
+    assert [one.workspace for one in found] == rooms
+    room = torch.empty(512, dtype=torch.uint8)
+    monkeypatch.setattr(cublaslt, "_room", lambda size: (room, room.data_ptr()))
     for one in found:
         run = problem.runner(one)
         for bias in (b, 2 * b, b):
             y = torch.empty(m, n, dtype=dtype)
-            room = torch.empty(512, dtype=torch.uint8)
-            address = room.data_ptr()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cublaslt, "_room", lambda size, room=room, at=address: (room, at))
-                assert run(x.data_ptr(), w.data_ptr(), bias.data_ptr(), y.data_ptr())
-            exact = x.double() @ w.double().t() + bias.double()
-            torch.testing.assert_close(y, (exact.relu() if relu else exact).to(dtype))
+            shift = 0 if follows == "nothing" else bias.data_ptr()
+            assert run(x.data_ptr(), w.data_ptr(), shift, y.data_ptr())
+            exact = x.double() @ w.double().t() + (bias.double() if shift else 0.0)
+            torch.testing.assert_close(y, (exact.relu() if follows == "relu" else exact).to(dtype))
     assert len(problem._free) == 1  # one description served all calls
 
 
 def test_calls_at_the_same_time_have_descriptions_of_their_own(lib: Library) -> None:
     x, w, b = operands(4, 8, 8, torch.float16)
-    problem = Problem(lib, 0, torch.float16, (4, 8, 8), relu=True)
+    problem = Problem(lib, 0, torch.float16, (4, 8, 8), "relu")
     (one, *_) = problem.candidates(3, b.data_ptr())
     run = problem.runner(one)
     held = problem._free.pop()  # as another thread does
@@ -95,7 +97,7 @@ def test_calls_at_the_same_time_have_descriptions_of_their_own(lib: Library) -> 
 
 
 def test_an_algorithm_is_known_again(lib: Library) -> None:
-    problem = Problem(lib, 0, torch.float16, (4, 8, 8), relu=True)
+    problem = Problem(lib, 0, torch.float16, (4, 8, 8), "relu")
     (one, *_) = problem.candidates(3, 16)
     again = problem.knows(Algorithm.from_buffer_copy(bytes(one.algorithm)), 16)
     assert again is not None
@@ -104,24 +106,24 @@ def test_an_algorithm_is_known_again(lib: Library) -> None:
 
 
 def test_what_the_library_refuses_is_an_answer(lib: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = Problem(lib, 0, torch.float16, (4, 8, 8), relu=True)
+    problem = Problem(lib, 0, torch.float16, (4, 8, 8), "relu")
     x, w, b = operands(4, 8, 8, torch.float16)
     (one, *_) = problem.candidates(3, b.data_ptr())
-    other = Problem(lib, 0, torch.float16, (4, 8, 16), relu=True)
+    other = Problem(lib, 0, torch.float16, (4, 8, 16), "relu")
     bad = Candidate()
     bad.algorithm.data[0] = 99
     assert not other.runner(bad)(x.data_ptr(), w.data_ptr(), b.data_ptr(), b.data_ptr())
     monkeypatch.setattr(cublaslt, "stream_here", lambda index: lambda: None)  # another device is the current one
     assert not problem.runner(one)(x.data_ptr(), w.data_ptr(), b.data_ptr(), b.data_ptr())
     with pytest.raises(LibraryError, match="cublasLtMatrixLayoutCreate answered 7"):
-        Problem(lib, 0, torch.float16, (4, 0, 8), relu=True)
+        Problem(lib, 0, torch.float16, (4, 0, 8), "relu")
 
 
 def test_descriptions_are_given_back() -> None:
     loaded = host()
     lib = Library(loaded)
     lib._handles[0] = 1
-    problem = Problem(lib, 0, torch.float16, (4, 8, 8), relu=True)
+    problem = Problem(lib, 0, torch.float16, (4, 8, 8), "relu")
     problem.candidates(3, 16)
     assert loaded.alive
     del problem
@@ -179,23 +181,24 @@ class Host(types.SimpleNamespace):
     def check(self, handle: int, desc: int, a: int, b: int, c: int, d: int, algorithm: int, at: int) -> int:
         number = Algorithm.from_address(algorithm).data[0]
         Candidate.from_address(at).workspace = 0
-        return 0 if number in (1, 2, 11) else 15
+        return 0 if number in (1, 2, 11, 12) else 15
 
     def matmul(self, handle: int, desc: int, *rest: Any) -> int:
         alpha, a, a_, b, b_, beta, c, c_, d, d_, algorithm, room, size, stream = rest
         number = Algorithm.from_address(algorithm).data[0]
-        if number not in (1, 2, 11):
+        if number not in (1, 2, 11, 12):
             return 15
         assert stream == 77
         assert (ctypes.c_float.from_address(alpha).value, ctypes.c_float.from_address(beta).value) == (1.0, 0.0)
         assert (c, c_) == (d, d_)
-        assert bool(room) == bool(size) == (number == 2)
+        assert bool(room) == bool(size)
         given = self.alive[desc]
         assert (given[3], given[4]) == (1, 0)
         result = matrix(d, self.alive[d_])
-        bias = matrix(given[8], [self.alive[d_][0], len(result), 1, len(result)])
-        y = matrix(a, self.alive[a_]).double().t() @ matrix(b, self.alive[b_]).double() + bias.double()
-        result.copy_({6: y.relu(), 4: y}[given[7]])
+        y = matrix(a, self.alive[a_]).double().t() @ matrix(b, self.alive[b_]).double()
+        if given[7] & 4:
+            y += matrix(given[8], [self.alive[d_][0], len(result), 1, len(result)]).double()
+        result.copy_({6: y.relu(), 4: y, 1: y}[given[7]])
         return 0
 
 

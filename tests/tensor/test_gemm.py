@@ -8,8 +8,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 BIG = (256, 256, 256)
 
 
-def choose(dtype, device=CPU, size=BIG, activation=None, residual=False, native=False):
-    return gemm.choose(dtype, device, size, activation, residual=residual, native=native)
+def choose(dtype, device=CPU, size=BIG, activation=None, residual=False, native=False, whole=True):
+    return gemm.choose(dtype, device, size, activation, residual=residual, native=native, whole=whole)
 
 
 def test_half_never_runs_natively_on_a_cpu_unless_forced():
@@ -49,6 +49,25 @@ def test_cuda_fuses_what_its_library_can_and_splits_the_rest():
     assert choose(torch.float16, CUDA, activation="silu").epilogue
     assert choose(torch.float16, CUDA, activation="relu", residual=True).epilogue
     assert not choose(torch.float32, CUDA, activation="silu").epilogue
+
+
+def test_cuda_rounds_once_where_rows_lie_askew():
+    for activation in (None, "relu"):
+        assert choose(torch.float16, CUDA, activation=activation, whole=False).epilogue
+        assert not choose(torch.float16, CUDA, activation=activation).epilogue
+    assert not choose(torch.float32, CUDA, whole=False).epilogue
+    assert not choose(torch.float16, torch.device("mps"), whole=False).epilogue
+
+
+def test_rows_that_begin_at_multiples_of_16_bytes():
+    x, w, b = (torch.ones(s, dtype=torch.float16) for s in ((3, 16), (8, 16), (8,)))
+    assert gemm.aligned(x, w, b)
+    assert gemm.aligned(x, torch.ones(16, 8, dtype=torch.float16).t())
+    assert not gemm.aligned(x, w, torch.ones(9, dtype=torch.float16)[1:])
+    assert not gemm.aligned(x, w[:7])
+    assert not gemm.aligned(x[:, :9].contiguous(), w[:, :9].contiguous())
+    assert gemm.aligned(x[:, :9], w[:, :9])
+    assert not gemm.aligned(x, torch.ones(16, 9, dtype=torch.float16)[:, :8].t())
 
 
 @pytest.mark.parametrize("library", ["blas", "onednn"])

@@ -3,7 +3,8 @@
 On the first call of a size the library is asked for its candidates. Each must agree with float64 on random numbers and
 answer NaN with NaN, which many a fused relu does not; those that do are timed against each other, and the library's own
 order decides where nothing wins by more than the noise. What won is kept by `elinvar.runtime.tuning` under
-``option.tensor.cublaslt-RELEASE.DTYPE.MxNxK``, so that later processes run the same; deleting that file measures again.
+``option.tensor.cublaslt-RELEASE.DTYPE-FOLLOWS.MxNxK``, so that later processes run the same; deleting that file
+measures again.
 
 Where nothing was measured, torch's own call serves, which takes the library's first candidate: while a CUDA graph is
 recorded, where memory does not suffice, and after `MOST` sizes in one process.
@@ -23,7 +24,7 @@ import torch
 from elinvar.runtime.device import device as find_device
 from elinvar.runtime.tuning import save_tuned, tuned
 from elinvar.tensor import cublaslt
-from elinvar.tensor.cublaslt import Algorithm, Candidate, Library, LibraryError, Problem
+from elinvar.tensor.cublaslt import Algorithm, Candidate, Follows, Library, LibraryError, Problem
 from elinvar.tensor.workspace import HALVES
 
 __all__ = ["MOST", "Run", "choose", "fits", "known"]
@@ -39,17 +40,15 @@ _modes = torch._C._len_torch_dispatch_stack  # noqa: SLF001  (what watches or re
 _log = logging.getLogger("elinvar.tensor")
 _lock = threading.Lock()
 Run = Callable[[int, int, int, int], bool]
-Key = tuple[int, torch.dtype, tuple[int, int, int], bool]
+Key = tuple[int, torch.dtype, tuple[int, int, int], Follows]
 known: dict[Key, Run | None] = {}
 """What serves a size on a device, None where torch's call does."""
 
 
 def fits(x: torch.Tensor, w: torch.Tensor, *others: torch.Tensor) -> bool:
-    """Whether operands lie as the chosen algorithms need them: contiguous, at multiples of 16 bytes in every row."""
+    """Whether operands lie as the chosen algorithms need them: contiguous, from multiples of 16 bytes on."""
     dtype, index = x.dtype, x.get_device()
     if dtype not in HALVES or x.shape[1:] != w.shape[1:] or not x.numel() or not len(w) or _modes():
-        return False
-    if x.shape[1] % 8 or len(w) % 8:
         return False
     return all(
         t.dtype is dtype and t.get_device() == index and t.is_contiguous() and not t.data_ptr() & 15 and not t.is_neg()
@@ -57,17 +56,17 @@ def fits(x: torch.Tensor, w: torch.Tensor, *others: torch.Tensor) -> bool:
     )
 
 
-def choose(x: torch.Tensor, w: torch.Tensor, *, relu: bool) -> Run | None:
+def choose(x: torch.Tensor, w: torch.Tensor, follows: Follows) -> Run | None:
     """Return what computes layers like this one, None where torch's own call does.
 
     Parameters
     ----------
     x, w
         (m, k) and (n, k), of which `fits` holds.
-    relu
-        Whether relu follows the bias.
+    follows
+        What follows the product.
     """
-    key = (x.get_device(), x.dtype, (len(x), len(w), x.shape[1]), relu)
+    key = (x.get_device(), x.dtype, (len(x), len(w), x.shape[1]), follows)
     if key in known:
         return known[key]
     if torch.cuda.is_current_stream_capturing():
@@ -77,7 +76,8 @@ def choose(x: torch.Tensor, w: torch.Tensor, *, relu: bool) -> Run | None:
             if len(known) >= MOST:
                 return None
             try:
-                known[key] = _found(key)
+                with torch.cuda.device(key[0]):
+                    known[key] = _found(key)
             except torch.cuda.OutOfMemoryError:  # another time there may be room
                 return None
             except (LibraryError, RuntimeError) as error:
@@ -87,9 +87,9 @@ def choose(x: torch.Tensor, w: torch.Tensor, *, relu: bool) -> Run | None:
 
 
 def _name(lib: Library, key: Key) -> str:
-    _, dtype, (m, n, k), relu = key
-    kind = str(dtype).removeprefix("torch.") + ("-relu" if relu else "")
-    return f"tensor.cublaslt-{lib.version}.{kind}.{m}x{n}x{k}"
+    _, dtype, (m, n, k), follows = key
+    kind = str(dtype).removeprefix("torch.")
+    return f"tensor.cublaslt-{lib.version}.{kind}-{follows}.{m}x{n}x{k}"
 
 
 def _found(key: Key) -> Run | None:
@@ -97,8 +97,8 @@ def _found(key: Key) -> Run | None:
     if isinstance(lib, str):
         _log.info("linear: torch's own calls serve: %s", lib)
         return None
-    index, dtype, size, relu = key
-    problem = Problem(lib, index, dtype, size, relu=relu)
+    index, dtype, size, follows = key
+    problem = Problem(lib, index, dtype, size, follows)
     profile, name = find_device(f"cuda:{index}").profile, _name(lib, key)
     trial = _Trial(problem)
     stored = _stored(tuned(profile).options.get(name), problem, trial.bias.data_ptr())
@@ -136,27 +136,33 @@ class _Trial:
         def random(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=make, device=device, dtype=dtype)
 
-        self.x, self.w, self.bias = random(m, k), random(n, k), random(n)
+        # A bias as large as the sums cancels some of them: what was rounded before it was added shows.
+        self.x, self.w, self.bias = random(m, k), random(n, k), random(n) * k**0.5
         self.y = torch.empty(m, n, device=device, dtype=dtype)
         self._nan = torch.full_like(self.bias, float("nan"))
         rows = torch.linspace(0, m - 1, min(m, _ROWS), device=device).round().long()
-        x, w, bias = self.x[rows].double(), self.w.double(), self.bias.double()
-        exact = x @ w.t() + bias
-        self._rows, self._exact = rows, exact.relu() if problem.relu else exact
-        # One rounding to storage, and sums in float32 whose errors grow like a random walk.
+        x, w = self.x[rows].double(), self.w.double()
+        exact, size = x @ w.t(), x.abs() @ w.abs().t()
+        if problem.follows != "nothing":
+            exact, size = exact + self.bias.double(), size + self.bias.double().abs()
+        self._rows, self._exact = rows, exact.relu() if problem.follows == "relu" else exact
+        # One rounding to storage, half a unit, and sums in float32 whose errors grow like a random walk.
         info = torch.finfo(dtype)
-        self._allowed = self._exact.abs() * info.eps + info.tiny
-        self._allowed += 4.0 * k**0.5 * 2.0**-24 * (x.abs() @ w.abs().t() + bias.abs())
+        self._allowed = self._exact.abs() * info.eps / 2 + info.tiny
+        self._allowed += 4.0 * k**0.5 * 2.0**-24 * size
 
     def _run(self, run: Run, bias: torch.Tensor) -> bool:
-        return run(self.x.data_ptr(), self.w.data_ptr(), bias.data_ptr(), self.y.data_ptr())
+        shift = 0 if self._problem.follows == "nothing" else bias.data_ptr()
+        return run(self.x.data_ptr(), self.w.data_ptr(), shift, self.y.data_ptr())
 
     def right(self, run: Run) -> bool:
-        """Whether an algorithm computes what it should, and makes NaN of NaN everywhere."""
-        self.y.zero_()
-        if not self._run(run, self._nan) or not bool(self.y.isnan().all()):
-            return False
-        if not self._run(run, self.bias):
+        """Whether an algorithm computes what it should everywhere, and makes NaN of NaN."""
+        if self._problem.follows != "nothing":
+            self.y.zero_()
+            if not self._run(run, self._nan) or not bool(self.y.isnan().all()):
+                return False
+        self.y.copy_(self._nan.expand_as(self.y))
+        if not self._run(run, self.bias) or bool(self.y.isnan().any()):
             return False
         return bool(((self.y[self._rows].double() - self._exact).abs() <= self._allowed).all())
 
@@ -177,15 +183,14 @@ class _Trial:
 
     def _times(self, runs: list[Run]) -> list[float]:
         """Median device microseconds of one call, interleaved; in graphs, as calls would wait for Python."""
-        with torch.cuda.device(self._problem.index):
-            guess = self._replayed(self._graph(runs[0], 4)) / 4
-            repeats = int(min(max(_MICROSECONDS / max(guess, 1.0), 1), 20))
-            graphs = [self._graph(run, repeats) for run in runs]
-            spent: list[list[float]] = [[] for _ in runs]
-            for _ in range(_ROUNDS):
-                for times, graph in zip(spent, graphs, strict=True):
-                    times.append(self._replayed(graph) / repeats)
-            return [statistics.median(times) for times in spent]
+        guess = self._replayed(self._graph(runs[0], 4)) / 4
+        repeats = int(min(max(_MICROSECONDS / max(guess, 1.0), 1), 20))
+        graphs = [self._graph(run, repeats) for run in runs]
+        spent: list[list[float]] = [[] for _ in runs]
+        for _ in range(_ROUNDS):
+            for times, graph in zip(spent, graphs, strict=True):
+                times.append(self._replayed(graph) / repeats)
+        return [statistics.median(times) for times in spent]
 
     def _graph(self, run: Run, repeats: int) -> torch.cuda.CUDAGraph:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._problem.device)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,15 +25,17 @@ from elinvar.errors import ElinvarError
 from elinvar.metal.cudacore import stream_here
 from elinvar.tensor.again import empty
 
-__all__ = ["Algorithm", "Candidate", "Library", "LibraryError", "Problem", "library", "loaded_path"]
+__all__ = ["Algorithm", "Candidate", "Follows", "Library", "LibraryError", "Problem", "library", "loaded_path"]
 
+Follows = Literal["nothing", "bias", "relu"]
+"""What follows a product: relu comes with a bias."""
 _NEEDED = 120000  # the release that brought Hopper's algorithms; every structure below is the same since 11.0
 _WORKSPACE = 32 << 20  # bytes, as much as torch offers the library on this GPU
 _ALIGNED = 16  # bytes that divide every address
 _F32, _COMPUTE_F32 = 0, 68  # cudaDataType_t, cublasComputeType_t
 _TYPES = {torch.float16: 2, torch.bfloat16: 14}
 _TRANSA, _TRANSB, _EPILOGUE, _BIAS = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
-_BARE, _ONLY_BIAS, _RELU_BIAS = 1, 4, 6  # cublasLtEpilogue_t
+_EPILOGUES: dict[Follows, int] = {"nothing": 1, "bias": 4, "relu": 6}  # cublasLtEpilogue_t
 _MOST_BYTES, _REDUCTIONS, _ALIGNMENTS = 1, 3, (5, 6, 7, 8)  # cublasLtMatmulPreferenceAttributes_t
 _IN_FLOAT32 = 2  # cublasLtReductionScheme_t: parts of a sum meet in the compute type, in the workspace
 _P, _I, _Z, _U64, _I64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_int64
@@ -171,7 +173,7 @@ class _Slot:
 
 
 class Problem:
-    """Layers of one size: ``relu?(x @ w.T + bias)`` for contiguous operands whose addresses 16 divides.
+    """Layers of one size: ``relu?(x @ w.T + bias?)`` for contiguous operands whose addresses 16 divides.
 
     Parameters
     ----------
@@ -181,10 +183,10 @@ class Problem:
         The CUDA device's number.
     dtype
         float16 or bfloat16; sums are float32.
-    m, n, k
-        x is (m, k), w (n, k).
-    relu
-        Whether negative results become 0.
+    size
+        (m, n, k): x is (m, k), w (n, k).
+    follows
+        What is added, and whether negative results become 0.
 
     Raises
     ------
@@ -192,12 +194,13 @@ class Problem:
         The library does not know such a product.
     """
 
-    def __init__(self, lib: Library, index: int, dtype: torch.dtype, size: tuple[int, int, int], *, relu: bool) -> None:
+    def __init__(
+        self, lib: Library, index: int, dtype: torch.dtype, size: tuple[int, int, int], follows: Follows
+    ) -> None:
         m, n, k = size
-        self.lib, self.index, self.dtype, self.size, self.relu = lib, index, dtype, size, relu
+        self.lib, self.index, self.dtype, self.size, self.follows = lib, index, dtype, size, follows
         self.device = torch.device("cuda", index)
         self._handle = lib.handle(index)
-        self._epilogue = _RELU_BIAS if relu else _ONLY_BIAS
         kind = _TYPES[dtype]
         self._made: list[tuple[str, int]] = []
         weakref.finalize(self, _destroy, lib, self._made).atexit = False
@@ -217,12 +220,12 @@ class Problem:
         number = ctypes.c_uint32(value)
         self.lib.call("MatmulDescSetAttribute", desc, attribute, ctypes.addressof(number), 4)
 
-    def _slot(self, epilogue: int | None = None) -> _Slot:
+    def _slot(self, follows: Follows | None = None) -> _Slot:
         desc = self.lib.made("MatmulDescCreate", _COMPUTE_F32, _F32)
         self._made.append(("MatmulDescDestroy", desc))
         self._set(desc, _TRANSA, 1)
         self._set(desc, _TRANSB, 0)
-        self._set(desc, _EPILOGUE, self._epilogue if epilogue is None else epilogue)
+        self._set(desc, _EPILOGUE, _EPILOGUES[follows or self.follows])
         return _Slot(self.lib.call, desc)
 
     def candidates(self, most: int, bias: int) -> list[Candidate]:
@@ -237,13 +240,13 @@ class Problem:
         bias
             An address of a bias, which the library looks at for its alignment.
         """
-        found = self._asked(self._epilogue, _WORKSPACE, most, bias) + self._asked(self._epilogue, 0, most, bias)
-        plain = [self.knows(one.algorithm, bias) for one in self._asked(_BARE, _WORKSPACE, most, bias)]
+        found = self._asked(self.follows, _WORKSPACE, most, bias) + self._asked(self.follows, 0, most, bias)
+        plain = [self.knows(one.algorithm, bias) for one in self._asked("nothing", _WORKSPACE, most, bias)]
         found += [one for one in plain if one is not None]
         return list({bytes(one.algorithm): one for one in reversed(found)}.values())[::-1]
 
-    def _asked(self, epilogue: int, room: int, most: int, bias: int) -> list[Candidate]:
-        slot = self._slot(epilogue)
+    def _asked(self, follows: Follows, room: int, most: int, bias: int) -> list[Candidate]:
+        slot = self._slot(follows)
         slot.point(bias)
         wish = self.lib.made("MatmulPreferenceCreate")
         try:
@@ -282,7 +285,7 @@ class Problem:
         return found if not found.state and found.workspace <= _WORKSPACE else None
 
     def runner(self, one: Candidate) -> Callable[[int, int, int, int], bool]:
-        """Return launches of an algorithm: addresses of x, w, bias and y to whether the library took it.
+        """Return launches of an algorithm: addresses of x, w, bias (or 0) and y to whether the library took it.
 
         They run on torch's current stream. Nothing is launched where another device than this problem's is the current
         one.

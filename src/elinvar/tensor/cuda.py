@@ -1,7 +1,8 @@
 """Layers of one launch on NVIDIA GPUs: the engine's own small product, or cuBLASLt's.
 
-Of cuBLASLt, 16-bit layers with aligned rows take the algorithm that was fastest here (`candidates`); the rest takes
-torch's call of it, with its relu where that keeps NaN.
+Of cuBLASLt, 16-bit layers take the algorithm that is right and was fastest here (`candidates`). Where none is, or none
+was asked for, torch's call of it serves, with its relu where that keeps NaN; 16-bit operands whose rows lie askew are
+left to a float32 product and one more pass.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 
 from elinvar.tensor import candidates
 from elinvar.tensor.again import Layer, empty, known, remember
-from elinvar.tensor.gemm import keeps_nan, zeros
+from elinvar.tensor.cublaslt import Follows
+from elinvar.tensor.gemm import aligned, keeps_nan, zeros
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.workspace import HALVES
 
@@ -33,7 +35,7 @@ def _quick() -> Callable[..., torch.Tensor | None]:
 
 def _chosen(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, *, relu: bool) -> Layer | None:
     """What computes a layer with the chosen algorithm of cuBLASLt, None where torch's call does."""
-    if not candidates.fits(x, w, bias) or (run := candidates.choose(x, w, relu=relu)) is None:
+    if not candidates.fits(x, w, bias) or (run := candidates.choose(x, w, "relu" if relu else "bias")) is None:
         return None
     launch, size, rows, dtype = run, (len(x), len(w)), (len(w), 1), x.dtype
 
@@ -48,18 +50,36 @@ def _chosen(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, *, relu: bool)
     return serve
 
 
+def _askew(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> bool:
+    """Whether another of the library's kernels would serve than did operands of the same kind."""
+    return bool((x.data_ptr() | w.data_ptr() | bias.data_ptr()) & 15)
+
+
 def _relu_layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
-    if (x.data_ptr() | w.data_ptr() | bias.data_ptr()) & 15:  # served by another of the library's kernels
-        return None
-    return _addmm_relu(bias, x, w.t())
+    return None if _askew(x, w, bias) else _addmm_relu(bias, x, w.t())
 
 
-def _relu_after(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return torch.addmm(bias, x, w.t()).relu_()
+def _relu_after(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+    return None if x.dtype in HALVES and _askew(x, w, bias) else torch.addmm(bias, x, w.t()).relu_()
 
 
-def _layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return torch.addmm(bias, x, w.t())
+def _layer(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+    return None if x.dtype in HALVES and _askew(x, w, bias) else torch.addmm(bias, x, w.t())
+
+
+@cache
+def _wide_layer(relu: bool) -> Layer:
+    """A float32 product and one more pass, which rounds once: right wherever operands lie."""
+    from elinvar.tensor.dense import EPILOGUES
+
+    after = EPILOGUES["relu" if relu else None]
+
+    def serve(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        wide = torch.mm(x, w.t(), out_dtype=torch.float32)
+        done: torch.Tensor = after(wide, bias, out=x.new_empty(wide.shape))
+        return done
+
+    return serve
 
 
 def short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation: str | None) -> torch.Tensor | None:
@@ -81,12 +101,19 @@ def short_cuda(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor, activation:
         if (chosen := _chosen(x, w, bias, relu=relu)) is not None and (done := chosen(x, w, bias)) is not None:
             remember(x, w, bias, chosen, relu=relu)
             return done
+        if x.is_cuda and x.dtype in HALVES and not aligned(x, w, bias):
+            if any(t.dtype is not x.dtype or t.device != x.device for t in (w, bias)):
+                return None
+            found = _wide_layer(relu)(x, w, bias)
+            remember(x, w, bias, _wide_layer(relu), relu=relu)
+            return found
         kept = keeps_nan(x, w, bias) if relu else None
         serve: Layer = (_relu_layer if kept else _relu_after) if relu else _layer
-        found = serve(x, w, bias)
-        if not relu or kept is not None:
+        done = serve(x, w, bias)
+        # What is served while a graph is recorded was not chosen: the next call looks again.
+        if kept is not None or not (relu or (x.is_cuda and torch.cuda.is_current_stream_capturing())):
             remember(x, w, bias, serve, relu=relu)
-        return found
+        return done
     except (RuntimeError, TypeError, AttributeError, ValueError):
         return None
 
@@ -102,17 +129,16 @@ def cuda_epilogue(
         done = _quick()(x, w, bias, relu=activation == "relu")
         if done is not None:
             return done
-    if activation not in (None, "relu") or not x.shape[1] or (activation is None and bias is None):
+    if activation not in (None, "relu") or not x.shape[1]:
         return None
-    shift = zeros(w.shape[0], x.dtype, x.device) if bias is None else bias
-    relu, others = activation == "relu", () if out is None else (out,)
-    if candidates.fits(x, w, shift, *others) and (run := candidates.choose(x, w, relu=relu)) is not None:
+    follows: Follows = "relu" if activation else "nothing" if bias is None else "bias"
+    shift = zeros(w.shape[0], x.dtype, x.device) if bias is None and activation else bias
+    given = (x, w, *(t for t in (shift, out) if t is not None))
+    if candidates.fits(*given) and (run := candidates.choose(x, w, follows)) is not None:
         y = x.new_empty((len(x), len(w))) if out is None else out
-        if run(x.data_ptr(), w.data_ptr(), shift.data_ptr(), y.data_ptr()):
+        if run(x.data_ptr(), w.data_ptr(), 0 if shift is None else shift.data_ptr(), y.data_ptr()):
             return y
-    if not relu:
-        return None
-    if not keeps_nan(x, w, shift, *others):
+    if shift is None or not activation or (x.dtype in HALVES and not aligned(*given)) or not keeps_nan(*given):
         return None
     if out is None:
         return _addmm_relu(shift, x, w.t())

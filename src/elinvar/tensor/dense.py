@@ -22,13 +22,14 @@ from elinvar.tensor.gemm import LEAST_SMALL as _LEAST_SMALL
 from elinvar.tensor.gemm import LEAST_WORK as _LEAST_WORK
 from elinvar.tensor.gemm import MINIMUM_SMALL as _MINIMUM_SMALL
 from elinvar.tensor.gemm import MOST_SMALL as _MOST_SMALL
-from elinvar.tensor.gemm import choose, onednn_float32, product, small_products
+from elinvar.tensor.gemm import aligned, choose, onednn_float32, product, small_products
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.modes import cast, plain_product
 from elinvar.tensor.modes import transforming as _transforming
 from elinvar.tensor.storage import stored
 from elinvar.tensor.workspace import (
     FLOATS,
+    HALVES,
     Scratch,
     check_bias,
     check_out,
@@ -324,7 +325,15 @@ def forward(
     ``before`` receives what goes into the activation, for the gradient.
     """
     m, n = x.shape[0], w.shape[0]
-    route = choose(x.dtype, x.device, (m, x.shape[1], n), activation, residual=residual is not None, native=native)
+    whole = True
+    if x.is_cuda:
+        if pool is not None and out is None and activation is None:
+            out = new((m, n), x.dtype, x.device, pool, "linear")
+        if residual is None and before is None and (fused := cuda_epilogue(x, w, bias, activation, out)) is not None:
+            return fused
+        whole = x.dtype not in HALVES or not m or not n or aligned(x, w)
+    size, follows = (m, x.shape[1], n), residual is not None
+    route = choose(x.dtype, x.device, size, activation, residual=follows, native=native, whole=whole)
     if route.epilogue:
         wide = None
         if not x.is_cuda:
@@ -333,10 +342,6 @@ def forward(
         out = new((m, n), x.dtype, x.device, pool, "linear") if out is None else out
         _finish_wide(y, bias, residual, activation, out, before)
         return out
-    if x.is_cuda and residual is None and before is None:
-        fused = cuda_epilogue(x, w, bias, activation, out)
-        if fused is not None:
-            return fused
     if out is None and pool is not None and route.library != "onednn":
         out = new((m, n), x.dtype, x.device, pool, "linear")
     if residual is not None and out is not None and residual.data_ptr() == out.data_ptr():

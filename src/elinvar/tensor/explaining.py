@@ -20,7 +20,7 @@ from elinvar.tensor.gemm import choose
 from elinvar.tensor.nn import FusedLinear, FusedMLP
 from elinvar.tensor.storage import native as insists
 from elinvar.tensor.storage import resolve
-from elinvar.tensor.workspace import check_same
+from elinvar.tensor.workspace import HALVES, check_same
 
 __all__ = ["explain"]
 
@@ -165,12 +165,16 @@ def _product(
     size = f"{m}×{k} by {k}×{n} {a.dtype} on {a.device}".replace("torch.", "")
     if name == "matmul" and b.dim() > 2:
         return f"{name}: {size}: torch's batched product, then what follows in one fused pass"
-    route = choose(a.dtype, a.device, (m, k, n), activation, residual=residual is not None, native=native)
+    added, whole = residual is not None, not (k % 8 or n % 8)
+    route = choose(a.dtype, a.device, (m, k, n), activation, residual=added, native=native, whole=whole)
     if a.is_cuda and residual is None and activation in (None, "relu"):
         from elinvar.tensor.kernels.small_linear.metal import chosen
 
         if chosen(m, n, k, a.dtype, a.get_device()) is not None:
-            route = route._replace(why="small enough for the kernel tensor.small_linear")
+            route = route._replace(epilogue=False, why="small enough for the kernel tensor.small_linear")
+        elif a.dtype in HALVES and w.is_contiguous():
+            why = f"cuBLASLt's right algorithm that was fastest, else {route.why}"
+            route = route._replace(why=why)
     after = [word for word, there in (("bias", bias is not None), ("residual", residual is not None)) if there]
     after += [activation] if activation else []
     follows = " + ".join(after) or "nothing"

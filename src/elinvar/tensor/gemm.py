@@ -27,6 +27,7 @@ __all__ = [
     "MINIMUM_SMALL",
     "MOST_SMALL",
     "Route",
+    "aligned",
     "choose",
     "keeps_nan",
     "onednn_float32",
@@ -110,6 +111,7 @@ def choose(
     *,
     residual: bool,
     native: bool = False,
+    whole: bool = True,
 ) -> Route:
     """Decide how ``x @ w.T`` and what follows it are computed.
 
@@ -123,13 +125,15 @@ def choose(
         What follows the product and the bias.
     native
         Multiply 16-bit operands natively even where that is slow.
+    whole
+        What `aligned` says of the operands.
     """
     m, k, n = size
     half = dtype in (torch.float16, torch.bfloat16)
     # One rounding: a 16-bit product may be followed by relu alone, which changes no digits.
     late = half and (residual or activation not in (None, "relu"))
     if device.type != "cpu":
-        split = late and device.type == "cuda"
+        split = half and (late or not whole) and device.type == "cuda"
         why = "a float32 product, one more pass" if split else "the device's library with its epilogue"
         return Route("device", dtype, split, why)
     fits = k > 0 and m >= LEAST_ROWS and m * k * n >= LEAST_WORK
@@ -145,6 +149,17 @@ def choose(
     if compute == torch.float32 and fits and onednn_float32():
         return Route("onednn", compute, half, f"{before}{reason}oneDNN fills an AMD processor's vectors")
     return Route("blas", compute, half, f"{before}{reason}torch's BLAS")
+
+
+def aligned(x: torch.Tensor, w: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Whether the rows of 16-bit operands and of ``x @ w.T`` begin at multiples of 16 bytes.
+
+    Where they do not, NVIDIA's library has kernels that round a sum to 16 bits before what follows is added, or keep
+    parts of a sum in 16 bits: on an H200 up to a hundred times this engine's bound.
+    """
+    if len(w) % 8 or any(t.data_ptr() & 15 for t in (x, w, *others)):
+        return False
+    return not any(max(t.stride()) % 8 for t in (x, w))
 
 
 def product(

@@ -70,8 +70,12 @@ class TestInTheEmulator:
 def test_groups_cover_the_result_at_once():
     assert launches.tile(256, 256, 256, 132) == (16, 16, 256, 128)
     assert launches.tile(64, 512, 512, 132) == launches.tile(16, 1024, 1024, 132) == (16, 16, 256, 128)
-    assert launches.tile(272, 256, 256, 132) is None
-    assert launches.tile(256, 256, 512, 132) is None
+    assert launches.tile(128, 512, 512, 132) == (16, 16, 256, 128)
+    assert launches.tile(272, 256, 256, 132) == launches.tile(320, 320, 320, 132) == (32, 16, 256, 128)
+    assert launches.tile(256, 512, 512, 132) is None
+    assert launches.tile(384, 384, 384, 132) is None
+    assert launches.tile(256, 256, 512, 132) == (16, 16, 256, 128)
+    assert launches.tile(256, 256, 1024, 132) is None
     assert launches.tile(256, 256, 128, 132) == (16, 16, 128, 128)
     assert launches.tile(512, 512, 256, 132) is None
     assert launches.tile(512, 512, 64, 132) is None

@@ -26,11 +26,15 @@ Tile = tuple[int, int, int, int]
 def tile(m: int, n: int, k: int, units: int) -> Tile | None:
     """Return rows, columns, depth and threads of a group that serve a size, None where the library's loops win.
 
-    Of the shapes measured on an H200, whichever was fastest: two groups of 128 threads share a multiprocessor and fetch
-    256 terms at once. With twice the depth half as many tiles take as long as the library takes.
+    Of the shapes measured on an H200, whichever was fastest: groups of 128 threads that fetch 256 terms at once, two to
+    a multiprocessor or, of the larger, eight to five. More groups, or more fetches one after the other, take as long as
+    the library takes.
     """
-    fits = -(-m // 16) * -(-n // 16) * max(k, 256) <= 512 * units
-    return (16, 16, 128 if k <= 128 else 256, 128) if fits else None
+    depth, most = (128 if k <= 128 else 256), 2 * units
+    small, wide = -(-m // 16) * -(-n // 16), -(-m // 32) * -(-n // 16)
+    if small <= most and small * max(k, 256) <= 1024 * units:
+        return 16, 16, depth, 128
+    return (32, 16, 256, 128) if 5 * wide <= 8 * units and k <= 2 * 256 and m > 16 else None
 
 
 @lru_cache(maxsize=32)

@@ -32,7 +32,7 @@ using namespace metal;
 #define STEP (SLAB + 8)      // of a row of operands, so that neighbours begin in different banks
 #define WIDTH (COLUMNS + 8)  // of a row of sums, for the banks again
 #define SPACE ((ROWS + COLUMNS) * STEP / 8)  // in units of 16 bytes: a simdgroup's operands, and its sums after them
-#define PAIRS (ROWS * COLUMNS / 2 / GROUP)  // of neighbours in the result, for one thread
+#define PAIRS ((ROWS * COLUMNS / 2 + GROUP - 1) / GROUP)  // of neighbours in the result, for one thread at most
 
 static_assert(ROWS * WIDTH * 4 <= SPACE * 16, "the sums fit where the operands were");
 
@@ -40,6 +40,19 @@ struct Size {
     uint m, n, k;  // k is a multiple of 8, rows lie one after the other
     uint has_bias, relu;
 };
+
+// This thread's part of a slab: eight terms from column `at` on, of every DOWN-th row of x and then of w.
+inline void fetch(thread uint4 (&fetched)[LOADS], device const T* x_rows, device const T* w_rows, uint depth, uint at,
+                  uint rows_left, uint columns_left, uint lane) {
+#pragma unroll
+    for (uint i = 0; i < LOADS; i++) {
+        const bool from_x = i * DOWN < ROWS;
+        const uint row = (from_x ? i * DOWN : i * DOWN - ROWS) + lane / EIGHTS;
+        const bool inside = at < depth && row < (from_x ? rows_left : columns_left);
+        device const T* source = (from_x ? x_rows : w_rows) + row * depth + at;
+        fetched[i] = inside ? *(device const uint4*)source : uint4(0);
+    }
+}
 
 kernel void small_linear(device const T* x      [[buffer(0)]],
                          device const T* w      [[buffer(1)]],
@@ -63,21 +76,16 @@ kernel void small_linear(device const T* x      [[buffer(0)]],
     for (uint i = 0; i < ROWS / 8; i++)
         for (uint j = 0; j < COLUMNS / 8; j++) sum[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
 
+    uint4 fetched[LOADS];  // all under way before the first is stored, and the next ones while these are multiplied
+    const uint first = part * SLAB + lane % EIGHTS * 8;
+    fetch(fetched, x_rows, w_rows, size.k, first, rows_left, columns_left, lane);
     for (uint start = part * SLAB; start < size.k; start += DEPTH) {
-        uint4 fetched[LOADS];  // all under way before the first is stored
-        const uint at = start + lane % EIGHTS * 8;
-#pragma unroll
-        for (uint i = 0; i < LOADS; i++) {
-            const bool from_x = i * DOWN < ROWS;
-            const uint row = (from_x ? i * DOWN : i * DOWN - ROWS) + lane / EIGHTS;
-            const bool inside = at < size.k && row < (from_x ? rows_left : columns_left);
-            device const T* source = (from_x ? x_rows : w_rows) + row * size.k + at;
-            fetched[i] = inside ? *(device const uint4*)source : uint4(0);
-        }
         simdgroup_barrier(mem_flags::mem_threadgroup);  // what was stored before has been used
 #pragma unroll
         for (uint i = 0; i < LOADS; i++) mine[(i * DOWN + lane / EIGHTS) * (STEP / 8) + lane % EIGHTS] = fetched[i];
         simdgroup_barrier(mem_flags::mem_threadgroup);
+        if (start + DEPTH < size.k)
+            fetch(fetched, x_rows, w_rows, size.k, start + DEPTH + lane % EIGHTS * 8, rows_left, columns_left, lane);
 #pragma unroll
         for (uint at = 0; at < SLAB; at += 8) {
             simdgroup_matrix<T, 8, 8> a[ROWS / 8], b[COLUMNS / 8];
@@ -105,7 +113,7 @@ kernel void small_linear(device const T* x      [[buffer(0)]],
     for (uint i = 0; i < PAIRS; i++) {
         const uint number = i * GROUP + thread_;
         const uint row = number / (COLUMNS / 2), column = number % (COLUMNS / 2) * 2;
-        if (top + row >= size.m || left + column >= size.n) continue;
+        if (row >= ROWS || top + row >= size.m || left + column >= size.n) continue;
         float2 total = float2(0.0f);
         for (uint k = 0; k < PARTS; k++)
             total += *(threadgroup const float2*)((threadgroup const float*)(memory + k * SPACE) + row * WIDTH + column);
