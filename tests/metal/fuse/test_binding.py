@@ -9,6 +9,7 @@ import torch
 
 import elinvar
 from elinvar.errors import InputError
+from elinvar.metal.fuse import binding
 
 X = torch.linspace(-2, 2, 12).reshape(3, 4)
 
@@ -146,13 +147,13 @@ def test_methods_that_cannot_be_fused_run_on_their_object(caplog):
         layer(X)
 
 
-def test_an_object_that_keeps_changing_runs_as_torch(caplog):
+def test_an_object_that_keeps_changing_runs_as_torch(caplog, monkeypatch):
+    monkeypatch.setattr(binding, "_MOST_STATES", 2)
     layer = Layer()
-    for power in range(1, 40):
+    for power in range(1, 5):
         layer.power = power
         torch.testing.assert_close(layer(X), _plain(layer, X))
     assert caplog.text.count("that keep changing; make them arguments") == 1
-    assert len(Layer.__dict__["forward"].attributes(Layer).children) <= 32
 
 
 def test_copies_and_pickles_are_those_of_functions():
