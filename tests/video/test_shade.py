@@ -313,5 +313,10 @@ def test_codes_are_the_same_wherever_planes_lie(form: str, random_frame) -> None
             assert torch.equal(x, y)
             assert not m[:shift].any()
             assert not m[shift + x.numel() :].any(), "nothing beside a plane is written"
+    apart = [torch.zeros(*p.shape, 2, dtype=p.dtype)[..., 0] for p in want]
+    shade.encode(frame, (), (), how, apart)
+    assert all(torch.equal(x, y) for x, y in zip(apart, want, strict=True)), "elements that are not beside each other"
+    with pytest.raises(InputError, match="planes do not fit"):
+        shade.encode(frame, (), (), how, [want[0], *[p.float() for p in want[1:]]])
     narrow = shade.encode(frame[:, :, :90].contiguous(), (), (), how)
     assert torch.equal(narrow[0], want[0][:, :90]), "a last step that is no whole vector"

@@ -125,7 +125,9 @@ def encode(
     form = coding.format
     if planes is None:
         planes = form.empty(width, height, frame.device)
-    elif tuple([p.shape for p in planes]) != form.shapes(width, height) or planes[0].dtype != form.dtype:
+    elif tuple([p.shape for p in planes]) != form.shapes(width, height) or not all(
+        p.dtype == form.dtype and p.device == frame.device for p in planes
+    ):
         raise InputError(
             f"color.to_yuv: planes do not fit {form.name} of {width} x {height}; give {form.shapes(width, height)}."
         )
@@ -133,19 +135,21 @@ def encode(
         chain = chain_of(frame, ops, extras, strict=not ops)
         _encode_metal(chain, frame, ops, extras, coding, planes, _given(ops, seed) if values is None else values)
         return tuple(planes)
-    seed = _dither_seed(seed)
-    arrays = [p.numpy() for p in planes]
-    flat = arrays[1].reshape(arrays[1].shape[0], -1)
-    chroma = (flat, flat) if form.interleaved else (flat, arrays[2])
+    if not all(p.is_contiguous() for p in planes):
+        made = encode(frame, ops, extras, coding, seed=seed)
+        return tuple([p.copy_(codes) for p, codes in zip(planes, made, strict=True)])
+    *constants, shift = _numbers(coding)
+    numbers = (*constants, np.int32(_dither_seed(seed)), shift, form.interleaved)
     if ops:
-        kernel, given = _module(chain_of(frame, ops, extras)).shade_yuv, _value_arrays(ops)
+        arrays = [p.numpy() for p in planes]
+        flat = arrays[1].reshape(arrays[1].shape[0], -1)
+        chroma = (flat, flat) if form.interleaved else (flat, arrays[2])
+        kernel = _module(chain_of(frame, ops, extras)).shade_yuv
+        rest = (*_numpy(frame, extras), *_value_arrays(ops), *numbers, arrays[0], *chroma)
     else:
-        kernel, given = _converting(frame.dtype)
-    constants, across, down, siting, shift = _numbers(coding)
-    rest = (
-        *_numpy(frame, extras), *given, constants, across, down, siting, np.int32(seed), shift, form.interleaved,
-        arrays[0], *chroma,
-    )  # fmt: skip
+        kernel, kinds, nothing = _converting(frame.dtype, form.dtype)
+        memory = (frame.data_ptr(), planes[0].data_ptr(), planes[1].data_ptr(), planes[-1].data_ptr())
+        rest = (memory, (height, width), kinds, *nothing, *numbers)
     chunk = (_CHUNK if ops else _LIGHT) // form.down
     parallel_for(-(-height // form.down), lambda first, last: kernel(first, last, *rest), chunk=chunk)
     return tuple(planes)
@@ -337,10 +341,12 @@ def _arrays(frame: torch.Tensor, extras: Sequence[torch.Tensor]) -> list[torch.T
 # What a conversion looks up is kept: behind 25 MB of pixels no cache knows Python any more, and finding it all again
 # would take a tenth of the conversion's time.
 @functools.cache
-def _converting(dtype: torch.dtype) -> tuple[Any, tuple[Any, Any]]:
-    """Return the kernel from pixels of a type to codes without passes, and its values: none."""
-    chain = Chain((), (), ("f16" if dtype == torch.float16 else "f32",), strict=True)
-    return _module(chain).shade_yuv, _value_arrays(())
+def _converting(pixels: torch.dtype, codes: torch.dtype) -> tuple[Any, tuple[Any, Any], tuple[Any, Any]]:
+    """Return the kernel from pixels to codes without passes, arrays of these types, and its values: none."""
+    half = pixels == torch.float16
+    chain = Chain((), (), ("f16" if half else "f32",), strict=True)
+    kinds = np.empty(0, np.int16 if half else np.float32), np.empty(0, np.uint8 if codes == torch.uint8 else np.uint16)
+    return _module(chain).convert, kinds, _value_arrays(())
 
 
 @functools.lru_cache(maxsize=128)

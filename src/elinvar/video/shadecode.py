@@ -286,7 +286,7 @@ def numba_text(chain: Chain) -> str:
         loops = loops.replace(name, text)
     loops = loops.replace("ENLARGED", "row_memory(i8(9), width, i8(0))" if halves else "np.empty((1, 1), f4)")
     loops = loops.replace("EXTRAS, ", arguments)
-    return "\n".join(lines) + "\n\n\n" + loops
+    return "\n".join(lines) + "\n\n\n" + loops + ("" if chain.functions else _CONVERT)
 
 
 _COSTS = {"w_powr": 40, "w_root": 40, "w_log2": 20, "w_exp2": 20, "w_tetrahedral": 60, "w_value_noise": 60}
@@ -390,6 +390,20 @@ def shade_yuv(first, last, EXTRAS, F, I, k, across, down, siting, seed, shift, p
                   spare, codes)
     if past:
         settle()
+'''
+
+
+_CONVERT = '''
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def convert(first, last, memory, size, kinds, F, I, k, across, down, siting, seed, shift, paired):
+    """`shade_yuv` of contiguous memory at four addresses; `kinds` are arrays of the types of pixels and of codes."""
+    height, width = size
+    rows, columns = (height + down - 1) // down, (width + across - 1) // across
+    pitch = 2 * columns if paired else columns
+    frame, luma = placed(memory[0], kinds[0], (i8(3), height, width)), placed(memory[1], kinds[1], (height, width))
+    cb, cr = placed(memory[2], kinds[1], (rows, pitch)), placed(memory[3], kinds[1], (rows, pitch))
+    shade_yuv(first, last, frame, F, I, k, across, down, siting, seed, shift, paired, luma, cb, cr)
 '''
 
 

@@ -202,6 +202,23 @@ plain_step, pair_step = _pair_step(True), _pair_step(False)
 
 
 @intrinsic
+def pointer(_context, address, like):
+    """An address as a pointer to elements of an array's type."""
+    kind = types.CPointer(like.dtype)
+
+    def generate(context, builder, _signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(address, like), generate
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def placed(address, like, shape):
+    """The array of a shape at an address."""
+    return carray(pointer(address, like), shape)
+
+
+@intrinsic
 def settle(_context):
     """Let what was stored past the caches come before whatever is stored next."""
 
