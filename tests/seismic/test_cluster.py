@@ -118,11 +118,11 @@ def test_how_many_shards_are_worth_it(survey):
     job = plan(survey, V, GRID, device="cpu")
     gpus, cpus = (shards.Workers(4, "", "v2", backend) for backend in ("metal", "cpu"))
     large = replace(job, pillars=161 * 161, times=2001, contributions=1.96e13)
-    assert shards.shard_count(large, gpus) == 4
+    assert shards.shard_count(large, gpus) == 4 * 2
     assert shards.shard_count(large, cpus) == 4 * 32
     assert shards.shard_count(replace(large, contributions=1e15), gpus) == 4 * 32
     assert shards.shard_count(replace(large, contributions=1e14), gpus, images=2) == 4 * 4
-    assert shards.shard_count(replace(job, contributions=0.0), gpus) == 4
+    assert shards.shard_count(replace(job, contributions=0.0), gpus) == 4 * 2
 
 
 def test_without_a_number_of_shards_it_is_kept(survey, inside, tmp_path):

@@ -146,8 +146,8 @@ def migrate(
         Bytes of each device that may be used; the image is made in tiles when it does not fit. By default the
         device's recommended budget.
     shards
-        With `cluster`: into about how many parts the traces are cut. Each sends a whole image; by default one part per
-        worker, and up to 32 as long as the images take less than a tenth of the time. The image's bits depend on it.
+        With `cluster`: into about how many parts the traces are cut. Each sends a whole image; by default two parts
+        per worker, up to 32 as long as the images take less than a tenth of the time. The image's bits depend on it.
     normalize
         Divide the stack, and each gather, by its ``"fold"`` or by its ``"illumination"``, the sum of the weights of
         what was added: irregular coverage no longer shows as amplitude. The result is a mean of filtered traces, not a

@@ -93,10 +93,13 @@ class ShardImage:
 
 
 def shard_count(job: Job, workers: Workers, images: int = 1) -> int:
-    """Return how many shards are worth it: at least one per worker, more while their images cost little beside them."""
+    """Return how many shards are worth it: two per worker, more while their images cost little beside them.
+
+    With one, all images would come at once when all the work is done; of two, the first are added during the second.
+    """
     samples = max(1, job.pillars * job.times * images)
     worth = job.contributions / (samples * _SHARE * _PER_SAMPLE["cpu" if workers.backend == "cpu" else "gpu"])
-    return workers.count * int(min(max(worth / workers.count, 1), _MOST))
+    return workers.count * int(min(max(worth / workers.count, 2), _MOST))
 
 
 def _worker(device: str, version: str | None, needs: Sequence[str] = ()) -> tuple[str, str, str]:
