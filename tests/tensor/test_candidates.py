@@ -210,6 +210,14 @@ def test_operands_that_fit(given: tuple[torch.Tensor, ...], fits: bool) -> None:
     assert candidates.fits(*given) is fits
 
 
+def test_large_operands_that_lie_askew_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = pair()
+    monkeypatch.setattr(candidates, "LEAST_PADDED", 1)
+    assert candidates.fits(x, w)
+    assert not candidates.fits(x, w[:11])
+    assert not candidates.fits(x[:, :21].contiguous(), w[:, :21].contiguous())
+
+
 def test_dispatch_modes_see_torchs_own_calls() -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -256,7 +264,7 @@ def test_layers_are_right_on_a_gpu(
             assert tensor.linear(x, w, bias, activation, out=out) is out
             assert right(out, exact)
             assert right(tensor.matmul(x, w.t().contiguous(), bias, activation), exact)
-        with pytest.raises(InputError, match="bias torch.float32"):
+        with pytest.raises(InputError, match=r"bias torch\.float32"):
             tensor.linear(x, w, b.float(), "relu")
         moved = torch.empty(m * k + 1, dtype=dtype, device="cuda")[1:].view(m, k).copy_(x)
         assert right(tensor.linear(moved, w, b), bare + b.double())

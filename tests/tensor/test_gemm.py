@@ -70,6 +70,27 @@ def test_rows_that_begin_at_multiples_of_16_bytes():
     assert not gemm.aligned(x, torch.ones(16, 9, dtype=torch.float16)[:, :8].t())
 
 
+def test_large_matrices_that_lie_askew_are_copied_to_where_they_do_not(monkeypatch, randn):
+    given = []
+
+    def mm(x, w, out_dtype):
+        given.append((x, w.t()))
+        return (x.double() @ w.double()).to(out_dtype)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    for m, n, k, edges in ((5, 7, 9, (16, 8)), (5, 8, 9, (16, 8)), (5, 7, 16, (16, 8)), (5, 8, 16, (16, 8))):
+        x, w = randn(m, k, dtype=torch.float16), randn(n, k, dtype=torch.float16)
+        monkeypatch.setattr(gemm, "LEAST_PADDED", 1)
+        large = gemm.wide_product(x, w)
+        assert gemm.aligned(*given[-1])
+        assert (given[-1][0].shape[1], len(given[-1][1])) == edges
+        monkeypatch.setattr(gemm, "LEAST_PADDED", m * n * k + 1)
+        small = gemm.wide_product(x, w)
+        assert given[-1][0] is x
+        assert large.shape == small.shape == (m, n)
+        assert torch.equal(large, small)
+
+
 @pytest.mark.parametrize("library", ["blas", "onednn"])
 def test_both_libraries_agree(library, randn):
     if library == "onednn" and not torch.backends.mkldnn.is_available():

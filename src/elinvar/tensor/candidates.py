@@ -25,6 +25,7 @@ from elinvar.runtime.device import device as find_device
 from elinvar.runtime.tuning import save_tuned, tuned
 from elinvar.tensor import cublaslt
 from elinvar.tensor.cublaslt import Algorithm, Candidate, Follows, Library, LibraryError, Problem
+from elinvar.tensor.gemm import LEAST_PADDED
 from elinvar.tensor.workspace import HALVES
 
 __all__ = ["MOST", "Run", "choose", "fits", "known"]
@@ -46,9 +47,14 @@ known: dict[Key, Run | None] = {}
 
 
 def fits(x: torch.Tensor, w: torch.Tensor, *others: torch.Tensor) -> bool:
-    """Whether operands lie as the chosen algorithms need them: contiguous, from multiples of 16 bytes on."""
+    """Whether operands lie as the chosen algorithms need them: contiguous, from multiples of 16 bytes on.
+
+    Large ones whose rows lie askew do not: of the library's algorithms for these, the right ones are slow.
+    """
     dtype, index = x.dtype, x.get_device()
     if dtype not in HALVES or x.shape[1:] != w.shape[1:] or not x.numel() or not len(w) or _modes():
+        return False
+    if (x.shape[1] % 8 or len(w) % 8) and x.numel() * len(w) >= LEAST_PADDED:  # copies pay: `gemm.wide_product`
         return False
     return all(
         t.dtype is dtype and t.get_device() == index and t.is_contiguous() and not t.data_ptr() & 15 and not t.is_neg()

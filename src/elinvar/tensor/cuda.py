@@ -15,7 +15,7 @@ import torch
 from elinvar.tensor import candidates
 from elinvar.tensor.again import Layer, empty, known, remember
 from elinvar.tensor.cublaslt import Follows
-from elinvar.tensor.gemm import aligned, keeps_nan, zeros
+from elinvar.tensor.gemm import aligned, keeps_nan, wide_product, zeros
 from elinvar.tensor.modes import autocasting as _autocasting
 from elinvar.tensor.workspace import HALVES
 
@@ -75,8 +75,7 @@ def _wide_layer(relu: bool) -> Layer:
     after = EPILOGUES["relu" if relu else None]
 
     def serve(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        wide = torch.mm(x, w.t(), out_dtype=torch.float32)
-        done: torch.Tensor = after(wide, bias, out=x.new_empty(wide.shape))
+        done: torch.Tensor = after(wide_product(x, w), bias, out=x.new_empty((len(x), len(w))))
         return done
 
     return serve

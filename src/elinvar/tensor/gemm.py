@@ -21,6 +21,7 @@ import torch
 from elinvar.tensor.workspace import Scratch
 
 __all__ = [
+    "LEAST_PADDED",
     "LEAST_ROWS",
     "LEAST_SMALL",
     "LEAST_WORK",
@@ -31,15 +32,18 @@ __all__ = [
     "choose",
     "keeps_nan",
     "onednn_float32",
+    "padded",
     "product",
     "small",
     "small_products",
+    "wide_product",
     "zeros",
 ]
 
 LEAST_ROWS = 32
 LEAST_WORK = 1_200_000
 LEAST_SMALL = 8
+LEAST_PADDED = 2**28  # multiply-adds worth two copies
 MINIMUM_SMALL, MOST_SMALL = 40**3, 160**3
 _pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
@@ -222,10 +226,29 @@ def _wide(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, out: torc
     if not x.shape[1]:
         wide = torch.zeros(x.shape[0], w.shape[0], dtype=torch.float32, device=x.device)
     else:
-        wide = torch.mm(x, w.t(), out_dtype=torch.float32)
+        wide = wide_product(x, w)
     if bias is not None:
         wide.add_(bias)
     return wide if out is None else out.copy_(wide)
+
+
+def wide_product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Return ``x @ w.T`` of 16-bit operands in float32 (CUDA), maybe with gaps between its rows.
+
+    The library is slow where rows lie askew, on an H200 92 us for 1001 cubed: large operands are copied to where they
+    do not.
+    """
+    n = len(w)
+    if x.numel() * n < LEAST_PADDED or aligned(x, w):
+        return torch.mm(x, w.t(), out_dtype=torch.float32)
+    x, w = padded(x, 1), padded(w, 8)
+    return torch.mm(x, w.t(), out_dtype=torch.float32)[:, :n]
+
+
+def padded(t: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Return a copy of a matrix with zeros below it, to a multiple of rows, and beside it, to one of eight columns."""
+    rows, columns = t.shape
+    return torch.nn.functional.pad(t, (0, -columns % 8, 0, -rows % multiple)).contiguous()
 
 
 @cache

@@ -1,6 +1,6 @@
 // relu?(x w' + bias) for 16-bit matrices so small that a product is all latency: the simdgroups of a threadgroup share
-// the sum's terms between them, each fetches its own and begins when they are there, and bias and relu are added before
-// the one rounding. Threads wait for each other once.
+// the sum's terms between them, each fetches its own and begins when they are there, the next ones under way meanwhile,
+// and bias and relu are added before the one rounding. Threads wait for each other once.
 //
 // T is half or bfloat. A threadgroup makes ROWS x COLUMNS of the result, each multiples of 8, from DEPTH terms at a time.
 #include <metal_stdlib>
