@@ -37,6 +37,11 @@ _SURE = "const bool sure = y[m] <= end - 0.02f;"
 _LATE = "late = late || fabs(y[m] - end) < 0.02f;"
 _CUT = "if (y[m] <= end - 0.02f) {"
 _BOTH = "at equality both ways find the sample; one of them adds it"
+_APART = "const int apart = n_samples + BEYOND, stride = (PAIRS && COPIES > 1 ? COPIES - 1 : COPIES) * apart;"
+_SHARED = "value = fma(part[u][m], fma(y[u][m], line[u][m].w, line[u][m].z), value);"
+_PACKED = "place_slab[slot] = list < 4 ? float2(weight.x, as_type<float>(half2(weight.yz))) : plain.xy;"
+_COPIES = "the tiles have no filtered copies; tests of anti-aliasing notice it"
+_METRE = "a metre into the rim its weight is 1 but for the square of the step over its width, some 1e-4"
 _SHORT = "the tiles' traces are shorter than a window; other tests have short windows, and both lists add the same"
 _HAIR = "for traces that end a hair from a sample, which a test of their own has and no tile"
 _LEFT_OUT = "`off` and `near` only leave out work: a trace they let through has its samples tested one by one"
@@ -103,6 +108,13 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         f"{_SURE} | '<= end - 0.02f': <= becomes <": _EITHER,
         f"{_LATE} | '< 0.02f': < becomes <=": _BOTH,
         f"{_CUT} | '<= end - 0.02f': <= becomes <": "no time of these tiles is at equality",
+        f"{_EVEN} | '<= shape.y': bound + 1": _METRE,
+        f"{_APART} | '> 1': bound + 1": _COPIES,
+        f"{_SHARED} | halve the accumulated part[u][m]": _COPIES,
+        f"{_PACKED} | '< 4': < becomes <=": _COPIES,
+        f"{_PACKED} | '< 4': bound - 1": _COPIES,
+        "if (PAIRS == 2) y[u][m] -= rounded_of(rounded, share.row); | halve the accumulated "
+        "rounded_of(rounded, share.row)": "the tiles' traces are kept as floats; another test keeps them as halves",
     },
 }
 _FAR = "const bool near = exists && distance <= shape.x && fma(shape.w, spread, start * start) <= latest * latest;"
@@ -131,9 +143,7 @@ EQUIVALENT |= {
             "with first == n_traces every k is beyond the traces: near is false in all lanes"
         ),
         "if (trace.z > shape.y) { | '> shape.y': > becomes >=": "where the rim begins its weight is 1",
-        "if (trace.z > shape.y) { | '> shape.y': bound + 1": (
-            "a metre into the rim its weight is 1 but for the square of the step over its width, some 1e-4"
-        ),
+        "if (trace.z > shape.y) { | '> shape.y': bound + 1": _METRE,
     },
     ("seismic.demigrate", "v1"): {
         "constant int BEYOND = TAPS > 2 ? TAPS - 1 : 0; | '> 2': bound + 1": "there are 2, 4 or 8 taps, never 3",

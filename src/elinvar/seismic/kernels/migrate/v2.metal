@@ -648,23 +648,23 @@ kernel void migrate_v2(
         const bool even = steady || distance <= shape.y;  // one weight of the rim
         const int list = exact ? 5 : bent_weight || crossing ? 4 : ending ? (inner && even ? 3 : 4) : inner ? (even ? 0 : 1) : 2;
         const bool mine = near && !off;
-        int list_end[LISTS], slot = slab;
+        int smooth_end, rim_end, edge_end, cut_end, ending_end, exact_end, slot = slab;
         const uint before = (1u << lane) - 1u;
         if (simd_all(list == 0 || !mine)) {  // as deep blocks are
             const uint those = uint(simd_vote::vote_t(simd_ballot(mine)));
-            for (int l = 0; l < LISTS; l++) list_end[l] = slab + int(popcount(those));
+            smooth_end = rim_end = edge_end = cut_end = ending_end = exact_end = slab + int(popcount(those));
             slot += int(popcount(those & before));
         } else {
-            int filled = slab;
+            int list_end[LISTS], filled = slab;
             for (int l = 0; l < LISTS; l++) {
                 const uint those = uint(simd_vote::vote_t(simd_ballot(mine && list == l)));
                 if (list == l) slot = filled + int(popcount(those & before));
                 filled += int(popcount(those));
                 list_end[l] = filled;
             }
+            smooth_end = list_end[0], rim_end = list_end[1], edge_end = list_end[2];
+            cut_end = list_end[3], ending_end = list_end[4], exact_end = list_end[5];
         }
-        const int smooth_end = list_end[0], rim_end = list_end[1], edge_end = list_end[2], cut_end = list_end[3];
-        const int ending_end = list_end[4], exact_end = list_end[5];
         simdgroup_barrier(mem_flags::mem_threadgroup);  // the previous 32 traces have been read
         if (mine) {
             entries[slot] = exact ? float4(square.x, square.y, 0.0f, 0.0f)
