@@ -51,6 +51,8 @@ template <class F> unsigned emulated_exchange(unsigned word, F pick) {  // pick 
 inline void __syncthreads() { emulated_group->arrive_and_wait(); }
 inline void __syncwarp() { emulated_exchange(0, [](unsigned*) { return 0u; }); }
 inline void __threadfence() {}
+struct alignas(16) float4 { float x, y, z, w; };
+inline float4 __ldcs(const float4* p) { return *p; }
 inline unsigned __activemask() { return ~0u; }
 inline unsigned __shfl_sync(unsigned, unsigned word, int lane, int width = 32) {
   const unsigned me = emulated_lane();
