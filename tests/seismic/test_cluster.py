@@ -14,7 +14,7 @@ import pytest
 
 from elinvar.errors import Cancelled, InputError
 from elinvar.runtime.cluster import cluster
-from elinvar.runtime.device import Runtime
+from elinvar.runtime.device import Runtime, device
 from elinvar.seismic import (
     Aperture,
     Checkpoint,
@@ -53,16 +53,32 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("elinvar.seismic.job.block_size", lambda *_: 16)
 
 
-@pytest.fixture(scope="module")
-def whole(survey):
+def migrated(survey, device):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elinvar.seismic.job.block_size", lambda *_: 16)
-        return migrate(survey, V, GRID, device="cpu", gathers=EDGES)
+        return migrate(survey, V, GRID, device=device, gathers=EDGES)
+
+
+@pytest.fixture(scope="module")
+def whole(survey):
+    return migrated(survey, "auto")
+
+
+@pytest.fixture(scope="module")
+def on_cpu(survey, whole):
+    return whole if device("auto").kind == "cpu" else migrated(survey, "cpu")
+
+
+def local(**options):
+    """Start workers that share whatever devices there are: one image, whatever the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("elinvar.runtime.cluster._gpus", lambda: 0)
+        return cluster("local", **options)
 
 
 @pytest.fixture(scope="module")
 def inside():
-    with cluster("local") as executor:
+    with local() as executor:
         yield executor
 
 
@@ -212,7 +228,7 @@ def test_errors_on_a_worker_keep_their_sentence(survey, inside):
 def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, inside, relative):
     given = {"gathers": EDGES, "shards": 12}
     first = migrate(survey, V, GRID, **given, cluster=inside)  # whose worker is this process
-    with cluster("local", workers=2) as executor:
+    with local(workers=2) as executor:
         pids = list(executor.client.run(os.getpid).values())
         killed = []
 
@@ -231,18 +247,18 @@ def test_a_worker_that_dies_costs_nothing_but_time(survey, whole, inside, relati
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_devices_side_by_side(survey, whole, relative, devices):
+def test_devices_side_by_side(survey, on_cpu, relative, devices):
     def several():
         return [Runtime().device("cpu") for _ in range(devices)]
 
     image = migrate(survey, V, GRID, gathers=EDGES, devices=several())
     assert image.job.lanes == devices
-    assert relative(image.values, whole.values) < 1e-6
-    assert relative(image.panels.values, whole.panels.values) < 1e-6
-    assert np.array_equal(image.counts, whole.counts)
+    assert relative(image.values, on_cpu.values) < 1e-6
+    assert relative(image.panels.values, on_cpu.panels.values) < 1e-6
+    assert np.array_equal(image.counts, on_cpu.counts)
     assert same(migrate(survey, V, GRID, gathers=EDGES, devices=several()), image)
     if devices == 1:
-        assert same(image, whole)
+        assert same(image, on_cpu)
 
 
 def test_an_error_on_one_device_ends_all_of_them(survey):

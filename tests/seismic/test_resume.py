@@ -190,6 +190,7 @@ def test_several_devices_stop_and_go_on_as_well(survey, whole, relative, tmp_pat
     def several():
         return [Runtime().device("cpu") for _ in range(devices)]
 
+    before = threading.active_count()
     together = run(survey, devices=several(), device=None)
     assert relative(together.values, whole.values) < 1e-6
     assert np.array_equal(together.counts, whole.counts)
@@ -198,7 +199,7 @@ def test_several_devices_stop_and_go_on_as_well(survey, whole, relative, tmp_pat
         with pytest.raises(Stop):
             run(survey, tmp_path / "kept", devices=several(), device=None, progress=crash_after(n))
     assert same(run(survey, tmp_path / "kept", devices=several(), device=None), together)
-    assert threading.active_count() < 20
+    assert threading.active_count() <= before + 1  # the shared CPU pool may have started its helper
 
 
 def test_a_pause_keeps_every_device(survey, tmp_path):

@@ -342,7 +342,7 @@ class Grid:
         fit, *_ = np.linalg.lstsq(columns, rows[:, 2:] - rows[0, 2:], rcond=None)
         along, across = fit[1], fit[2]
         steps = [float(np.hypot(*v)) for v in (along, across)]
-        if min(steps) <= 0.0:
+        if min(steps) <= 1e-9 * max(steps):  # a fit leaves a rounding error, not always zero
             raise InputError(f"{operation}: bins of different numbers have the same coordinates; correct them.")
         numbers = [(r[0], r[2]) for r in ranges]
         sizes = tuple((r[1] - r[0]) // r[2] + 1 for r in ranges)
