@@ -98,20 +98,20 @@ def test_the_same_image_and_the_same_bits(survey, whole, inside, relative):
     assert calls == [(64 * i, survey.n_traces) for i in range(1, 7)]
     assert image.timing.kernel > 0
     alone = migrate(survey, V, GRID, cluster=inside, shards=1)  # the same blocks one after the other: the same bits
-    assert alone.values.tobytes() == migrate(survey, V, GRID, device="cpu").values.tobytes()
+    assert alone.values.tobytes() == migrate(survey, V, GRID).values.tobytes()
     assert same(migrate(survey, V, GRID, **given), image)
 
 
 def test_illumination_and_a_scan(survey, inside, relative):
     given = {"normalize": "illumination", "gathers": EDGES}
     image = migrate(survey, V, GRID, **given, cluster=inside, shards=6)
-    known = migrate(survey, V, GRID, **given, device="cpu")
+    known = migrate(survey, V, GRID, **given)
     assert relative(image.values, known.values) < 1e-5
     assert relative(image.panels.values, known.panels.values) < 1e-5
     assert np.array_equal(image.panels.fold, known.panels.fold)
     for how in ({"gathers": EDGES}, {"normalize": "illumination"}):
         found = scan(survey, V, GRID, (95, 105, 5), **how, cluster=inside, shards=3)
-        alone = scan(survey, V, GRID, (95, 105, 5), **how, device="cpu")
+        alone = scan(survey, V, GRID, (95, 105, 5), **how)
         assert relative(found.values, alone.values) < 1e-5
         assert np.array_equal(found.counts, alone.counts)
         assert found.panels is None or relative(found.panels, alone.panels) < 1e-5

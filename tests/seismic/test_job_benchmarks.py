@@ -47,6 +47,7 @@ def test_scaling_measures_clusters_beside_devices(script, monkeypatch):
 
     inside = cluster.cluster
     monkeypatch.setattr(cluster, "cluster", lambda where, workers: inside(where))  # the script is no module elsewhere
+    monkeypatch.setattr(cluster, "_gpus", lambda: 0)
     scaling = script("seismic_scaling")
     study = scaling.Study("tiny", [1], "cpu", part=8, shards=[None, 3], clusters=[1])
     found = study.measure(1, 0.0)
