@@ -268,3 +268,14 @@ def test_importing_report_loads_neither_plotly_nor_numpy() -> None:
     code = "import sys, elinvar.report; print([m for m in ('numpy', 'plotly', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_scripts_come_last_and_once() -> None:
+    page = Page("t")
+    for script in ("one()", "two()", "one()"):
+        page.script(script)
+    page.text("after")
+    html = page.html_text()
+    assert html.index("after") < html.index("<script>one()</script>") < html.index("<script>two()</script>")
+    assert html.count("one()") == 1
+    assert parsed(page)

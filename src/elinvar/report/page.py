@@ -83,6 +83,7 @@ class Page:
         self._body: list[str] = []
         self._target = self._body
         self._plots = 0
+        self._own_scripts: dict[str, None] = {}
         self._open = False
 
     def section(self, title: str, intro: str | None = None) -> None:
@@ -115,6 +116,10 @@ class Page:
     def html(self, markup: str) -> None:
         """Add raw HTML. It is not checked or escaped: never pass text that came from a file or a user."""
         self._target.append(markup)
+
+    def script(self, script: str) -> None:
+        """Add JavaScript to the end of the page, once however often it is given; like `html`, it is not checked."""
+        self._own_scripts.setdefault(script)
 
     def facts(self, facts: Sequence[tuple[object, str]]) -> None:
         """Add a row of large numbers, each ``(value, what it is)``."""
@@ -256,14 +261,15 @@ class Page:
         return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
 
     def _scripts(self) -> str:
+        own = [f"<script>{script}</script>" for script in self._own_scripts]
         if not self._plots:
-            return ""
+            return "\n".join(own)
         try:
             from plotly.offline import get_plotlyjs
         except ImportError as error:
             raise MissingDependency("report: figures need plotly; install it with `pip install plotly`.") from error
         draw = (_HERE / "plots.js").read_text(encoding="utf-8")
-        return f"<script>{get_plotlyjs()}</script>\n<script>{draw}</script>"
+        return "\n".join([f"<script>{get_plotlyjs()}</script>", f"<script>{draw}</script>", *own])
 
     def html_text(self) -> str:
         """Return the whole page."""

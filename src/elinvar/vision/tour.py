@@ -18,7 +18,7 @@ from .drawing import draw_matches, shade
 from .geometry import camera_matrix, focal, pixel_grid, relative_pose, unproject
 from .matching import match
 from .timing import time_pair
-from .viewer import fragment
+from .viewer import fragment, script
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -217,7 +217,8 @@ def _free(page: Page, context: Context, pair: StereoPair) -> None:
     page.image(draw_matches(one, two, found.xy_1, found.xy_2), "80 of the matches.", alt="Two rendered views, matched")
     flat = np.concatenate([p.reshape(-1, 3)[::3] for p in points])
     colours = np.concatenate([image.reshape(-1, 3)[::3] for image in (one, two)])
-    page.html(fragment(flat, colours, height="460px"))
+    page.html(fragment(flat, colours, height="460px", scripts=False))
+    page.script(script())
     page.text("The points of both images as the network gives them, in the first camera's frame.")
     page.image(
         draw_matches(pair.left, pair.right, *where),
@@ -269,7 +270,8 @@ def _write(
     )
     known = np.isfinite(pair.points).all(-1)
     thin = known & (np.add.outer(np.arange(known.shape[0]), np.arange(known.shape[1])) % 2 == 0)
-    page.html(fragment(pair.points[thin], pair.left[thin], height="460px"))
+    page.html(fragment(pair.points[thin], pair.left[thin], height="460px", scripts=False))
+    page.script(script())
     page.text(
         f"The pair's measured depth as {int(thin.sum()):,} points in the viewer that `reconstruct --viewer` writes: "
         f"drag it. Focal length by Weiszfeld's iteration: **{f:.2f} px** (true: {pair.K_left[0, 0]:.2f})."

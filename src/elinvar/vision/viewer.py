@@ -1,4 +1,8 @@
-"""A point cloud in one HTML file: a small WebGL viewer of our own, the points inside, no network."""
+"""A point cloud in one HTML file: three.js draws it, the points and the library are inside, no network.
+
+``data/three.min.js`` is what the viewer needs of three.js (MIT licence, in the file), made by
+``scripts/bundle_three.sh``; ``viewer.js`` is what this package says to it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,15 @@ from elinvar.runtime.files import write_text
 if TYPE_CHECKING:
     from .scene import Scene
 
-__all__ = ["fragment", "view_points", "view_scene"]
+__all__ = ["fragment", "script", "view_points", "view_scene"]
 
 _STYLE = """
-.cloud{position:relative;margin:0}
+.cloud{position:relative;margin:0;background:#171a1f;border-radius:6px}
+@media (prefers-color-scheme:light){.cloud{background:#f2f3f5}}
 .cloud canvas{width:100%;height:100%;display:block;touch-action:none;cursor:grab;border-radius:6px}
-.cloud-bar{position:absolute;left:10px;bottom:10px;display:flex;gap:14px;align-items:center;flex-wrap:wrap;
-color:#e8e8e8;background:rgba(20,22,26,.72);padding:6px 10px;border-radius:6px;font:13px system-ui,sans-serif}
+.cloud-bar{position:absolute;left:10px;bottom:10px;margin-right:10px;display:flex;gap:14px;
+align-items:center;flex-wrap:wrap;color:#e8e8e8;background:rgba(20,22,26,.72);
+padding:6px 10px;border-radius:6px;font:13px system-ui,sans-serif}
 .cloud-bar input{width:90px;vertical-align:middle}.cloud-bar button{font:inherit}.cloud-data{display:none}
 """
 _HALF_VIEW = 0.42  # tangent of half the vertical angle of view in viewer.js
@@ -41,8 +47,20 @@ def _back(offset: NDArray[np.float64]) -> float:
     return float(np.quantile(across / _HALF_VIEW - offset[:, 2], 0.97))
 
 
+def script() -> str:
+    """Return the JavaScript that starts every viewer above it in the page: three.js (0.56 MB) and ours, once."""
+    here = Path(__file__).parent
+    return "\n".join((here / name).read_text(encoding="utf-8") for name in ("data/three.min.js", "viewer.js"))
+
+
 def fragment(
-    xyz: Any, rgb: Any, conf: Any = None, cameras: Sequence[NDArray[np.float32]] = (), *, height: str = "480px"
+    xyz: Any,
+    rgb: Any,
+    conf: Any = None,
+    cameras: Sequence[NDArray[np.float32]] = (),
+    *,
+    height: str = "480px",
+    scripts: bool = True,
 ) -> str:
     """Return HTML that shows points, to be put into a page; several may be on one page.
 
@@ -58,6 +76,8 @@ def fragment(
         Line segments [k, 2, 3] each.
     height
         CSS height.
+    scripts
+        Whether `script()` is part of it. A page with several viewers has it once, after the last of them.
 
     Raises
     ------
@@ -94,7 +114,6 @@ def fragment(
         "distance": max(reach, _back(points - middle)),
         "reach": reach,
     }
-    script = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
     return (
         f"<style>{_STYLE}</style>"
         f'<div class="cloud" style="height:{html.escape(height, quote=True)}" '
@@ -107,7 +126,7 @@ def fragment(
         '<button class="cloud-reset" type="button">reset</button></div>'
         f'<div class="cloud-data cloud-points">{_text(packed)}</div>'
         f'<div class="cloud-data cloud-lines">{_text(segments.astype("<f4").tobytes())}</div></div>'
-        f"<script>{script}</script>"
+        + (f"<script>{script()}</script>" if scripts else "")
     )
 
 
@@ -120,7 +139,9 @@ def view_points(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>body{{margin:0;background:#17191d}}</style></head>"
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title)}</title>"
+        "<style>body{margin:0}body>.cloud,body>.cloud canvas{border-radius:0}</style></head>"
         f"<body>{body}</body></html>\n"
     )
     write_text(path, page)
