@@ -49,7 +49,8 @@ _EITHER = (
     "at equality both lists give the same sample: the other one evaluates it exactly, or with the rim's weight of 1"
 )
 _FITS = 'static_assert(ROWS * WIDTH * 4 <= SPACE * 16, "the sums fit where the operands were");'
-_INSIDE = "const bool inside = at < size.k && row < (from_x ? rows_left : columns_left);"
+_INSIDE = "const bool inside = at < depth && row < (from_x ? rows_left : columns_left);"
+_LEAVE = "if (row >= ROWS || top + row >= size.m || left + column >= size.n) continue;"
 _STEPS = "the bound is a multiple of the step"
 _WIDER = "a wider margin only looks at more blocks"
 _STRICT = "the margin is more than what estimates can be off: no winner's block lies at its edge"
@@ -231,10 +232,14 @@ EQUIVALENT |= {
         "for (uint start = part * SLAB; start < size.k; start += DEPTH) { | '< size.k': bound - 1": (
             "start is a multiple of SLAB and k of 8: start is never k - 1"
         ),
+        "if (start + DEPTH < size.k) | '< size.k': < becomes <=": "zeros are fetched at equality, for nobody",
+        "if (start + DEPTH < size.k) | '< size.k': bound - 1": "start, DEPTH and k are multiples of eight",
+        "for (uint i = 0; i < PAIRS; i++) { | '< PAIRS': < becomes <=": "rows from ROWS on are left out",
+        f"{_LEAVE} | '>= ROWS': >= becomes >": "a test of another tile sees it: this one's threads share its pairs evenly",
         f"{_FITS} | '<= SPACE * 16': <= becomes <": "no tile's sums fill their space to the last byte",
         f"{_FITS} | '<= SPACE * 16': bound + 1": "no tile's sums are one byte too long",
         "const bool from_x = i * DOWN < ROWS; | '< ROWS': bound - 1": "i * DOWN and ROWS are multiples of eight",
-        f"{_INSIDE} | '< size.k': bound - 1": "`at` and k are multiples of eight",
+        f"{_INSIDE} | '< depth': bound - 1": "`at` and the depth are multiples of eight",
         "for (uint at = 0; at < SLAB; at += 8) { | '< SLAB': bound - 1": "`at` and SLAB are multiples of eight",
         "for (uint at = 0; at < SLAB; at += 8) { | '< SLAB': < becomes <=": (
             "adds products of the padding between rows, which nothing writes: the emulator's memory begins as zeros"
