@@ -235,7 +235,7 @@ EQUIVALENT |= {
         "if (start + DEPTH < size.k) | '< size.k': < becomes <=": "zeros are fetched at equality, for nobody",
         "if (start + DEPTH < size.k) | '< size.k': bound - 1": "start, DEPTH and k are multiples of eight",
         "for (uint i = 0; i < PAIRS; i++) { | '< PAIRS': < becomes <=": "rows from ROWS on are left out",
-        f"{_LEAVE} | '>= ROWS': >= becomes >": "a test of another tile sees it: this one's threads share its pairs evenly",
+        f"{_LEAVE} | '>= ROWS': >= becomes >": "seen by a test of another tile: this one's threads share evenly",
         f"{_FITS} | '<= SPACE * 16': <= becomes <": "no tile's sums fill their space to the last byte",
         f"{_FITS} | '<= SPACE * 16': bound + 1": "no tile's sums are one byte too long",
         "const bool from_x = i * DOWN < ROWS; | '< ROWS': bound - 1": "i * DOWN and ROWS are multiples of eight",
