@@ -314,6 +314,15 @@ def test_a_file_with_includes(tmp_path: Path) -> None:
     assert source.file == "main.metal"
 
 
+def test_an_included_file_that_was_edited_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "size.h").write_text("constant int SIZE = 2;\n")
+    main = tmp_path / "m.metal"
+    main.write_text('#include "size.h"\nkernel void k() {}\n')
+    assert "SIZE = 2" in parse(main).text
+    (tmp_path / "size.h").write_text("constant int SIZE = 3;\n")
+    assert "SIZE = 3" in parse(main).text
+
+
 def test_errors_inside_an_include_name_it(tmp_path: Path) -> None:
     (tmp_path / "bad.h").write_text("\ndouble x;\n")
     main = tmp_path / "main.metal"

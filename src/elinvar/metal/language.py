@@ -119,12 +119,12 @@ def parse(source: str | Path, defines: Defines | None = None) -> Source:
         threadgroup memory, function constants, more than 32 KB of threadgroup memory, non-ASCII characters).
     """
     text, file, path = load(source)
-    return _parse(text, file, str(path) if path else "", tuple(define_text(defines).items()))
+    flat = splice_includes(text, path)  # before what is kept by its text: an included file may have been edited
+    return _parse(flat, file, tuple(define_text(defines).items()))
 
 
 @lru_cache(maxsize=64)
-def _parse(text: str, file: str, path: str, defines: tuple[tuple[str, str], ...]) -> Source:
-    flat = splice_includes(text, Path(path) if path else None)
+def _parse(flat: str, file: str, defines: tuple[tuple[str, str], ...]) -> Source:
     tokens = preprocess(flat, dict(defines), file)
     refuse_words(tokens)
     try:

@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from elinvar.errors import InputError
+from elinvar.metal.lexer import splice_includes
 
 __all__ = ["Mutant", "mutate_metal", "survivors"]
 
@@ -270,7 +271,7 @@ def survivors(
     Parameters
     ----------
     source
-        A ``.metal`` file, or its text.
+        A ``.metal`` file, with what it includes, or its text.
     check
         ``check(source) -> bool``: True when everything passes. It runs in forked processes, so it must be picklable:
         a module-level function, a `functools.partial` or an instance of a module-level class.
@@ -298,7 +299,7 @@ def survivors(
         The check cannot be pickled, fails on the unmutated source, or `equivalent` has an empty proof or names no
         mutant of this source.
     """
-    text = source.read_text("ascii") if isinstance(source, Path) else source
+    text = splice_includes(source.read_text("ascii"), source) if isinstance(source, Path) else source
     mutants = [mutant for mutant in mutate_metal(text) if mutant.kind in kinds]
     excused = dict(equivalent or {})
     unknown = [key for key, proof in excused.items() if not proof.strip() or key not in {m.key for m in mutants}]
