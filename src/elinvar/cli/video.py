@@ -259,8 +259,8 @@ def export(  # one option per knob of the library
             monitor=monitor, peak=peak,
         )  # fmt: skip
     line = (
-        f"{done.path}: {done.frames} frames of {done.width} x {done.height} at {done.frame_rate}, {done.encoder} "
-        f"{done.format}, {done.space}"
+        f"{done.path}: {done.frames} frames of {done.width} x {done.height} at {done.frame_rate} frames/s, "
+        f"{done.encoder} {done.format}, {done.space}"
     )
     emit(done, json_, lambda: line)
 
